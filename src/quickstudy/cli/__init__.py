@@ -1,0 +1,71 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from quickstudy import __version__
+from quickstudy.cli.data import data_app
+from quickstudy.cli.demo import demo_command
+from quickstudy.cli.evaluate import evaluate_command
+from quickstudy.cli.output import guarded, say
+from quickstudy.cli.train import train_command
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="quickstudy",
+    help="Meta-learning: learn from many tasks, master a new one from a handful of examples.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo_command)
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.add_typer(data_app, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"quickstudy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Meta-learning: learn from many tasks, master a new one from a handful of examples."""
+    del debug, version  # read by main and by the callback
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 misused."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    # wherever it stands: nobody remembers which options come before the command
+    given = [argument for argument in given if argument != "--debug"]
+    code = 0
+
+    def run() -> None:
+        nonlocal code
+        try:
+            app(given)
+        except SystemExit as stop:  # usage errors are 2, --help is 0
+            code = stop.code if isinstance(stop.code, int) else 1
+
+    failure = guarded(run, debug=debug)
+    if sys.stdout is not None and not sys.stdout.closed:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            say("the reader of the output has gone.")
+            failure = 1
+    sys.exit(failure or code)

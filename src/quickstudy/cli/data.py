@@ -1,0 +1,95 @@
+"""``quickstudy data list|get|check``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from quickstudy.cli.output import emit
+from quickstudy.core import DataError
+from quickstudy.tasks.catalogue import DATASETS
+from quickstudy.tasks.datasets import DatasetStatus, check_dataset, dataset_status, get_dataset
+
+__all__ = ["data_app"]
+
+data_app = typer.Typer(
+    help="Data sets: what there is, where it comes from, whether it is whole.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _document(status: DatasetStatus) -> dict[str, Any]:
+    info = DATASETS[status.name]
+    return {
+        "name": status.name,
+        "title": info.title,
+        "state": status.state,
+        "path": None if status.path is None else str(status.path),
+        "message": status.message,
+        "licence": info.licence,
+        "source": info.source,
+        "splits": list(info.split_files),
+        "checksums": [asdict(file) for file in info.remote],
+    }
+
+
+@data_app.command("list")
+def list_command(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """List the data sets: found or missing, licence and source.
+
+    Example: quickstudy data list
+    """
+    documents = [_document(dataset_status(name)) for name in DATASETS]
+    width = max(len(name) for name in DATASETS)
+    lines = [
+        f"{d['name']:<{width}}  {d['state']:<12}  {d['title']}\n"
+        f"{'':<{width}}  {'':<12}  {d['licence']}; {d['source']}"
+        for d in documents
+    ]
+    emit({"command": "data list", "data": documents}, as_json=as_json, text="\n".join(lines))
+
+
+@data_app.command("get")
+def get_command(
+    name: Annotated[str, typer.Argument(help="Name of a data set.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Find a data set, or download it into the cache with its checksum verified.
+
+    Example: quickstudy data get omniglot
+    """
+    status = get_dataset(name)
+    emit(
+        {"command": "data get", **_document(status)},
+        as_json=as_json,
+        text=f"{name}: {status.state}. {status.message}",
+    )
+
+
+@data_app.command("check")
+def check_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of data sets [all that are found].")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Read data sets again and verify their checksums.
+
+    Example: quickstudy data check omniglot
+    """
+    chosen = names or [n for n in DATASETS if dataset_status(n).state in ("found", "cached")]
+    checked, faults = [], []
+    for name in chosen:
+        try:
+            checked.append(_document(check_dataset(name)))
+        except DataError as error:
+            faults.append(f"{name}: {error}")
+    if faults:
+        raise DataError("; ".join(faults))
+    lines = [f"{d['name']}: {d['message']}" for d in checked]
+    emit({"command": "data check", "data": checked}, as_json=as_json, text="\n".join(lines))

@@ -1,0 +1,126 @@
+"""``quickstudy train``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quickstudy.cli.output import emit, say
+from quickstudy.core import CheckpointError, ConfigError, QuickstudyError
+from quickstudy.recipes import (
+    Recipe,
+    build_learner,
+    get_recipe,
+    known_recipes,
+    manifest,
+    override,
+    save_recipe,
+    sources,
+)
+from quickstudy.training import train
+
+__all__ = ["train_command"]
+
+
+def train_command(
+    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe; see --list.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("-s", "--set", help="Change a setting: key=value.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run [runs/RECIPE].")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files too.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Meta-train a recipe and keep the weights that validation chose.
+
+    Example: quickstudy train omniglot-protonet --out runs/x -s steps=2000
+
+    Ctrl-C (or a crash) leaves a run that --resume takes up again.
+    """
+    if list_:
+        _list(as_json)
+        return
+    if recipe is None:
+        raise ConfigError("name a recipe; 'quickstudy train --list' shows them.")
+    folder = out or Path("runs") / recipe
+    chosen = _recipe(recipe, setting or [], folder, resume)
+    if (folder / "checkpoint.safetensors").exists() and not resume:
+        raise CheckpointError(
+            f"{folder} already holds a run. Use --resume to go on, or another --out."
+        )
+    say(f"{chosen.name}: {chosen.summary}")
+    source, validation, facts = sources(chosen)
+    learner = build_learner(chosen.encoder, chosen.learner, seed=chosen.train.seed)
+    save_recipe(folder, chosen, facts)
+    result = train(
+        learner,
+        source,
+        chosen.train,
+        validation=validation,
+        out=folder,
+        resume=resume,
+        device=device,
+        manifest=manifest(chosen, facts),
+        tensorboard=tensorboard,
+        progress=True,
+    )
+    if result.stopped == "interrupted":
+        raise QuickstudyError(
+            f"stopped at step {result.steps} of {chosen.train.steps}; nothing is lost. "
+            f"Go on with: quickstudy train {recipe} --out {folder} --resume"
+        )
+    v = chosen.train.validation
+    document = {
+        "command": "train",
+        "run": str(folder),
+        "recipe": chosen.name,
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "best_step": result.best_step,
+        "validation": {"n_way": v.n_way, "k_shot": v.k_shot, "mean": result.best_validation},
+        "seconds": round(result.seconds, 1),
+        "episodes_per_second": round(result.episodes_per_second, 2),
+        "sampling_share": round(result.sampling_share, 4),
+    }
+    score = "" if result.best_validation is None else f"{100 * result.best_validation:.2f} %"
+    emit(
+        document,
+        as_json=as_json,
+        text=(
+            f"{folder}: {result.steps} steps in {result.seconds / 60:.1f} minutes "
+            f"({result.episodes_per_second:.1f} episodes/s, {100 * result.sampling_share:.0f} % of it sampling)\n"
+            f"kept step {result.best_step}: {score} on validation classes, {v.spec}\n"
+            f"next: quickstudy evaluate {folder} --data {chosen.data.name}"
+        ),
+    )
+
+
+def _recipe(name: str, settings: list[str], folder: Path, resume: bool) -> Recipe:
+    """Return the recipe to run; a resumed run without new settings keeps its own."""
+    recipe = get_recipe(name)
+    saved = folder / "recipe.json"
+    if resume and not settings and saved.exists():
+        try:
+            kept = Recipe.model_validate(json.loads(saved.read_text(encoding="utf-8"))["recipe"])
+        except (ValueError, KeyError, OSError) as error:
+            raise CheckpointError(f"{saved} is damaged ({error}); it cannot be resumed.") from error
+        if kept.name != name:
+            raise CheckpointError(f"{folder} holds a run of {kept.name!r}, not of {name!r}.")
+        return kept
+    return override(recipe, settings)
+
+
+def _list(as_json: bool) -> None:
+    recipes = known_recipes()
+    width = max(len(name) for name in recipes)
+    emit(
+        {"command": "train", "recipes": {n: r.model_dump(mode="json") for n, r in recipes.items()}},
+        as_json=as_json,
+        text="\n".join(f"{name:<{width}}  {r.summary}" for name, r in recipes.items()),
+    )

@@ -1,0 +1,38 @@
+"""Episodes, task states, seeding and errors: the words that every other room speaks."""
+
+from quickstudy.core.episode import Episode, EpisodeSpec, Examples
+from quickstudy.core.errors import (
+    CheckpointError,
+    ChecksumError,
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    ProtocolError,
+    QuickstudyError,
+    TaskError,
+    nearest_names,
+)
+from quickstudy.core.seeding import generator, keys, normals, uniforms
+from quickstudy.core.state import TaskState, n_tasks, slice_tasks
+
+__all__ = [
+    "CheckpointError",
+    "ChecksumError",
+    "ConfigError",
+    "DataError",
+    "Episode",
+    "EpisodeSpec",
+    "Examples",
+    "MissingExtraError",
+    "ProtocolError",
+    "QuickstudyError",
+    "TaskError",
+    "TaskState",
+    "generator",
+    "keys",
+    "n_tasks",
+    "nearest_names",
+    "normals",
+    "slice_tasks",
+    "uniforms",
+]

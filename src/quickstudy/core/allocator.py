@@ -1,0 +1,29 @@
+"""Memory that a training step frees is kept for the next one."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+__all__ = ["keep_freed_memory"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+_KEEP = 1 << 30
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep freed blocks of up to 1 GB instead of handing them back to the kernel.
+
+    Without it every activation of every training step is mapped anew, and the kernel clears its pages again: on
+    2 cores a Conv-4 step takes 1.4 to 1.6 times as long. The setting holds for the whole process.
+
+    Returns:
+        Whether it took effect; ``False`` anywhere but on Linux with glibc, where nothing is done.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl has no mallopt
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP) and mallopt(_M_TRIM_THRESHOLD, _KEEP))

@@ -1,0 +1,169 @@
+"""Episodes: a batch of tasks, each with a support set to learn from and a query set to be judged on.
+
+Axes (see ``docs/axes.md``): ``T`` tasks, ``N`` examples, ``S`` support and ``Q`` query examples, ``C`` ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quickstudy.core.errors import ConfigError, TaskError
+
+__all__ = ["Episode", "EpisodeSpec", "Examples"]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Labelled examples of ``T`` tasks, padded to the longest.
+
+    Args:
+        x: inputs ``[T, N, ...]``.
+        y: labels ``[T, N]``: int64 in ``[0, n_way)`` for classification, floating for regression.
+        mask: bool ``[T, N]``; ``False`` marks padding (uneven shots or ways).
+
+    Raises:
+        TaskError: if the shapes disagree or ``mask`` is not boolean.
+    """
+
+    x: Tensor
+    y: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        if self.x.ndim < 2 or self.y.shape != self.x.shape[:2] or self.mask.shape != self.y.shape:
+            raise TaskError(
+                f"examples need x [T, N, ...], y [T, N] and mask [T, N]; got x {tuple(self.x.shape)}, "
+                f"y {tuple(self.y.shape)}, mask {tuple(self.mask.shape)}. Add the task axis in front."
+            )
+        if self.mask.dtype != torch.bool:
+            raise TaskError(f"mask must be bool; got {self.mask.dtype}. Use mask.bool().")
+
+    @classmethod
+    def full(cls, x: Tensor, y: Tensor) -> Examples:
+        """Return examples without padding: the mask is ``True`` everywhere."""
+        return cls(x, y, torch.ones(y.shape, dtype=torch.bool, device=y.device))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Examples:
+        """Return the examples on ``device``; floating inputs become ``dtype`` if it is given."""
+        x = self.x.to(device, dtype if dtype and self.x.is_floating_point() else None)
+        return Examples(x, self.y.to(device), self.mask.to(device))
+
+    def tasks(self, index: slice) -> Examples:
+        """Return some of the tasks."""
+        return Examples(self.x[index], self.y[index], self.mask[index])
+
+    def check_labels(self, n_way: int) -> None:
+        """Raise :class:`TaskError` if a label that is not padding lies outside ``[0, n_way)``."""
+        if self.y.is_floating_point():
+            return
+        labels = self.y[self.mask]
+        if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= n_way):
+            raise TaskError(
+                f"labels must lie in [0, {n_way}); got {int(labels.min())} to {int(labels.max())}. "
+                "Map the class names to 0 ... n_way-1 first."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeSpec:
+    """How large an episode is: N-way K-shot, fixed or drawn from a range.
+
+    Args:
+        n_way: classes per task, or an inclusive range ``(low, high)``.
+        k_shot: support examples per class, or an inclusive range.
+        n_query: query examples per class.
+
+    Ranges give variable way and shot with class imbalance (Triantafillou et al. 2020, "Meta-Dataset",
+    section 3.2).
+
+    Raises:
+        ConfigError: if a number is below 1, a range is empty, or ``n_way`` is below 1.
+    """
+
+    n_way: int | tuple[int, int]
+    k_shot: int | tuple[int, int]
+    n_query: int = 15
+
+    def __post_init__(self) -> None:
+        for name in ("n_way", "k_shot", "n_query"):
+            value = getattr(self, name)
+            low, high = value if isinstance(value, tuple) else (value, value)
+            if not (isinstance(low, int) and isinstance(high, int)) or low < 1 or high < low:
+                raise ConfigError(
+                    f"{name} must be a whole number of at least 1 or a range (low, high); got {value!r}."
+                )
+
+    @property
+    def variable(self) -> bool:
+        """Whether the way or the shot is drawn from a range."""
+        return isinstance(self.n_way, tuple) or isinstance(self.k_shot, tuple)
+
+    @property
+    def max_way(self) -> int:
+        """The largest number of classes in a task."""
+        return self.n_way[1] if isinstance(self.n_way, tuple) else self.n_way
+
+    @property
+    def max_shot(self) -> int:
+        """The largest number of support examples of a class."""
+        return self.k_shot[1] if isinstance(self.k_shot, tuple) else self.k_shot
+
+    def __str__(self) -> str:
+        way, shot = (
+            f"{v[0]}-{v[1]}" if isinstance(v, tuple) else str(v) for v in (self.n_way, self.k_shot)
+        )
+        return f"{way}-way {shot}-shot"
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A batch of ``T`` tasks.
+
+    Args:
+        support: examples to adapt to, ``[T, S, ...]``.
+        query: examples to be judged on, ``[T, Q, ...]``.
+        n_way: number of logits ``C``; a task with fewer classes simply has absent ones. 1 for regression.
+        info: where the examples came from, for reports and leak checks, never for learners:
+            ``classes`` ``[T, C]`` (class index in the source, -1 = absent), ``support_index`` ``[T, S]`` and
+            ``query_index`` ``[T, Q]`` (rows of the source's pool, -1 = padding).
+
+    Raises:
+        TaskError: if support and query disagree on the number of tasks.
+    """
+
+    support: Examples
+    query: Examples
+    n_way: int
+    info: dict[str, Tensor] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.support.x.shape[0] != self.query.x.shape[0]:
+            raise TaskError(
+                f"support has {self.support.x.shape[0]} tasks, query has {self.query.x.shape[0]}: "
+                "both need the same leading task axis."
+            )
+
+    @property
+    def n_tasks(self) -> int:
+        """The number of tasks ``T``."""
+        return int(self.support.x.shape[0])
+
+    @property
+    def regression(self) -> bool:
+        """Whether the targets are real numbers."""
+        return self.query.y.is_floating_point()
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Episode:
+        """Return the episode on ``device``; ``info`` stays where it is."""
+        return replace(
+            self, support=self.support.to(device, dtype), query=self.query.to(device, dtype)
+        )
+
+    def tasks(self, index: slice) -> Episode:
+        """Return some of the tasks."""
+        info: dict[str, Any] = {name: value[index] for name, value in self.info.items()}
+        return Episode(self.support.tasks(index), self.query.tasks(index), self.n_way, info)

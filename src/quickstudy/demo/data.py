@@ -1,0 +1,134 @@
+"""What the demonstration trains and scores on: Omniglot if at hand, else rendered glyphs."""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from quickstudy.core import DataError
+from quickstudy.recipes import Recipe, get_recipe, sources
+from quickstudy.tasks import PoolSource, TaskSource
+from quickstudy.tasks.catalogue import DATASETS
+from quickstudy.tasks.datasets import dataset_status, get_dataset, load_pool
+
+__all__ = ["DemoData", "find_data"]
+
+Say = Callable[[str], None]
+
+# about 100 seconds on two cores: a fixed number, so that two runs give the same numbers
+_STEPS = {"omniglot-protonet": 1500, "glyphs-protonet": 1400}
+_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoData:
+    """Everything a demonstration needs.
+
+    Args:
+        recipe: encoder, learner and training, for ``steps`` steps.
+        trained_on: the training data in plain words, for example ``"Omniglot"``.
+        train: training episodes.
+        train_classes: how many classes these come from.
+        validation: episodes of other classes, to choose the weights by.
+        unseen: test classes of the same kind.
+        unseen_what: these in plain words, for example ``"unseen Omniglot characters"``.
+        digits: real handwritten digits.
+        facts: hashes of the training data, kept with the run.
+    """
+
+    recipe: Recipe
+    trained_on: str
+    train: TaskSource
+    train_classes: int
+    validation: PoolSource
+    unseen: PoolSource
+    unseen_what: str
+    digits: PoolSource
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def find_data(say: Say) -> DemoData:
+    """Return Omniglot if it is found or can be downloaded, rendered glyphs otherwise.
+
+    Args:
+        say: is told which, and why.
+
+    Raises:
+        DataError: if ``QUICKSTUDY_DATA`` is set to something that is not a folder.
+    """
+    if _omniglot_is_there(say):
+        try:
+            data = _load("omniglot-protonet")
+        except DataError as error:
+            say(f"Omniglot cannot be used: {error}")
+        else:
+            say(f"Meta-training on Omniglot: {data.train_classes:,} classes of handwriting.")
+            return data
+    say("Meta-training on characters drawn from fonts (the first time, drawing takes a moment).")
+    return _load("glyphs-protonet")
+
+
+def _omniglot_is_there(say: Say) -> bool:
+    """Find or download Omniglot; without a network this takes seconds, not minutes."""
+    status = dataset_status("omniglot")
+    if status.state == "downloadable":
+        if not _answers(DATASETS["omniglot"].remote[0].url, _PATIENCE_S):
+            say("Omniglot is not on this machine and its site cannot be reached.")
+            return False
+        say("Downloading Omniglot (15 MB, once).")
+        try:
+            status = get_dataset("omniglot")
+        except DataError as error:
+            say(f"Omniglot cannot be downloaded: {error}")
+            return False
+    elif status.state == "missing":
+        say("Omniglot is not on this machine.")
+    return status.state == "found"
+
+
+def _answers(url: str, seconds: float) -> bool:
+    """Whether an address answers within a time limit that also covers the name look-up."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(
+                url, method="HEAD", headers={"User-Agent": "quickstudy"}
+            )
+            with urllib.request.urlopen(request, timeout=seconds):
+                answered.set()
+        except (OSError, ValueError):
+            return
+
+    # a thread of its own: the timeout of a socket does not bound the look-up of its name
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return answered.is_set()
+
+
+def _load(name: str) -> DemoData:
+    recipe = get_recipe(name)
+    steps = _STEPS[name]
+    recipe = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"steps": steps, "log_every": 10})}
+    )
+    train, validation, facts = sources(recipe)
+    data, size = recipe.data, recipe.encoder.image_size
+    unseen = load_pool(data.name, split="test", split_file=data.split_file, size=size)
+    train_pool = load_pool(data.name, split=data.train, split_file=data.split_file, size=size)
+    omniglot = data.name == "omniglot"
+    return DemoData(
+        recipe=recipe,
+        trained_on="Omniglot" if omniglot else "characters drawn from fonts",
+        train=train,
+        train_classes=train_pool.n_classes * (4 if data.rotations else 1),
+        validation=validation,
+        unseen=PoolSource(unseen),
+        unseen_what="unseen Omniglot characters" if omniglot else "unseen drawn characters",
+        digits=PoolSource(load_pool("digits", split="test", size=size)),
+        facts=facts,
+    )

@@ -1,0 +1,20 @@
+"""Honest evaluation: intervals, protocols, paired comparison, leak checks."""
+
+from quickstudy.evaluation.evaluate import embed_pool, evaluate
+from quickstudy.evaluation.leaks import LeakReport, check_leaks
+from quickstudy.evaluation.report import Paired, Protocol, Report, compare
+from quickstudy.evaluation.statistics import Interval, class_bootstrap, mean_interval
+
+__all__ = [
+    "Interval",
+    "LeakReport",
+    "Paired",
+    "Protocol",
+    "Report",
+    "check_leaks",
+    "class_bootstrap",
+    "compare",
+    "embed_pool",
+    "evaluate",
+    "mean_interval",
+]

@@ -1,0 +1,235 @@
+"""Evaluation: adapt to each episode, judge the queries, keep every score."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from quickstudy.core import Episode, EpisodeSpec, TaskError
+from quickstudy.evaluation.report import Protocol, Report
+from quickstudy.evaluation.statistics import CalibrationCounts, Interval, class_bootstrap
+from quickstudy.learners.base import EmbeddingLearner, Learner
+from quickstudy.tasks import PoolSource, TaskSource
+from quickstudy.tasks.source import as_input
+
+__all__ = ["embed_pool", "evaluate"]
+
+_FLOATS_AT_ONCE = 40_000_000  # inputs of one batch of episodes: about 160 MB
+_EMBED_BATCH = 1024
+_MAX_TASKS = 256  # states and logits of a batch stay in the processor's cache
+
+
+@torch.no_grad()
+def evaluate(
+    learner: Learner,
+    source: TaskSource,
+    spec: EpisodeSpec,
+    *,
+    episodes: int = 600,
+    seed: int = 0,
+    name: str | None = None,
+    device: torch.device | str | None = None,
+    cache_embeddings: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Score a learner on the episodes ``(seed, 0 ... episodes-1)`` of a source.
+
+    The learner is put into evaluation mode and back. If it is an encoder with a head and the source a pool, every
+    example is embedded once and the episodes are scored on cached embeddings; the scores are the same.
+
+    Args:
+        learner: adapts and predicts.
+        source: where episodes come from.
+        spec: way, shot, queries.
+        episodes: how many, at least 1.
+        seed: names the list of episodes.
+        name: for the report; the class name if not given.
+        device: where to compute; the learner's if not given.
+        cache_embeddings: embed each example once where possible.
+        progress: called with the number of episodes after each batch.
+
+    Returns:
+        Scores of every episode with their protocol.
+
+    Raises:
+        TaskError: if the source cannot give the episodes, or predictions are not finite.
+    """
+    if episodes < 1:
+        raise TaskError(f"episodes must be at least 1; got {episodes}.")
+    start = time.perf_counter()
+    where = torch.device(device) if device is not None else _device_of(learner)
+    was_training = learner.training
+    learner.eval().to(where)
+    try:
+        cached = (
+            cache_embeddings
+            and isinstance(source, PoolSource)
+            and isinstance(learner, EmbeddingLearner)
+            and not learner.encoder.episodic
+        )
+        tally = _Tally()
+        if cached:
+            assert isinstance(source, PoolSource)
+            assert isinstance(learner, EmbeddingLearner)
+            index = source.index(spec, range(episodes), seed=seed)
+            rows = np.unique(np.concatenate([index.support.ravel(), index.query.ravel()]))
+            embedded = embed_pool(learner, source, rows=rows[rows >= 0])
+            source, learner_used = embedded, learner.head
+        else:
+            learner_used = learner
+        for batch in _batches(source, spec, episodes, seed):
+            tally.add(learner_used, batch.to(where))
+            if progress is not None:
+                progress(batch.n_tasks)
+    finally:
+        learner.train(was_training)
+    protocol = Protocol(
+        data=source.name,
+        split=source.split,
+        n_way=spec.n_way,
+        k_shot=spec.k_shot,
+        n_query=spec.n_query,
+        episodes=episodes,
+        seed=seed,
+        transductive=learner.transductive,
+        metric=tally.metric,
+        episodes_sha256=tally.digest.hexdigest(),
+    )
+    return Report(
+        learner=name or type(learner).__name__,
+        protocol=protocol,
+        scores=np.concatenate(tally.scores),
+        class_interval=tally.class_interval(),
+        calibration_error=tally.calibration.error() if tally.metric == "accuracy" else None,
+        seconds=time.perf_counter() - start,
+    )
+
+
+@torch.no_grad()
+def embed_pool(
+    learner: EmbeddingLearner,
+    source: PoolSource,
+    *,
+    rows: npt.NDArray[np.int64] | None = None,
+) -> PoolSource:
+    """Return the source with embeddings in place of inputs, in evaluation mode.
+
+    Args:
+        learner: its encoder is used, on its device.
+        source: the pool ``[M, ...]``.
+        rows: embed these rows only (ascending); the others become zeros.
+
+    Returns:
+        A source over a pool of embeddings ``[M, D]`` on the learner's device.
+    """
+    was_training = learner.training
+    learner.eval()
+    where = _device_of(learner)
+    x = source.pool.x
+    at = torch.arange(len(x)) if rows is None else torch.from_numpy(rows)
+    parts = []
+    for piece in at.split(_EMBED_BATCH):
+        z, _ = learner.encoder.encode(
+            as_input(x[piece]).to(where)[None]
+        )  # [1, B, ...] -> [1, B, D]
+        parts.append(z[0])
+    learner.train(was_training)
+    z = torch.cat(parts)
+    if len(at) < len(x):
+        z = z.new_zeros(len(x), z.shape[1]).index_copy(0, at.to(where), z)
+    return PoolSource(source.pool.with_x(z), source.group_aware)
+
+
+def _device_of(learner: Learner) -> torch.device:
+    parameter = next(learner.parameters(), None)
+    return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def _batches(source: TaskSource, spec: EpisodeSpec, episodes: int, seed: int) -> Iterator[Episode]:
+    """Yield all episodes in batches that fit in memory."""
+    first = source.episodes(spec, [0], seed=seed)
+    size = first.support.x[0].numel() + first.query.x[0].numel()
+    step = max(1, min(_MAX_TASKS, _FLOATS_AT_ONCE // max(size, 1)))
+    for begin in range(0, episodes, step):
+        yield source.episodes(spec, range(begin, min(begin + step, episodes)), seed=seed)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Scores as they come in."""
+
+    scores: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    cells: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = field(default_factory=list)
+    calibration: CalibrationCounts = field(default_factory=CalibrationCounts)
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    metric: str = "accuracy"
+
+    def add(self, learner: Learner, episode: Episode) -> None:
+        """Score a batch of episodes."""
+        self._hash(episode)
+        state = learner.adapt(episode.support, n_way=episode.n_way)
+        output = learner.predict(state, episode.query.x)
+        if bool(torch.isnan(output).any()):
+            raise TaskError(
+                f"{type(learner).__name__} predicted NaN. Check the inputs for NaN, or the training for divergence."
+            )
+        y, mask = episode.query.y, episode.query.mask
+        count = mask.sum(1).clamp(min=1)
+        if episode.regression:
+            self.metric = "mse"
+            score = ((output[..., 0] - y).square() * mask).sum(1) / count
+            self.scores.append(score.double().cpu().numpy())
+            return
+        # the softmax of the best class, without making all the others
+        best, answer = output.max(2)
+        confidence = (best - output.logsumexp(2)).exp()
+        right = (answer == y) & mask
+        self.scores.append((right.sum(1) / count).double().cpu().numpy())
+        self.calibration.add(
+            confidence[mask].clamp(0, 1).double().cpu().numpy(), right[mask].cpu().numpy()
+        )
+        if "classes" in episode.info:
+            self._add_cells(episode, right)
+
+    def _add_cells(self, episode: Episode, right: Tensor) -> None:
+        """Keep the accuracy of each class in each episode."""
+        y, mask = episode.query.y, episode.query.mask
+        zeros = torch.zeros(y.shape[0], episode.n_way, device=y.device)
+        total = zeros.scatter_add(1, y, right.float())
+        size = zeros.scatter_add(1, y, mask.float())
+        classes = torch.where(size.cpu() > 0, episode.info["classes"], -1)
+        self.cells.append((classes.numpy(), (total / size.clamp(min=1)).double().cpu().numpy()))
+
+    def class_interval(self) -> Interval | None:
+        """Return the bootstrap over classes, if the source told the classes."""
+        if not self.cells:
+            return None
+        return class_bootstrap(
+            np.concatenate([classes for classes, _ in self.cells]),
+            np.concatenate([scores for _, scores in self.cells]),
+        )
+
+    def _hash(self, episode: Episode) -> None:
+        """Hash which examples and labels were used; without a pool, the examples themselves.
+
+        One episode after the other and without padding: the hash does not depend on the batches.
+        """
+        sides = [
+            (episode.support, episode.info.get("support_index", episode.support.x)),
+            (episode.query, episode.info.get("query_index", episode.query.x)),
+        ]
+        rows = [
+            (names.cpu().numpy(), side.y.cpu().numpy(), side.mask.cpu().numpy())
+            for side, names in sides
+        ]
+        for t in range(episode.n_tasks):
+            for names, y, mask in rows:
+                self.digest.update(names[t][mask[t]].tobytes())
+                self.digest.update(y[t][mask[t]].tobytes())

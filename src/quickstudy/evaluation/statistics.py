@@ -1,0 +1,89 @@
+"""Intervals and calibration: what a mean over episodes does and does not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from quickstudy.core import uniforms
+
+__all__ = ["CalibrationCounts", "Interval", "class_bootstrap", "mean_interval"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % confidence interval ``[low, high]``."""
+
+    low: float
+    high: float
+
+
+def mean_interval(scores: Floats) -> float:
+    """Return the half-width of the 95 % interval of the mean of independent scores (Student's t).
+
+    Args:
+        scores: one number per episode ``[E]``; never one per query: queries of an episode share its support.
+
+    Returns:
+        The half-width; ``nan`` for fewer than two scores.
+    """
+    n = len(scores)
+    if n < 2:
+        return float("nan")
+    return float(stats.t.ppf(0.975, n - 1) * scores.std(ddof=1) / np.sqrt(n))
+
+
+def class_bootstrap(classes: Ints, scores: Floats, *, draws: int = 1000, seed: int = 0) -> Interval:
+    """Return a 95 % interval of the mean over new *classes*, by resampling the classes.
+
+    The interval over episodes treats the test classes as fixed. With few classes the next twenty would move the
+    mean much further than that. Here the classes are drawn again with replacement, and every (episode, class) cell
+    counts as often as its class was drawn (percentile bootstrap, Efron and Tibshirani 1993, section 13.3).
+
+    Args:
+        classes: class index of each cell ``[E, C]``, -1 = absent.
+        scores: accuracy of the cell's queries ``[E, C]``.
+        draws: resamples.
+        seed: of the resampling.
+
+    Returns:
+        Percentiles 2.5 and 97.5. It does not see that a class also distracts others: a lower bound of the spread.
+    """
+    valid = classes >= 0
+    n_classes = int(classes.max()) + 1
+    total = np.bincount(classes[valid], weights=scores[valid], minlength=n_classes)
+    count = np.bincount(classes[valid], minlength=n_classes).astype(np.float64)
+    total, count = total[count > 0], count[count > 0]
+    n = len(count)
+    picks = (uniforms(seed, np.arange(draws)[:, None], np.arange(n)) * n).astype(np.int64)
+    means = total[picks].sum(1) / count[picks].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(low), float(high))
+
+
+class CalibrationCounts:
+    """Running counts for the expected calibration error (Guo et al. 2017, equation 3, 15 equal bins)."""
+
+    def __init__(self, bins: int = 15) -> None:
+        self._bins = bins
+        self._count = np.zeros(bins)
+        self._confidence = np.zeros(bins)
+        self._correct = np.zeros(bins)
+
+    def add(self, confidence: Floats, correct: npt.NDArray[np.bool_]) -> None:
+        """Add predictions: the probability given to the answer, and whether it was right."""
+        bins = np.minimum((confidence * self._bins).astype(np.int64), self._bins - 1)
+        self._count += np.bincount(bins, minlength=self._bins)
+        self._confidence += np.bincount(bins, weights=confidence, minlength=self._bins)
+        self._correct += np.bincount(bins, weights=correct.astype(np.float64), minlength=self._bins)
+
+    def error(self) -> float:
+        """Return the mean gap between confidence and accuracy, in [0, 1]."""
+        gaps = np.abs(self._confidence - self._correct)
+        return float(gaps.sum() / max(self._count.sum(), 1.0))

@@ -1,0 +1,121 @@
+"""The contract of every learner: ``adapt(support) -> state``, ``predict(state, query) -> logits``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.core import Episode, Examples, TaskState
+from quickstudy.nets import Encoder
+
+__all__ = ["EmbeddingLearner", "Learner", "meta_loss"]
+
+_STATS = "encoder."
+
+
+class Learner(nn.Module, ABC):
+    """Learns to learn. Owns meta-parameters only; ``adapt`` and ``predict`` change nothing on ``self``."""
+
+    transductive: bool = False
+    """True only if ``predict`` looks at the other queries; printed beside every number."""
+
+    order_sensitive: bool = False
+    """True only if the order of the support examples changes the state."""
+
+    @abstractmethod
+    def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        """Learn ``T`` tasks from their support sets.
+
+        Args:
+            support: examples ``[T, S, ...]``; padding and absent classes are allowed.
+            n_way: number of classes ``C``; 1 for regression.
+
+        Returns:
+            What was learned, every tensor with the leading axis ``T``.
+
+        Raises:
+            TaskError: if a label lies outside ``[0, n_way)``.
+        """
+
+    @abstractmethod
+    def predict(self, state: TaskState, x: Tensor) -> Tensor:
+        """Return the logits of queries, each judged on its own unless ``transductive``.
+
+        Args:
+            state: what :meth:`adapt` returned for these ``T`` tasks.
+            x: queries ``[T, Q, ...]``.
+
+        Returns:
+            Logits ``[T, Q, C]``, minus infinity for classes without support; for regression, values ``[T, Q, 1]``.
+        """
+
+
+class EmbeddingLearner(Learner):
+    """A learner made of an encoder and a head that learns from embeddings.
+
+    The head is a learner itself, on inputs ``[T, N, D]``. This is what lets evaluation embed a pool once and score
+    thousands of episodes on cached embeddings, and lets the service change a head without touching the encoder.
+
+    Args:
+        encoder: inputs to embeddings.
+        head: learns tasks from embeddings.
+    """
+
+    def __init__(self, encoder: Encoder, head: Learner) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.transductive = head.transductive
+        self.order_sensitive = head.order_sensitive
+
+    def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        """Embed the support set and let the head learn from it."""
+        support.check_labels(n_way)
+        z, stats = self.encoder.encode(support.x, support.mask)  # [T, S, ...] -> [T, S, D]
+        state = self.head.adapt(Examples(z, support.y, support.mask), n_way=n_way)
+        return state | {_STATS + name: value for name, value in stats.items()}
+
+    def predict(self, state: TaskState, x: Tensor) -> Tensor:
+        """Embed the queries, with the support's statistics if the encoder is episodic, and ask the head."""
+        stats = {n.removeprefix(_STATS): v for n, v in state.items() if n.startswith(_STATS)}
+        z, _ = self.encoder.encode(x, stats=stats or None)  # [T, Q, ...] -> [T, Q, D]
+        return self.head.predict({n: v for n, v in state.items() if not n.startswith(_STATS)}, z)
+
+    def embed_episode(self, episode: Episode, *, track: bool = False) -> Episode:
+        """Return the episode with embeddings for inputs; support and query go through the encoder together.
+
+        In training mode this is one batch for batch norm, as in Snell et al.'s code. Not for episodic encoders.
+
+        Args:
+            episode: ``T`` tasks.
+            track: update the encoder's running statistics.
+        """
+        s, q = episode.support, episode.query
+        x = torch.cat([s.x, q.x], 1)  # [T, S+Q, ...]
+        z, _ = self.encoder.encode(x, torch.cat([s.mask, q.mask], 1), track=track)
+        # losses and distances in float32 also when the encoder ran in bfloat16
+        z = z if z.dtype == torch.float64 else z.float()
+        zs, zq = z.split([s.x.shape[1], q.x.shape[1]], dim=1)
+        return Episode(
+            Examples(zs, s.y, s.mask), Examples(zq, q.y, q.mask), episode.n_way, episode.info
+        )
+
+
+def meta_loss(learner: Learner, episode: Episode) -> Tensor:
+    """Return the loss of each task after adapting to it, ``[T]``.
+
+    Mean cross-entropy over the task's queries (nats), or mean squared error for regression. Padding does not count.
+    """
+    query = episode.query
+    output = learner.predict(learner.adapt(episode.support, n_way=episode.n_way), query.x)
+    if episode.regression:
+        loss = (output[..., 0] - query.y).square()  # [T, Q]
+    else:
+        # a padded query may carry the label of an absent class: its infinite loss would poison the gradient
+        logits = output.masked_fill(~query.mask[..., None], 0.0)
+        loss = F.cross_entropy(logits.flatten(0, 1), query.y.flatten(), reduction="none")
+        loss = loss.view_as(query.y)
+    return (loss * query.mask).sum(1) / query.mask.sum(1).clamp(min=1)

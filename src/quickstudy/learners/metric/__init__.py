@@ -1,0 +1,19 @@
+"""Metric learners: a query is compared with the support in an embedding space."""
+
+from quickstudy.learners.metric.matching import FullContext, MatchingHead, MatchingNetwork
+from quickstudy.learners.metric.prototypical import (
+    PrototypeHead,
+    PrototypicalNetwork,
+    class_weights,
+    squared_distance,
+)
+
+__all__ = [
+    "FullContext",
+    "MatchingHead",
+    "MatchingNetwork",
+    "PrototypeHead",
+    "PrototypicalNetwork",
+    "class_weights",
+    "squared_distance",
+]

@@ -1,0 +1,161 @@
+"""Matching Networks (Vinyals et al. 2016), with and without full-context embeddings."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.core import ConfigError, Examples, TaskState
+from quickstudy.learners.base import EmbeddingLearner, Learner
+from quickstudy.learners.metric.prototypical import class_weights
+from quickstudy.nets import Encoder
+
+__all__ = ["FullContext", "MatchingHead", "MatchingNetwork"]
+
+
+class FullContext(nn.Module):
+    """Full-context embeddings: support and queries are read in the light of the whole support set.
+
+    Vinyals et al. (2016), sections 2.1.1-2.1.2 and appendix A: a bidirectional LSTM over the support, and an LSTM
+    with attention over the support for each query.
+
+    Args:
+        features: width ``D`` of an embedding.
+        steps: reads of the support for each query.
+    """
+
+    def __init__(self, features: int, *, steps: int = 3) -> None:
+        super().__init__()
+        self.steps = steps
+        self.forward_cell = nn.LSTMCell(features, features)
+        self.backward_cell = nn.LSTMCell(features, features)
+        # its input is the query, its hidden state the sum of what it said and what it read (appendix A.1)
+        self.read_cell = nn.LSTMCell(features, 2 * features)
+
+    def support(self, z: Tensor, mask: Tensor) -> Tensor:
+        """Return the support read in both directions, ``[T, S, D] -> [T, S, D]``; padding is passed over."""
+        steps = range(z.shape[1])
+        ahead = self._read(self.forward_cell, z, mask, list(steps))
+        back = self._read(self.backward_cell, z, mask, list(reversed(steps)))
+        return z + ahead + back
+
+    @staticmethod
+    def _read(cell: nn.LSTMCell, z: Tensor, mask: Tensor, order: list[int]) -> Tensor:
+        h = c = z.new_zeros(z.shape[0], z.shape[2])
+        outputs: dict[int, Tensor] = {}
+        for i in order:
+            new_h, new_c = cell(z[:, i], (h, c))
+            valid = mask[:, i, None]
+            h, c = torch.where(valid, new_h, h), torch.where(valid, new_c, c)
+            outputs[i] = h
+        return torch.stack([outputs[i] for i in range(len(order))], 1)
+
+    def query(self, x: Tensor, support: Tensor, mask: Tensor) -> Tensor:
+        """Return the queries after ``steps`` attentive reads, ``[T, Q, D] -> [T, Q, D]``."""
+        tasks, queries, width = x.shape
+        flat = x.flatten(0, 1)  # [T*Q, D]
+        h, r, c = flat, torch.zeros_like(flat), flat.new_zeros(len(flat), 2 * width)
+        for _ in range(self.steps):
+            said, c = self.read_cell(flat, (torch.cat([h, r], 1), c))
+            h = said[:, :width] + flat
+            scores = h.unflatten(0, (tasks, queries)) @ support.transpose(1, 2)  # [T, Q, S]
+            attention = scores.masked_fill(~mask[:, None], -torch.inf).softmax(2)
+            r = (attention @ support).flatten(0, 1)
+        return h.unflatten(0, (tasks, queries))
+
+
+class MatchingHead(Learner):
+    """A query's label is the attention-weighted vote of the support examples.
+
+    ``P(y|x, S) = sum_i a(x, x_i) y_i`` with ``a`` the softmax of cosines (equations 1 and 2). The logits are the
+    logarithms of these probabilities.
+
+    Args:
+        features: width ``D`` of an embedding; needed for ``full_context``.
+        temperature: cosines are divided by it.
+        learn_temperature: whether meta-training adjusts the temperature.
+        full_context: read support and queries with :class:`FullContext`. Then the order of the support matters.
+
+    *Difference from the paper*: the paper's softmax has temperature 1, which keeps probabilities of 20-way tasks
+    below 0.3; here it starts at 0.1 and is learned. ``temperature=1, learn_temperature=False`` is the paper's.
+
+    Raises:
+        ConfigError: if the temperature is not positive.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        temperature: float = 0.1,
+        learn_temperature: bool = True,
+        full_context: bool = False,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ConfigError(f"temperature must be positive; got {temperature}.")
+        self.order_sensitive = full_context
+        self.context = FullContext(features) if full_context else None
+        log_scale = torch.tensor(-math.log(temperature))
+        if learn_temperature:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        """Return the support itself: ``support`` ``[T, S, D]``, ``members`` bool ``[T, S, C]``."""
+        z = support.x
+        if self.context is not None:
+            z = self.context.support(z, support.mask)
+        members, present = class_weights(support.y, support.mask, n_way)
+        return {"support": z, "members": members, "present": present}
+
+    def predict(self, state: TaskState, x: Tensor) -> Tensor:
+        """Return log-probabilities ``[T, Q, C]``."""
+        support, members = state["support"], state["members"]
+        valid = members.any(2)  # [T, S]
+        if self.context is not None:
+            x = self.context.query(x, support, valid)
+        cosine = F.normalize(x, dim=2) @ F.normalize(support, dim=2).transpose(1, 2)  # [T, Q, S]
+        scores = cosine * self.log_scale.exp().to(cosine.dtype)
+        scores = scores.masked_fill(~valid[:, None], -torch.inf)
+        # log sum exp over the members of each class, with finite sums so that gradients stay finite
+        peak = scores.detach().amax(2, keepdim=True)
+        votes = (scores - peak).exp() @ members.to(
+            scores.dtype
+        )  # [T, Q, S] @ [T, S, C] -> [T, Q, C]
+        tiny = torch.finfo(votes.dtype).tiny
+        logits = votes.clamp(min=tiny).log() - votes.sum(2, keepdim=True).log()
+        return logits.masked_fill(~state["present"][:, None], -torch.inf)
+
+
+class MatchingNetwork(EmbeddingLearner):
+    """An encoder with a matching head.
+
+    Vinyals et al. (2016), "Matching Networks for One Shot Learning", section 2.
+
+    Args:
+        encoder: inputs to embeddings.
+        temperature: see :class:`MatchingHead`.
+        learn_temperature: whether meta-training adjusts the temperature.
+        full_context: full-context embeddings.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        temperature: float = 0.1,
+        learn_temperature: bool = True,
+        full_context: bool = False,
+    ) -> None:
+        head = MatchingHead(
+            encoder.out_features,
+            temperature=temperature,
+            learn_temperature=learn_temperature,
+            full_context=full_context,
+        )
+        super().__init__(encoder, head)

@@ -1,0 +1,21 @@
+"""Plain networks that map inputs to embeddings."""
+
+from quickstudy.nets.conv4 import Conv4
+from quickstudy.nets.encoder import Encoder
+from quickstudy.nets.mlp import MLP, Identity
+from quickstudy.nets.norm import BatchNorm, GroupNorm, Norm, NormContext, SupportNorm, build_norm
+from quickstudy.nets.resnet12 import ResNet12
+
+__all__ = [
+    "MLP",
+    "BatchNorm",
+    "Conv4",
+    "Encoder",
+    "GroupNorm",
+    "Identity",
+    "Norm",
+    "NormContext",
+    "ResNet12",
+    "SupportNorm",
+    "build_norm",
+]

@@ -1,0 +1,73 @@
+"""A multilayer perceptron, and the encoder that changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.nets.encoder import Encoder
+from quickstudy.nets.norm import NormContext
+
+__all__ = ["MLP", "Identity"]
+
+
+class MLP(Encoder):
+    """Linear layers with an activation between them.
+
+    Args:
+        in_shape: shape of one input; it is flattened.
+        widths: widths of the layers; the last one is the embedding.
+        activation: ``torch.nn`` class used between layers.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        widths: Sequence[int] = (64, 64),
+        *,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        sizes = [math.prod(in_shape), *widths]
+        layers: list[nn.Module] = []
+        for a, b in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(a, b), activation()]
+        self.layers = nn.Sequential(*layers[:-1])
+        self._in_shape = tuple(in_shape)
+        self.out_features = sizes[-1]
+        self.episodic = False
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self._in_shape
+
+    def features(self, x: Tensor, context: NormContext) -> Tensor:  # noqa: ARG002
+        """Return embeddings ``[B, D]`` of inputs ``[B, ...]``."""
+        return torch.as_tensor(self.layers(x.flatten(1)))
+
+
+class Identity(Encoder):
+    """Flattens its inputs: for cached embeddings, and for the pixel floor.
+
+    Args:
+        in_shape: shape of one input.
+    """
+
+    def __init__(self, in_shape: Sequence[int]) -> None:
+        super().__init__()
+        self._in_shape = tuple(in_shape)
+        self.out_features = math.prod(in_shape)
+        self.episodic = False
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self._in_shape
+
+    def features(self, x: Tensor, context: NormContext) -> Tensor:  # noqa: ARG002
+        """Return the inputs, flattened: ``[B, ...] -> [B, D]``."""
+        return x.flatten(1)

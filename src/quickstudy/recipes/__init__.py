@@ -1,0 +1,39 @@
+"""Recipes: typed configurations by name, and what builds objects from them."""
+
+from quickstudy.recipes.build import (
+    Run,
+    build_encoder,
+    build_learner,
+    load_run,
+    manifest,
+    save_recipe,
+    sources,
+)
+from quickstudy.recipes.registry import RECIPES, get_recipe, known_recipes
+from quickstudy.recipes.schema import (
+    DataConfig,
+    EncoderConfig,
+    JitterConfig,
+    LearnerConfig,
+    Recipe,
+    override,
+)
+
+__all__ = [
+    "RECIPES",
+    "DataConfig",
+    "EncoderConfig",
+    "JitterConfig",
+    "LearnerConfig",
+    "Recipe",
+    "Run",
+    "build_encoder",
+    "build_learner",
+    "get_recipe",
+    "known_recipes",
+    "load_run",
+    "manifest",
+    "override",
+    "save_recipe",
+    "sources",
+]

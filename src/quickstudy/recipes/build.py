@@ -1,0 +1,134 @@
+"""From a recipe to objects, from a run folder back to a learner."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from quickstudy.core import CheckpointError, generator
+from quickstudy.learners import EmbeddingLearner, MatchingNetwork, PrototypicalNetwork
+from quickstudy.nets import MLP, Conv4, Encoder, ResNet12
+from quickstudy.recipes.schema import EncoderConfig, LearnerConfig, Recipe
+from quickstudy.tasks import AffineJitter, AugmentedSource, PoolSource, TaskSource
+from quickstudy.tasks.datasets import load_pool
+from quickstudy.training.checkpoint import load_tensors, load_weights, write_atomically
+
+__all__ = [
+    "Run",
+    "build_encoder",
+    "build_learner",
+    "load_run",
+    "manifest",
+    "save_recipe",
+    "sources",
+]
+
+_RECIPE = "recipe.json"
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """Return the network of a configuration, with fresh weights."""
+    c = config
+    if c.kind == "conv4":
+        return Conv4(
+            in_channels=c.in_channels, image_size=c.image_size, channels=c.channels, norm=c.norm
+        )
+    if c.kind == "resnet12":
+        return ResNet12(in_channels=c.in_channels, image_size=c.image_size, norm=c.norm)
+    return MLP((c.in_channels, c.image_size, c.image_size), (c.channels, c.channels))
+
+
+def build_learner(encoder: EncoderConfig, learner: LearnerConfig, *, seed: int) -> EmbeddingLearner:
+    """Return the learner of a configuration; its weights depend on the seed alone."""
+    state = torch.get_rng_state()
+    # layers draw their weights from the global generator: lend it ours, and give it back
+    torch.set_rng_state(generator(seed, 0).get_state())
+    try:
+        net = build_encoder(encoder)
+        chosen: dict[str, Any] = {
+            name: value
+            for name in ("temperature", "learn_temperature")
+            if (value := getattr(learner, name)) is not None
+        }
+        if learner.kind == "matching":
+            return MatchingNetwork(net, full_context=learner.full_context, **chosen)
+        return PrototypicalNetwork(net, distance=learner.distance, **chosen)
+    finally:
+        torch.set_rng_state(state)
+
+
+def sources(recipe: Recipe) -> tuple[TaskSource, PoolSource, dict[str, str]]:
+    """Return the training source, the validation source and facts about the data.
+
+    The facts are hashes of what is trained on; a run is resumed only on the same.
+    """
+    data, size = recipe.data, recipe.encoder.image_size
+    train_pool = load_pool(
+        data.name, split=data.train, split_file=data.split_file, size=size, rotations=data.rotations
+    )
+    val_pool = load_pool(data.name, split=data.validation, split_file=data.split_file, size=size)
+    train: TaskSource = PoolSource(train_pool, data.group_aware)
+    if data.jitter is not None:
+        train = AugmentedSource(train, AffineJitter(**data.jitter.model_dump()))
+    facts = {"training data": train_pool.sha256(), "validation data": val_pool.sha256()}
+    return train, PoolSource(val_pool, data.group_aware), facts
+
+
+def manifest(recipe: Recipe, facts: dict[str, str]) -> dict[str, Any]:
+    """Return what must not change when a run is resumed."""
+    document = recipe.model_dump(mode="json", exclude={"train", "summary"})
+    return {"recipe": document, **facts}
+
+
+def save_recipe(out: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
+    """Write the recipe and facts about the data into a run folder."""
+    document = {"format": 1, "recipe": recipe.model_dump(mode="json"), **facts}
+    write_atomically(out / _RECIPE, (json.dumps(document, indent=1) + "\n").encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Args:
+        folder: where it lies.
+        recipe: how it was made.
+        learner: with the chosen weights, in evaluation mode.
+        meta: step and validation score of these weights.
+    """
+
+    folder: Path
+    recipe: Recipe
+    learner: EmbeddingLearner
+    meta: dict[str, Any]
+
+
+def load_run(folder: Path) -> Run:
+    """Return the run in a folder.
+
+    Raises:
+        CheckpointError: if it is missing, unfinished or damaged.
+    """
+    path = folder / _RECIPE
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder} holds no run (no {_RECIPE}). Name the folder that 'quickstudy train --out' wrote."
+        )
+    if not (folder / "model.safetensors").exists():
+        raise CheckpointError(
+            f"the run in {folder} is not finished. Go on with 'quickstudy train ... --out {folder} --resume'."
+        )
+    try:
+        recipe = Recipe.model_validate(json.loads(path.read_text(encoding="utf-8"))["recipe"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}). Train again.") from error
+    tensors, meta = load_tensors(folder / "model.safetensors")
+    learner = build_learner(recipe.encoder, recipe.learner, seed=recipe.train.seed)
+    load_weights(learner, tensors, where=str(folder / "model.safetensors"))
+    learner.eval()
+    return Run(folder, recipe, learner, meta)

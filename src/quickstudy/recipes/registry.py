@@ -1,0 +1,136 @@
+"""The recipes by name: a literal dict. Third parties add theirs through the entry point group ``quickstudy.recipes``."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from quickstudy.core import ConfigError, nearest_names
+from quickstudy.recipes.schema import (
+    DataConfig,
+    EncoderConfig,
+    JitterConfig,
+    LearnerConfig,
+    Recipe,
+)
+from quickstudy.training import TrainConfig, ValidationConfig
+
+__all__ = ["RECIPES", "get_recipe", "known_recipes"]
+
+_OMNIGLOT = DataConfig(name="omniglot", split_file="vinyals", rotations=True, jitter=JitterConfig())
+_BACKGROUND = DataConfig(
+    name="omniglot", split_file="background-evaluation", rotations=True, jitter=JitterConfig()
+)
+_PHOTO_JITTER = JitterConfig(
+    degrees=10, scale=0.15, shear=0.1, shift=0.15, flip=True, brightness=0.3
+)
+_OMNIGLOT_TRAINING = TrainConfig(
+    steps=18_000,
+    n_way=60,
+    k_shot=1,
+    n_query=5,
+    roles="every",
+    outer_lr=3e-3,
+    ema_decay=0.999,
+    precision="bfloat16",
+    checkpoint_every=1000,
+    log_every=100,
+    validation=ValidationConfig(n_way=20, k_shot=1, episodes=1000, every=2000),
+)
+
+RECIPES: dict[str, Recipe] = {
+    "omniglot-protonet": Recipe(
+        name="omniglot-protonet",
+        summary="Prototypical Network on Omniglot, Vinyals split with rotations; 25 minutes on 2 cores",
+        data=_OMNIGLOT,
+        train=_OMNIGLOT_TRAINING,
+    ),
+    "omniglot-matching": Recipe(
+        name="omniglot-matching",
+        summary="Matching Network on Omniglot, Vinyals split with rotations; 12 minutes on 2 cores",
+        data=_OMNIGLOT,
+        learner=LearnerConfig(kind="matching"),
+        train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 8_000}),
+    ),
+    "omniglot-matching-fce": Recipe(
+        name="omniglot-matching-fce",
+        summary="Matching Network with full-context embeddings on Omniglot",
+        data=_OMNIGLOT,
+        learner=LearnerConfig(kind="matching", full_context=True),
+        train=_OMNIGLOT_TRAINING.model_copy(
+            update={"steps": 8_000, "n_way": 20, "roles": "fixed", "tasks_per_step": 2}
+        ),
+    ),
+    "omniglot-background": Recipe(
+        name="omniglot-background",
+        summary="Prototypical Network on Omniglot's background alphabets only, for Lake's 20 runs",
+        data=_BACKGROUND,
+        train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 10_000}),
+    ),
+    "cifar-fs-protonet": Recipe(
+        name="cifar-fs-protonet",
+        summary="Prototypical Network (Conv-4) on CIFAR-FS",
+        data=DataConfig(name="cifar-fs", jitter=_PHOTO_JITTER),
+        encoder=EncoderConfig(image_size=32, in_channels=3),
+        train=TrainConfig(
+            steps=8_000,
+            n_way=20,
+            k_shot=1,
+            n_query=14,
+            roles="every",
+            outer_lr=2e-3,
+            weight_decay=5e-4,
+            ema_decay=0.999,
+            precision="bfloat16",
+            log_every=100,
+            validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
+        ),
+    ),
+    "miniimagenet-protonet": Recipe(
+        name="miniimagenet-protonet",
+        summary="Prototypical Network (Conv-4, 84x84) on miniImageNet; hours on 2 cores, minutes on a GPU",
+        data=DataConfig(name="miniimagenet", jitter=_PHOTO_JITTER),
+        encoder=EncoderConfig(image_size=84, in_channels=3),
+        train=TrainConfig(
+            steps=20_000,
+            n_way=20,
+            k_shot=1,
+            n_query=9,
+            roles="every",
+            outer_lr=2e-3,
+            weight_decay=5e-4,
+            ema_decay=0.999,
+            precision="bfloat16",
+            log_every=50,
+            validation=ValidationConfig(n_way=5, k_shot=1, episodes=600, every=500),
+        ),
+    ),
+    "glyphs-protonet": Recipe(
+        name="glyphs-protonet",
+        summary="Prototypical Network on characters rendered from fonts: needs no data",
+        data=DataConfig(name="glyphs", rotations=True, jitter=JitterConfig()),
+        train=_OMNIGLOT_TRAINING.model_copy(
+            update={
+                "steps": 1_500,
+                "validation": ValidationConfig(n_way=20, k_shot=1, episodes=400, every=500),
+            }
+        ),
+    ),
+}
+
+
+def known_recipes() -> dict[str, Recipe]:
+    """Return our recipes and those of installed packages (ours win)."""
+    others = {point.name: point.load() for point in entry_points(group="quickstudy.recipes")}
+    return others | RECIPES
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises:
+        ConfigError: if there is none; the nearest names are offered.
+    """
+    recipes = known_recipes()
+    if name not in recipes:
+        raise ConfigError(f"there is no recipe {name!r}. {nearest_names(name, recipes)}")
+    return recipes[name]

@@ -1,0 +1,165 @@
+"""What a recipe is: data, encoder, learner and training, typed and validated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from quickstudy.core import ConfigError, nearest_names
+from quickstudy.training import TrainConfig
+
+__all__ = ["DataConfig", "EncoderConfig", "JitterConfig", "LearnerConfig", "Recipe", "override"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JitterConfig(_Frozen):
+    """Random affine maps of training images, see :class:`quickstudy.tasks.AffineJitter`."""
+
+    degrees: float = Field(10.0, ge=0)
+    scale: float = Field(0.12, ge=0, lt=1)
+    shear: float = Field(0.15, ge=0)
+    shift: float = Field(0.1, ge=0)
+    flip: bool = False
+    brightness: float = Field(0.0, ge=0, lt=1)
+
+
+class DataConfig(_Frozen):
+    """Which tasks to train on.
+
+    Args:
+        name: a named data set.
+        split_file: which published split, for data sets with several.
+        train: part to train on.
+        validation: part to validate on.
+        rotations: turned classes are new classes, in training.
+        group_aware: keep drawers or tracks apart between support and query.
+        jitter: augmentation of training images; ``None`` = none.
+    """
+
+    name: str
+    split_file: str | None = None
+    train: str = "train"
+    validation: str = "val"
+    rotations: bool = False
+    group_aware: bool = False
+    jitter: JitterConfig | None = None
+
+
+class EncoderConfig(_Frozen):
+    """Which network embeds the inputs.
+
+    Args:
+        kind: ``"conv4"``, ``"resnet12"`` or ``"mlp"``.
+        image_size: side of the square input in pixels.
+        in_channels: 1 for greyscale, 3 for colour.
+        channels: width of Conv-4, or of each layer of the MLP.
+        norm: ``"batch"``, ``"group"`` or ``"support"``.
+    """
+
+    kind: Literal["conv4", "resnet12", "mlp"] = "conv4"
+    image_size: int = Field(28, ge=8)
+    in_channels: Literal[1, 3] = 1
+    channels: int = Field(64, ge=1)
+    norm: Literal["batch", "group", "support"] = "batch"
+
+
+class LearnerConfig(_Frozen):
+    """Which learner stands on the encoder.
+
+    Args:
+        kind: ``"protonet"`` or ``"matching"``.
+        distance: of Prototypical Networks, ``"euclidean"`` or ``"cosine"``.
+        temperature: ``None`` = the learner's own.
+        learn_temperature: ``None`` = the learner's own.
+        full_context: full-context embeddings of Matching Networks.
+    """
+
+    kind: Literal["protonet", "matching"] = "protonet"
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    temperature: float | None = Field(None, gt=0)
+    learn_temperature: bool | None = None
+    full_context: bool = False
+
+
+class Recipe(_Frozen):
+    """Everything that makes a run, written into it.
+
+    Args:
+        name: of the recipe.
+        summary: one line for ``quickstudy train --list``.
+        data: which tasks.
+        encoder: which network.
+        learner: which learner.
+        train: how.
+    """
+
+    name: str
+    summary: str = ""
+    data: DataConfig
+    encoder: EncoderConfig = EncoderConfig()
+    learner: LearnerConfig = LearnerConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Return the recipe with settings changed.
+
+    Args:
+        recipe: the start.
+        settings: ``"key=value"``; the key is a path (``train.steps``) or its last part where that is unique
+            (``steps``); the value is JSON, or a plain string.
+
+    Raises:
+        ConfigError: if a key is unknown or ambiguous, or a value is not allowed.
+    """
+    document = recipe.model_dump(mode="json")
+    paths = _paths(document) + [f"data.jitter.{name}" for name in JitterConfig.model_fields]
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        if not sign:
+            raise ConfigError(f"settings are key=value; got {setting!r}.")
+        found = [p for p in dict.fromkeys(paths) if p == key] or [
+            p for p in dict.fromkeys(paths) if p.endswith("." + key)
+        ]
+        if len(found) != 1:
+            what = f"is ambiguous: {', '.join(found)}" if found else "does not exist"
+            hint = (
+                ""
+                if found
+                else " " + nearest_names(key, {p for q in paths for p in (q, q.split(".")[-1])})
+            )
+            raise ConfigError(f"setting {key!r} {what}.{hint}")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        _set(document, found[0].split("."), value)
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"setting {where}: {first['msg']}; got {first['input']!r}.") from error
+
+
+def _paths(document: dict[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for name, value in document.items():
+        paths.append(prefix + name)
+        if isinstance(value, dict):
+            paths += _paths(value, f"{prefix}{name}.")
+    return paths
+
+
+def _set(document: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for name in path[:-1]:
+        if document[name] is None:
+            document[name] = {}
+        document = document[name]
+    document[path[-1]] = value

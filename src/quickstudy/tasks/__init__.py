@@ -1,0 +1,19 @@
+"""Tasks: sources of episodes, and the samplers that make them."""
+
+from quickstudy.tasks.augment import AffineJitter
+from quickstudy.tasks.pool import Pool
+from quickstudy.tasks.sampling import EpisodeIndex, sample_index
+from quickstudy.tasks.sinusoid import SinusoidSource
+from quickstudy.tasks.source import AugmentedSource, MixtureSource, PoolSource, TaskSource
+
+__all__ = [
+    "AffineJitter",
+    "AugmentedSource",
+    "EpisodeIndex",
+    "MixtureSource",
+    "Pool",
+    "PoolSource",
+    "SinusoidSource",
+    "TaskSource",
+    "sample_index",
+]

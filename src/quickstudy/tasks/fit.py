@@ -1,0 +1,66 @@
+"""Fit foreign images to what an encoder was trained on: channels, size, and ink polarity."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quickstudy.core import DataError
+from quickstudy.tasks.pool import Pool
+
+__all__ = ["Invert", "fit_images", "looks_dark_on_light"]
+
+Invert = Literal["auto", "yes", "no"]
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
+
+
+def looks_dark_on_light(pool: Pool) -> bool:
+    """Return whether most images have a border lighter than their middle value: ink on paper."""
+    x = pool.x.float().mean(1)  # [M, H, W]
+    border = torch.cat([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], dim=1)
+    return bool((border.median(1).values > 127.5).float().mean() > 0.5)
+
+
+def fit_images(pool: Pool, *, channels: int, size: int, invert: Invert = "no") -> Pool:
+    """Return the pool with images ``[M, channels, size, size]`` uint8.
+
+    Args:
+        pool: uint8 images ``[M, 1 or 3, height, width]``.
+        channels: 1 (colour becomes luma, ITU-R BT.601) or 3 (grey is repeated).
+        size: side in pixels; resized with an antialiased bilinear filter if it differs.
+        invert: ``"yes"`` makes dark ink on light paper bright ink on black, as the character data sets are kept;
+            ``"auto"`` does so if most borders are light.
+
+    Raises:
+        DataError: if the pool does not hold such images.
+    """
+    x = pool.x
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or x.dtype != torch.uint8:
+        raise DataError(
+            f"{pool.name} holds {str(x.dtype).removeprefix('torch.')} {list(x.shape[1:])}, not images "
+            "of 1 or 3 channels. Choose an encoder for such inputs."
+        )
+    if x.shape[1] == 3 and channels == 1:
+        weights = torch.tensor(_LUMA)[:, None, None]
+        x = torch.cat([_bytes((part * weights).sum(1, keepdim=True)) for part in x.split(4096)])
+    elif x.shape[1] == 1 and channels == 3:
+        x = x.expand(-1, 3, -1, -1).contiguous()
+    if tuple(x.shape[2:]) != (size, size):
+        x = torch.cat(
+            [
+                _bytes(F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True))
+                for part in x.split(4096)
+            ]
+        )
+    fitted = replace(pool, x=x)
+    if invert == "yes" or (invert == "auto" and looks_dark_on_light(fitted)):
+        return replace(fitted, x=255 - x)
+    return fitted
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,267 @@
+"""Pools from folders: a folder per class, or a folder of images with a CSV of their labels."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from quickstudy.core import ConfigError, DataError, nearest_names
+from quickstudy.tasks.images import IMAGE_SUFFIXES, decode_many
+from quickstudy.tasks.pool import Pool
+
+__all__ = ["pool_from_csv", "pool_from_folder"]
+
+_NodeId = tuple[int, int]
+
+
+def pool_from_folder(
+    path: str | Path,
+    *,
+    size: int = 84,
+    channels: int = 3,
+    invert: bool = False,
+    name: str | None = None,
+    split: str = "all",
+    min_per_class: int = 1,
+    on_error: str = "raise",
+) -> Pool:
+    """Return a pool from class folders of images.
+
+    A class is a folder that directly holds images; its name is its path below ``path``
+    (``koala``, ``Greek/character01``). Hidden files, ``Thumbs.db`` and whatever is not named like
+    an image are passed over. Links to folders are followed, but not in circles.
+
+    Args:
+        path: the folder.
+        size: height and width of the images in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        invert: whether to swap dark and bright, for ink on paper.
+        name: data set for reports; the folder's name by default.
+        split: which part of the data set this is.
+        min_per_class: leave out classes with fewer images.
+        on_error: ``"raise"`` stops at an image that cannot be read, ``"skip"`` leaves it out, and
+            also images that lie in no class folder.
+
+    Returns:
+        Pool with ``x`` uint8 ``[M, channels, size, size]``.
+
+    Raises:
+        DataError: if the folder is missing, has no images or only one class, or an image cannot be
+            read.
+    """
+    root = Path(path)
+    name = name or root.resolve().name or "folder"
+    files, others = _find_images(root)
+    loose = [file for file in files if "/" not in file]
+    if loose and on_error == "raise":
+        raise DataError(
+            f"{root}: {len(loose)} image(s) lie directly in it, in no class folder (first: "
+            f"{loose[0]}). "
+            "Put them into one folder per class, name them in a CSV (pool_from_csv), or skip them "
+            "with on_error='skip'."
+        )
+    labelled = [(file, file.rsplit("/", 1)[0]) for file in files if "/" in file]
+    if not labelled:
+        raise DataError(
+            f"{root}: no images in class folders (looked for {', '.join(sorted(IMAGE_SUFFIXES))}; "
+            f"found {others} other file(s)). Make one folder of images per class."
+        )
+    return _build(
+        root,
+        labelled,
+        size=size,
+        channels=channels,
+        invert=invert,
+        name=name,
+        split=split,
+        min_per_class=min_per_class,
+        on_error=on_error,
+    )
+
+
+def pool_from_csv(
+    folder: str | Path,
+    table: str | Path,
+    *,
+    size: int = 84,
+    channels: int = 3,
+    invert: bool = False,
+    name: str | None = None,
+    split: str = "all",
+    filename: str = "filename",
+    label: str = "label",
+    min_per_class: int = 1,
+    on_error: str = "raise",
+) -> Pool:
+    """Return a pool from a CSV of file names and labels, as miniImageNet is published.
+
+    Args:
+        folder: where the images lie, directly or in a subfolder ``images``.
+        table: CSV with a header; a relative path is looked for in ``folder`` too.
+        size: height and width of the images in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        invert: whether to swap dark and bright.
+        name: data set for reports; the folder's name by default.
+        split: which part of the data set this is, for example ``"train"``.
+        filename: column of the file names.
+        label: column of the labels.
+        min_per_class: leave out classes with fewer images.
+        on_error: ``"raise"`` or ``"skip"``, for images that are missing or cannot be read.
+
+    Returns:
+        Pool with ``x`` uint8 ``[M, channels, size, size]``.
+
+    Raises:
+        DataError: if the CSV or an image cannot be read, a column is missing or a name points
+            outside ``folder``.
+    """
+    root, source = Path(folder), Path(table)
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder. Check the path.")
+    if not source.is_file() and (root / source).is_file():
+        source = root / source
+    images = root / "images"
+    labelled = []
+    for line, file, text in _read_rows(source, filename, label):
+        pure = PurePosixPath(file)
+        if not file or pure.is_absolute() or ".." in pure.parts or "\\" in file:
+            raise DataError(
+                f"{source}, line {line}: the file name {file!r} is not a path below {root}. "
+                f"Correct it."
+            )
+        labelled.append((f"images/{file}" if (images / file).is_file() else file, text))
+    if not labelled:
+        raise DataError(f"{source}: the table has no rows. Give one row per image.")
+    return _build(
+        root,
+        labelled,
+        size=size,
+        channels=channels,
+        invert=invert,
+        name=name or root.resolve().name,
+        split=split,
+        min_per_class=min_per_class,
+        on_error=on_error,
+    )
+
+
+def _build(
+    root: Path,
+    labelled: list[tuple[str, str]],
+    *,
+    size: int,
+    channels: int,
+    invert: bool,
+    name: str,
+    split: str,
+    min_per_class: int,
+    on_error: str,
+) -> Pool:
+    """Decode ``(file, label)`` pairs, leave out small classes and refuse a single one."""
+    if min_per_class < 1:
+        raise ConfigError(f"min_per_class must be at least 1; got {min_per_class}.")
+    labelled = _large_classes(root, labelled, min_per_class)
+    x, kept = decode_many(
+        [(str(root / file), root / file) for file, _ in labelled],
+        size=size,
+        channels=channels,
+        invert=invert,
+        label=f"decoding {name}",
+        on_error=on_error,
+    )
+    readable = [labelled[i][1] for i in kept]
+    if len(readable) < len(labelled):  # unreadable images may have left a class too small
+        counts = Counter(readable)
+        rows = [i for i, label in enumerate(readable) if counts[label] >= min_per_class]
+        x, readable = x[rows], [readable[i] for i in rows]
+        _large_classes(root, [("", label) for label in readable], min_per_class)
+    return Pool.build(x, readable, name=name, split=split)
+
+
+def _large_classes(
+    root: Path, labelled: list[tuple[str, str]], min_per_class: int
+) -> list[tuple[str, str]]:
+    counts = Counter(label for _, label in labelled)
+    large = {label for label, count in counts.items() if count >= min_per_class}
+    if len(large) < 2:
+        seen = ", ".join(f"{c!r} ({n} images)" for c, n in counts.most_common(3)) or "none"
+        raise DataError(
+            f"{root}: a task needs at least two classes with {min_per_class} or more readable "
+            f"images; "
+            f"found {len(large)} (largest: {seen}). "
+            + (
+                "This is a folder with one class: give the folder above it, or add folders."
+                if len(counts) == 1
+                else "Add images or lower min_per_class."
+            )
+        )
+    return [pair for pair in labelled if pair[1] in large]
+
+
+def _find_images(root: Path) -> tuple[list[str], int]:
+    """Return the images below ``root`` as sorted relative paths, and the number of other files."""
+    if not root.exists():
+        raise DataError(f"{root}: there is no such folder. Check the path.")
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: this is a file, not a folder. Give a folder of class folders, or use "
+            "pool_from_parquet for a Parquet file."
+        )
+    resolved = root.resolve()
+    above = frozenset(_node(folder) for folder in (resolved, *resolved.parents))
+    files, others = [], 0
+    for file in _walk(root, "", above):
+        if Path(file).suffix.lower() in IMAGE_SUFFIXES:
+            files.append(file)
+        else:
+            others += 1
+    return sorted(files), others
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[_NodeId]) -> Iterator[str]:
+    """Yield regular, visible files; no link back to a folder we are inside of is followed."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be listed ({error.strerror}). Change its rights."
+        ) from error
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if entry.is_file():
+            yield prefix + entry.name
+        elif entry.is_dir():
+            node = _node(Path(entry.path))
+            if node not in above:
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {node})
+
+
+def _node(folder: Path) -> _NodeId:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _read_rows(source: Path, filename: str, label: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line number, file name and label of each row."""
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream)
+            columns = rows.fieldnames or []
+            for column in (filename, label):
+                if column not in columns:
+                    raise DataError(
+                        f"{source}: there is no column {column!r}. {nearest_names(column, columns)}"
+                    )
+            for row in rows:
+                text = (row[label] or "").strip()
+                if not text:
+                    raise DataError(
+                        f"{source}, line {rows.line_num}: the label is empty. Fill it in."
+                    )
+                yield rows.line_num, (row[filename] or "").strip(), text
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{source}: cannot be read as a CSV ({error}). Check the file.") from error

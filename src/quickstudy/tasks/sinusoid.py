@@ -1,0 +1,87 @@
+"""Sine waves: the regression tasks on which MAML was introduced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError, uniforms
+
+__all__ = ["SinusoidSource"]
+
+_SPLITS = {"train": 0, "val": 1, "test": 2}
+_TASK, _SUPPORT, _QUERY = 0, 1, 2  # streams of random numbers
+
+
+@dataclass(frozen=True, slots=True)
+class SinusoidSource:
+    """Regression onto ``y = amplitude * sin(x - phase)``, no noise.
+
+    Amplitude U[0.1, 5], phase U[0, pi], x U[-5, 5]: Finn, Abbeel and Levine (2017), "Model-agnostic
+    meta-learning", section 5.1. The splits draw from the same distribution, but never the same
+    task.
+
+    Args:
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        name: data set, for reports.
+
+    Raises:
+        TaskError: if ``split`` is unknown.
+    """
+
+    split: str = "train"
+    name: str = "sinusoid"
+
+    def __post_init__(self) -> None:
+        if self.split not in _SPLITS:
+            raise TaskError(f"split must be one of {', '.join(_SPLITS)}; got {self.split!r}.")
+
+    def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
+        """Return ``T`` tasks; task ``i`` of seed ``s`` is the same on every machine.
+
+        Args:
+            spec: ``n_way`` must be 1; ``k_shot`` support points (or a range) and ``n_query`` query
+                points.
+            task_ids: which tasks, ``[T]``.
+            seed: names the list of tasks.
+
+        Returns:
+            Episode with x float32 ``[T, N, 1]``, y float32 ``[T, N]`` and ``n_way = 1``; ``info``
+            holds ``amplitude`` and ``phase``, each float64 ``[T]``.
+
+        Raises:
+            TaskError: if ``spec.n_way`` is not 1 or there is no task.
+        """
+        if spec.n_way != 1:
+            raise TaskError(
+                f"sinusoid is regression and has no classes; got n_way={spec.n_way}. Use n_way=1."
+            )
+        if len(task_ids) == 0:
+            raise TaskError("task_ids is empty. Ask for at least one task.")
+        ids = np.asarray(task_ids, dtype=np.int64)[:, None]  # [T, 1]
+        part = _SPLITS[self.split]
+        amplitude = 0.1 + 4.9 * uniforms(seed, part, ids, _TASK, 0)  # [T, 1]
+        phase = np.pi * uniforms(seed, part, ids, _TASK, 1)  # [T, 1]
+
+        def draw(stream: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+            x = 10.0 * uniforms(seed, part, ids, stream, np.arange(n)[None]) - 5.0  # [T, n]
+            y = amplitude * np.sin(x - phase)
+            return torch.from_numpy(x).float()[..., None], torch.from_numpy(y).float()
+
+        low = spec.k_shot[0] if isinstance(spec.k_shot, tuple) else spec.k_shot
+        shots = low + np.floor((spec.max_shot - low + 1) * uniforms(seed, part, ids, _TASK, 2))
+        mask = torch.from_numpy(np.arange(spec.max_shot)[None] < shots)  # [T, S]
+        x, y = draw(_SUPPORT, spec.max_shot)
+        support = Examples(x * mask[..., None], y * mask, mask)
+        return Episode(
+            support,
+            Examples.full(*draw(_QUERY, spec.n_query)),
+            1,
+            {
+                "amplitude": torch.from_numpy(amplitude[:, 0]),
+                "phase": torch.from_numpy(phase[:, 0]),
+            },
+        )

@@ -1,0 +1,220 @@
+"""Sources: where episodes come from. A source over a pool makes a batch of tasks with one gather."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quickstudy.core import ConfigError, Episode, EpisodeSpec, Examples, TaskError, keys, uniforms
+from quickstudy.tasks.augment import AffineJitter
+from quickstudy.tasks.pool import Pool
+from quickstudy.tasks.sampling import EpisodeIndex, sample_index
+
+__all__ = ["AugmentedSource", "MixtureSource", "PoolSource", "TaskSource"]
+
+
+@runtime_checkable
+class TaskSource(Protocol):
+    """Makes episodes. Episode ``i`` of seed ``s`` is the same on every worker, device and run."""
+
+    @property
+    def name(self) -> str:
+        """The data set, for reports."""
+
+    @property
+    def split(self) -> str:
+        """The part of it: ``"train"``, ``"val"``, ``"test"`` or ``"all"``."""
+
+    def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
+        """Return the episodes named ``(seed, task_ids)`` as one batch.
+
+        Args:
+            spec: way, shot and queries.
+            task_ids: ``T`` numbers.
+            seed: names the list of episodes.
+
+        Returns:
+            An episode batch with ``T`` tasks.
+
+        Raises:
+            TaskError: if the data cannot give such an episode.
+        """
+
+
+def as_input(x: Tensor) -> Tensor:
+    """Return uint8 images as float32 in [0, 1]; anything else as it is."""
+    return x.to(torch.float32).div_(255.0) if x.dtype == torch.uint8 else x
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSource:
+    """Episodes from a pool that sits in memory.
+
+    Args:
+        pool: the examples.
+        group_aware: never let a group stand in the support and the query of one episode.
+    """
+
+    pool: Pool
+    group_aware: bool = False
+
+    @property
+    def name(self) -> str:
+        """The data set."""
+        return self.pool.name
+
+    @property
+    def split(self) -> str:
+        """The part of it."""
+        return self.pool.split
+
+    def index(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> EpisodeIndex:
+        """Return which rows make the episodes, without touching the examples."""
+        return sample_index(self.pool, spec, task_ids, seed=seed, group_aware=self.group_aware)
+
+    def gather(self, index: EpisodeIndex) -> Episode:
+        """Return the episodes of an index: one gather from the pool."""
+        x, device = self.pool.x, self.pool.x.device
+
+        def examples(rows: np.ndarray, labels: np.ndarray) -> Examples:
+            at, y = torch.from_numpy(rows).to(device), torch.from_numpy(labels).to(device)
+            mask = at >= 0
+            return Examples(as_input(x[at.clamp(min=0)]), y.clamp(min=0), mask)
+
+        info = {
+            "classes": torch.from_numpy(index.classes),
+            "support_index": torch.from_numpy(index.support),
+            "query_index": torch.from_numpy(index.query),
+        }
+        return Episode(
+            examples(index.support, index.support_y),
+            examples(index.query, index.query_y),
+            index.classes.shape[1],
+            info,
+        )
+
+    def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
+        """Return the episodes named ``(seed, task_ids)`` as one batch."""
+        return self.gather(self.index(spec, task_ids, seed=seed))
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentedSource:
+    """Episodes whose images are jittered, each with its own random affine map.
+
+    Args:
+        source: the episodes to jitter.
+        jitter: how strongly.
+    """
+
+    source: TaskSource
+    jitter: AffineJitter
+
+    @property
+    def name(self) -> str:
+        """The data set."""
+        return self.source.name
+
+    @property
+    def split(self) -> str:
+        """The part of it."""
+        return self.source.split
+
+    def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
+        """Return the jittered episodes named ``(seed, task_ids)``."""
+        episode = self.source.episodes(spec, task_ids, seed=seed)
+
+        def jitter(examples: Examples, side: int) -> Examples:
+            ids = np.asarray(task_ids, dtype=np.int64)[:, None]
+            draws = keys(seed, side, ids, np.arange(examples.x.shape[1]))  # [T, N]
+            x = self.jitter(examples.x.flatten(0, 1), draws.flatten()).unflatten(0, draws.shape)
+            return Examples(x, examples.y, examples.mask)
+
+        return Episode(
+            jitter(episode.support, 101), jitter(episode.query, 102), episode.n_way, episode.info
+        )
+
+
+class MixtureSource:
+    """Each task comes from one of several sources, drawn with given weights.
+
+    Args:
+        sources: sources whose examples have one shape.
+        weights: a non-negative number for each source, not all zero.
+        name: for reports.
+
+    Raises:
+        ConfigError: if the weights do not fit the sources.
+    """
+
+    def __init__(
+        self, sources: Sequence[TaskSource], weights: Sequence[float], *, name: str = "mixture"
+    ) -> None:
+        total = float(sum(weights))
+        if (
+            len(sources) != len(weights)
+            or not sources
+            or min(weights) < 0
+            or not 0 < total < np.inf
+        ):
+            raise ConfigError(
+                f"a mixture needs one non-negative weight per source, not all zero; got {len(sources)} "
+                f"sources and weights {list(weights)}."
+            )
+        self._sources = tuple(sources)
+        self._edges = np.cumsum(np.asarray(weights, dtype=np.float64) / total)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The mixture's name."""
+        return self._name
+
+    @property
+    def split(self) -> str:
+        """The parts' common split, or both names joined by ``+``."""
+        return "+".join(sorted({source.split for source in self._sources}))
+
+    def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
+        """Return the episodes named ``(seed, task_ids)``; ``info["source"]`` ``[T]`` says where from."""
+        ids = np.asarray(task_ids, dtype=np.int64)
+        # the last edge may be 0.999...: never index past the last source
+        chosen = np.minimum(
+            np.searchsorted(self._edges, uniforms(seed, 103, ids), side="right"),
+            len(self._sources) - 1,
+        )
+        parts: list[Episode] = []
+        places: list[np.ndarray] = []
+        for number, source in enumerate(self._sources):
+            where = np.flatnonzero(chosen == number)
+            if len(where):
+                parts.append(source.episodes(spec, ids[where].tolist(), seed=seed))
+                places.append(where)
+        shapes = {tuple(part.support.x.shape[2:]) for part in parts}
+        if len(shapes) > 1:
+            raise TaskError(f"the sources of a mixture need one input shape; got {sorted(shapes)}.")
+        back = torch.from_numpy(np.argsort(np.concatenate(places)))
+        support = _concatenate([part.support for part in parts], back)
+        query = _concatenate([part.query for part in parts], back)
+        info = {"source": torch.from_numpy(chosen.astype(np.int64))}
+        return Episode(support, query, max(part.n_way for part in parts), info)
+
+
+def _concatenate(parts: list[Examples], order: Tensor) -> Examples:
+    """Pad batches of examples to one length, put them after each other and reorder the tasks."""
+    width = max(part.y.shape[1] for part in parts)
+
+    def pad(value: Tensor) -> Tensor:
+        missing = width - value.shape[1]
+        return torch.cat([value, value.new_zeros(value.shape[0], missing, *value.shape[2:])], 1)
+
+    x, y, mask = (
+        torch.cat([pad(getattr(part, name)) for part in parts])[order]
+        for name in ("x", "y", "mask")
+    )
+    return Examples(x, y, mask)

@@ -1,0 +1,414 @@
+"""The conformance suite of learners: what every learner promises, with declared exceptions."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError, TaskState, generator
+from quickstudy.core.state import n_tasks, slice_tasks
+from quickstudy.evaluation import evaluate
+from quickstudy.learners.base import Learner, meta_loss
+from quickstudy.tasks import PoolSource, SinusoidSource, TaskSource
+from quickstudy.testing.fakes import gaussian_pool
+from quickstudy.testing.gradients import check_meta_gradient
+from quickstudy.training.config import TrainConfig
+from quickstudy.training.step import batch_loss
+
+__all__ = ["LearnerConformance", "snapshot"]
+
+_JUNK = 1e4  # large beside unit-variance inputs, and finite
+_PLAIN = (bool, int, float, str, bytes, tuple, type(None))
+
+
+def snapshot(learner: nn.Module) -> dict[str, Any]:
+    """Return everything a module holds: parameters, buffers, and attributes set on it or its parts.
+
+    Equal snapshots (compared with ``==``) mean that nothing was changed, added or hidden on the module.
+    """
+    held: dict[str, Any] = {}
+    for name, module in learner.named_modules():
+        values = {**module._parameters, **module._buffers, **vars(module)}
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                bits = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+                held[f"{name}.{key}"] = (tuple(value.shape), bits.numpy().tobytes())
+            elif isinstance(value, _PLAIN):
+                held[f"{name}.{key}"] = value
+            else:
+                # a container is watched by its size: states kept in a list or a dict show up here
+                held[f"{name}.{key}"] = len(value) if isinstance(value, (list, dict, set)) else 0
+    return held
+
+
+def _live_tensors() -> tuple[int, int]:
+    """Return how many tensors are alive, and how many of them hold on to a graph."""
+    gc.collect()
+    tensors = [o for o in gc.get_objects() if issubclass(type(o), Tensor)]
+    return len(tensors), sum(tensor.grad_fn is not None for tensor in tensors)
+
+
+class LearnerConformance:
+    """Inherit it in a test module, name your class ``Test...``, and define :meth:`make_learner`.
+
+    Exceptions are declared, never silent: by the learner itself (``transductive``, ``order_sensitive``) or by
+    these attributes:
+
+    * ``regression``: targets are real numbers; what is said about labels is not tested.
+    * ``trainable``: whether there are meta-parameters.
+    * ``zero_gradients``: parameters whose meta-gradient is zero by construction, such as a bias that squared
+      distances cancel. It is tested that it *is* zero.
+    * ``input_shape``, ``n_way``, ``k_shot``: of the default episode: unit-variance Gaussian classes. At least 8
+      support examples, so that batch statistics are well behaved.
+    * ``meta_steps``: how many steps the memory test makes.
+    * ``tolerance``: of comparisons in float64 that are equal up to rounding.
+
+    The learner should be smooth (tanh, not ReLU), or the certified gradient may not be certifiable.
+    """
+
+    regression: bool = False
+    trainable: bool = True
+    zero_gradients: tuple[str, ...] = ()
+    input_shape: tuple[int, ...] = (1, 16, 16)
+    n_way: int = 3
+    k_shot: int = 3
+    meta_steps: int = 200
+    tolerance: float = 1e-9
+
+    def make_learner(self) -> Learner:
+        """Return a fresh, untrained learner."""
+        raise NotImplementedError("define make_learner() in your test class")
+
+    def make_source(self) -> TaskSource:
+        """Return a source of episodes that fit the learner."""
+        if self.regression:
+            return SinusoidSource()
+        return PoolSource(gaussian_pool(8, 12, self.input_shape))
+
+    def make_spec(self) -> EpisodeSpec:
+        """Return the size of the default episode."""
+        return EpisodeSpec(1 if self.regression else self.n_way, self.k_shot, 3)
+
+    def make_episode(self) -> Episode:
+        """Return three tasks in float64."""
+        return _cast(self.make_source().episodes(self.make_spec(), range(3), seed=0), torch.float64)
+
+    def prepare(self, learner: Learner) -> None:
+        """Give the learner something to remember: three meta-training steps.
+
+        Override it to fit whatever is fitted before deployment (a whitening, a memory, class statistics).
+        """
+        if not self.trainable:
+            return
+        learner.train()
+        optimiser = torch.optim.SGD(learner.parameters(), lr=1e-2)
+        for _ in range(3):
+            optimiser.zero_grad()
+            loss = batch_loss(learner, self.make_episode(), TrainConfig()).mean()
+            loss.backward()
+            optimiser.step()
+
+    # ------------------------------------------------------------------ what the suite works with
+
+    def _fresh(self, seed: int) -> Learner:
+        """Return an untrained learner in float64; the global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.make_learner().double()
+
+    def _ready(self) -> Learner:
+        """Return a prepared learner in float64 and evaluation mode."""
+        learner = self._fresh(0)
+        self.prepare(learner)
+        return learner.eval()
+
+    @staticmethod
+    @torch.no_grad()
+    def _predict(learner: Learner, episode: Episode) -> Tensor:
+        state = learner.adapt(episode.support, n_way=episode.n_way)
+        return learner.predict(state, episode.query.x)
+
+    def _assert_equal(self, got: Tensor, expected: Tensor, what: str) -> None:
+        assert got.shape == expected.shape, (
+            f"{what}: shape {tuple(got.shape)}, not {tuple(expected.shape)}"
+        )
+        close = torch.allclose(got, expected, rtol=self.tolerance, atol=self.tolerance)
+        assert close, f"{what}: predictions differ by up to {_gap(got, expected):.3g}"
+
+    # ------------------------------------------------------------------ shapes and state
+
+    def test_shapes(self) -> None:
+        """Logits are [T, Q, C], values [T, Q, 1], and finite where the class is present."""
+        episode = self.make_episode()
+        logits = self._predict(self._ready(), episode)
+        expected = (*episode.query.y.shape, 1 if self.regression else episode.n_way)
+        assert tuple(logits.shape) == expected, (
+            f"predict gave {tuple(logits.shape)}, not {expected}"
+        )
+        assert bool(torch.isfinite(logits).all()), "predictions are not finite"
+
+    def test_state_has_the_task_axis(self) -> None:
+        """Every value of a state leads with T, and a slice of it is the state of these tasks."""
+        learner, episode = self._ready(), self.make_episode()
+        with torch.no_grad():
+            state = learner.adapt(episode.support, n_way=episode.n_way)
+            together = learner.predict(state, episode.query.x)
+            for name, value in state.items():
+                assert isinstance(value, Tensor), f"state[{name!r}] is {type(value).__name__}"
+            assert n_tasks(state) == episode.n_tasks, (
+                f"the state's leading axis is {n_tasks(state)}, not T"
+            )
+            one = learner.predict(slice_tasks(state, slice(1, 2)), episode.query.x[1:2])
+        self._assert_equal(one, together[1:2], "a sliced state")
+
+    def test_state_survives_saving(self) -> None:
+        """A state that went through safetensors predicts the same, bit for bit."""
+        learner, episode = self._ready(), self.make_episode()
+        with torch.no_grad():
+            state = learner.adapt(episode.support, n_way=episode.n_way)
+            loaded: TaskState = load(save({n: v.contiguous() for n, v in state.items()}))
+            for name, value in state.items():
+                assert torch.equal(value, loaded[name]), f"state[{name!r}] changed in the file"
+            before, after = (learner.predict(s, episode.query.x) for s in (state, loaded))
+        assert torch.equal(before, after), "a saved and loaded state predicts something else"
+
+    def test_weights_survive_saving(self) -> None:
+        """A fresh learner with the saved weights predicts the same: all fitted state is in the checkpoint."""
+        learner, episode = self._ready(), self.make_episode()
+        weights = {n: v.contiguous().clone() for n, v in learner.state_dict().items()}
+        other = self._fresh(1)
+        other.load_state_dict(load(save(weights)) if weights else {})
+        same = torch.equal(self._predict(other.eval(), episode), self._predict(learner, episode))
+        assert same, (
+            "a learner rebuilt from state_dict() predicts something else: register a buffer"
+        )
+
+    # ------------------------------------------------------------------ symmetries
+
+    def test_batched_tasks_equal_single_tasks(self) -> None:
+        """T tasks at once are the T tasks one after the other."""
+        learner, episode = self._ready(), self.make_episode()
+        singles = [
+            self._predict(learner, episode.tasks(slice(t, t + 1))) for t in range(episode.n_tasks)
+        ]
+        self._assert_equal(
+            torch.cat(singles), self._predict(learner, episode), "tasks one at a time"
+        )
+
+    def test_support_order_does_not_matter(self) -> None:
+        """Shuffling the support changes nothing, unless ``order_sensitive``."""
+        learner, episode = self._ready(), self.make_episode()
+        if learner.order_sensitive:
+            return
+        s = episode.support
+        order = torch.randperm(s.y.shape[1], generator=generator(0, 1))
+        shuffled = Examples(s.x[:, order], s.y[:, order], s.mask[:, order])
+        other = Episode(shuffled, episode.query, episode.n_way)
+        self._assert_equal(
+            self._predict(learner, other), self._predict(learner, episode), "shuffled support"
+        )
+
+    def test_permuting_labels_permutes_predictions(self) -> None:
+        """Labels are names: renaming them renames the predictions and nothing else."""
+        if self.regression:
+            return
+        learner, episode = self._ready(), self.make_episode()
+        s, names = episode.support, torch.arange(episode.n_way).roll(1)
+        other = Episode(Examples(s.x, names[s.y], s.mask), episode.query, episode.n_way)
+        self._assert_equal(
+            self._predict(learner, other)[..., names],
+            self._predict(learner, episode),
+            "renamed labels",
+        )
+
+    def test_padding_has_no_effect(self) -> None:
+        """Masked support examples do not count, whatever they hold and wherever they stand."""
+        learner, episode = self._ready(), self.make_episode()
+        padded = Episode(_pad(episode.support), episode.query, episode.n_way)
+        self._assert_equal(
+            self._predict(learner, padded), self._predict(learner, episode), "padded support"
+        )
+
+    def test_padded_queries_do_not_count(self) -> None:
+        """Masked queries enter neither the loss nor the meta-gradient, even with the label of an absent class."""
+        learner, episode = self._ready(), self.make_episode()
+        if learner.transductive:
+            return
+        padded = Episode(episode.support, _pad(episode.query), episode.n_way)
+        loss, other = (meta_loss(learner, e) for e in (episode, padded))
+        self._assert_equal(other, loss, "the loss with padded queries")
+        if self.trainable:
+            parameters = [p for p in learner.parameters() if p.requires_grad]
+            for a, b in zip(
+                torch.autograd.grad(loss.mean(), parameters, allow_unused=True),
+                torch.autograd.grad(other.mean(), parameters, allow_unused=True),
+                strict=True,
+            ):
+                if a is not None and b is not None:
+                    self._assert_equal(b, a, "the meta-gradient with padded queries")
+
+    def test_queries_are_judged_alone(self) -> None:
+        """One query at a time is all at once, and a junk query changes nothing, unless ``transductive``."""
+        learner, episode = self._ready(), self.make_episode()
+        if learner.transductive:
+            return
+        x = episode.query.x
+        with torch.no_grad():
+            state = learner.adapt(episode.support, n_way=episode.n_way)
+            together = learner.predict(state, x)
+            alone = torch.cat(
+                [learner.predict(state, x[:, q : q + 1]) for q in range(x.shape[1])], 1
+            )
+            joined = learner.predict(state, torch.cat([x, torch.full_like(x[:, :1], _JUNK)], 1))
+        self._assert_equal(alone, together, "queries one at a time")
+        self._assert_equal(joined[:, :-1], together, "beside a junk query")
+
+    # ------------------------------------------------------------------ nothing changes
+
+    def test_adapt_and_predict_change_nothing(self) -> None:
+        """Parameters, buffers and attributes are the same before and after, in both modes."""
+        learner, episode = self._ready(), self.make_episode()
+        for training in (False, True):
+            learner.train(training)
+            before = snapshot(learner)
+            learner.predict(learner.adapt(episode.support, n_way=episode.n_way), episode.query.x)
+            after = snapshot(learner)
+            changed = sorted(
+                k for k in before.keys() | after.keys() if before.get(k) != after.get(k)
+            )
+            assert not changed, f"adapt or predict changed {changed} (training={training})"
+
+    def test_evaluation_changes_nothing(self) -> None:
+        """Evaluating twice gives equal scores, and leaves every bit and the mode of the learner alone."""
+        learner = self._ready().float().train()
+        before = snapshot(learner)
+        reports = [
+            evaluate(learner, self.make_source(), self.make_spec(), episodes=8) for _ in range(2)
+        ]
+        assert snapshot(learner) == before, "evaluate changed the learner"
+        first, second = (report.scores.tolist() for report in reports)
+        assert first == second, "evaluating twice gives different scores"
+
+    def test_memory_is_flat(self) -> None:
+        """Many meta-steps keep no graph and no tensor."""
+        if not self.trainable:
+            return
+        learner, episode = self._fresh(0).train(), self.make_episode()
+        _, graphs = _live_tensors()
+        tensors = 0
+        for step in range(self.meta_steps):
+            batch_loss(learner, episode, TrainConfig()).mean().backward()
+            learner.zero_grad()
+            if step == 1:
+                tensors, _ = _live_tensors()
+        later, graphs_later = _live_tensors()
+        assert graphs_later <= graphs, (
+            f"{graphs_later - graphs} tensors still hold a graph after the meta-step: detach what is kept"
+        )
+        assert later <= tensors, f"{later - tensors} tensors more after {self.meta_steps} steps"
+
+    # ------------------------------------------------------------------ gradients
+
+    def test_meta_gradients_are_finite_and_not_zero(self) -> None:
+        """The loss reaches every parameter, except those declared in ``zero_gradients``."""
+        if not self.trainable:
+            return
+        learner = self._fresh(0).train()
+        meta_loss(learner, self.make_episode()).mean().backward()
+        sizes = {}
+        for name, parameter in learner.named_parameters():
+            if parameter.requires_grad:
+                assert parameter.grad is not None, f"{name} has no meta-gradient"
+                sizes[name] = float(parameter.grad.abs().max())
+        unknown = set(self.zero_gradients) - sizes.keys()
+        assert not unknown, f"zero_gradients names {sorted(unknown)}, which are no parameters"
+        floor = 1e-12 * max(sizes.values())
+        for name, size in sizes.items():
+            assert size < float("inf"), f"the meta-gradient of {name} is not finite"
+            if name in self.zero_gradients:
+                assert size <= floor, f"{name} is declared to have no gradient, but has {size:.3g}"
+            else:
+                assert size > floor, f"the meta-gradient of {name} is zero"
+
+    def test_meta_gradient_is_the_central_difference(self) -> None:
+        """The meta-gradient is the derivative of the loss, in float64 and with two step sizes."""
+        if self.trainable:
+            check_meta_gradient(self._fresh(0).train(), self.make_episode())
+
+    # ------------------------------------------------------------------ values
+
+    def test_dtype_and_device_are_kept(self) -> None:
+        """Predictions have the dtype and the device of the inputs."""
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            for dtype in (torch.float32, torch.float64):
+                learner = self._ready().to(device, dtype)
+                episode = _cast(self.make_episode(), dtype).to(device)
+                logits = self._predict(learner, episode)
+                assert logits.dtype == dtype, f"{dtype} inputs gave {logits.dtype} predictions"
+                assert logits.device.type == device, f"{device} inputs gave {logits.device}"
+
+    def test_an_absent_class_has_probability_zero(self) -> None:
+        """A class without support gets exactly 0, and the others share 1."""
+        if self.regression:
+            return
+        episode = self.make_episode()
+        s, absent = episode.support, episode.n_way - 1
+        mask = s.mask.clone()
+        mask[0] &= s.y[0] != absent  # absent in the first task only
+        probability = self._predict(
+            self._ready(), Episode(Examples(s.x, s.y, mask), episode.query, episode.n_way)
+        ).softmax(2)
+        assert bool((probability[0, :, absent] == 0).all()), (
+            "a class without support has probability > 0"
+        )
+        total = probability.sum(2)
+        assert bool(torch.isfinite(probability).all()), "an absent class makes probabilities NaN"
+        assert torch.allclose(total, torch.ones_like(total)), "probabilities do not sum to 1"
+        assert bool((probability[1:] > 0).all()), "an absent class of one task is lost in others"
+
+    def test_labels_out_of_range_are_refused(self) -> None:
+        """A label outside ``[0, n_way)`` raises :class:`TaskError`, in the support and not in the padding."""
+        if self.regression:
+            return
+        learner, episode = self._ready(), self.make_episode()
+        s = episode.support
+        for label in (-1, episode.n_way):
+            y = s.y.clone()
+            y[0, 0] = label
+            refused = False
+            try:
+                learner.adapt(Examples(s.x, y, s.mask), n_way=episode.n_way)
+            except TaskError:
+                refused = True
+            assert refused, f"label {label} of a {episode.n_way}-way task was accepted"
+
+
+def _cast(episode: Episode, dtype: torch.dtype) -> Episode:
+    """Return the episode with floating inputs and targets in ``dtype``."""
+
+    def cast(side: Examples) -> Examples:
+        y = side.y.to(dtype) if side.y.is_floating_point() else side.y
+        return Examples(side.x.to(dtype), y, side.mask)
+
+    return Episode(cast(episode.support), cast(episode.query), episode.n_way, episode.info)
+
+
+def _pad(examples: Examples) -> Examples:
+    """Return the examples with two masked rows of junk in front, in the middle and at the end."""
+
+    def widen(value: Tensor, junk: float) -> Tensor:
+        extra = torch.full_like(value[:, :2], junk)
+        half = value.shape[1] // 2
+        return torch.cat([extra, value[:, :half], extra, value[:, half:], extra], 1)
+
+    return Examples(widen(examples.x, _JUNK), widen(examples.y, 0), widen(examples.mask, 0))
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference of two tensors where both are finite."""
+    both = torch.isfinite(a) & torch.isfinite(b)
+    return float((a - b)[both].abs().max()) if bool(both.any()) else float("nan")

@@ -1,0 +1,95 @@
+"""How to meta-train: a frozen, validated configuration that is written into the run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from quickstudy.core import EpisodeSpec
+
+__all__ = ["TrainConfig", "ValidationConfig"]
+
+Range = tuple[int, int]
+
+
+class ValidationConfig(BaseModel):
+    """How the model is judged during training, on validation classes.
+
+    Args:
+        n_way: classes per task.
+        k_shot: support examples per class.
+        n_query: queries per class.
+        episodes: how many.
+        every: steps between validations.
+        patience: stop after this many validations without a better one; ``None`` = never.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_way: int | Range = 5
+    k_shot: int | Range = 1
+    n_query: int = 15
+    episodes: int = Field(400, ge=2)
+    every: int = Field(500, ge=1)
+    patience: int | None = Field(None, ge=1)
+
+    @property
+    def spec(self) -> EpisodeSpec:
+        """Way, shot and queries."""
+        return EpisodeSpec(self.n_way, self.k_shot, self.n_query)
+
+
+class TrainConfig(BaseModel):
+    """How to meta-train.
+
+    Args:
+        steps: outer steps.
+        tasks_per_step: episodes whose losses are averaged in one step.
+        n_way: classes per training episode, or a range.
+        k_shot: support examples per class, or a range.
+        n_query: queries per class.
+        roles: ``"fixed"``: support and query as drawn, as in the papers; ``"every"``: each image of the episode takes
+            its turn as support, see :func:`quickstudy.training.roles.every_role`.
+        optimiser: ``"adam"`` (AdamW) or ``"sgd"`` (Nesterov momentum 0.9).
+        outer_lr: peak learning rate.
+        schedule: ``"cosine"`` to zero, ``"halving"`` (halved every ``halve_every`` steps, as in Snell et al.) or
+            ``"constant"``.
+        halve_every: see ``schedule``.
+        warmup: steps of linear warm-up.
+        weight_decay: decoupled weight decay.
+        clip_norm: largest norm of the meta-gradient, or ``None``.
+        ema_decay: decay of the running average of the weights that is validated and kept; 0 keeps the weights.
+        precision: ``"float32"`` or ``"bfloat16"`` for the encoder (losses and distances stay in float32).
+        seed: of initialisation and of the training episodes.
+        checkpoint_every: steps between checkpoints.
+        log_every: steps between log lines.
+        validation: how the model is judged on the way.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(2000, ge=1)
+    tasks_per_step: int = Field(1, ge=1)
+    n_way: int | Range = 20
+    k_shot: int | Range = 1
+    n_query: int = 5
+    roles: Literal["fixed", "every"] = "fixed"
+    optimiser: Literal["adam", "sgd"] = "adam"
+    outer_lr: float = Field(2e-3, gt=0)
+    schedule: Literal["cosine", "halving", "constant"] = "cosine"
+    halve_every: int = Field(2000, ge=1)
+    warmup: int = Field(50, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    ema_decay: float = Field(0.99, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    checkpoint_every: int = Field(500, ge=1)
+    log_every: int = Field(20, ge=1)
+    validation: ValidationConfig = ValidationConfig()
+
+    @property
+    def spec(self) -> EpisodeSpec:
+        """Way, shot and queries of a training episode."""
+        return EpisodeSpec(self.n_way, self.k_shot, self.n_query)

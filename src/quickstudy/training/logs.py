@@ -1,0 +1,87 @@
+"""The log of a run: JSON lines, and TensorBoard if asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from quickstudy.core import CheckpointError, MissingExtraError
+from quickstudy.training.checkpoint import write_atomically
+
+__all__ = ["RunLog", "read_log"]
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class RunLog:
+    """Appends one JSON object per line to ``log.jsonl``; numbers also go to TensorBoard.
+
+    Args:
+        folder: the run, or ``None`` to keep the lines in memory only.
+        from_step: lines after this step are dropped first: a resumed run writes them again.
+        tensorboard: write event files into ``folder/tensorboard`` as well.
+
+    Raises:
+        MissingExtraError: if TensorBoard is asked for and not installed.
+        CheckpointError: if the log cannot be written.
+    """
+
+    def __init__(
+        self, folder: Path | None, *, from_step: int = 0, tensorboard: bool = False
+    ) -> None:
+        self._path = folder / "log.jsonl" if folder else None
+        self.lines: list[dict[str, Any]] = []
+        self._board: Any = None
+        if self._path is not None:
+            self.lines = [e for e in read_log(self._path) if e["step"] <= from_step]
+            text = "".join(json.dumps(entry) + "\n" for entry in self.lines)
+            write_atomically(self._path, text.encode())
+        if tensorboard and folder is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise MissingExtraError("tensorboard", "tensorboard") from error
+            self._board = SummaryWriter(  # type: ignore[no-untyped-call]
+                str(folder / "tensorboard"), purge_step=from_step + 1
+            )
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Append one line; it must have a ``step``."""
+        self.lines.append(entry)
+        if self._path is not None:
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot write {self._path}: {error.strerror}. Free some space, then resume."
+                ) from error
+        if self._board is not None:
+            for name, value in entry.items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self._board.add_scalar(name, value, entry["step"])
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._board is not None:
+            self._board.close()

@@ -1,0 +1,384 @@
+"""The one meta-training loop."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from quickstudy.core import CheckpointError, ConfigError, ProtocolError, QuickstudyError
+from quickstudy.core.allocator import keep_freed_memory
+from quickstudy.evaluation import evaluate
+from quickstudy.learners.base import Learner
+from quickstudy.tasks import TaskSource
+from quickstudy.training.checkpoint import (
+    load_tensors,
+    load_weights,
+    optimiser_state,
+    restore_optimiser,
+    save_tensors,
+)
+from quickstudy.training.config import TrainConfig
+from quickstudy.training.logs import RunLog
+from quickstudy.training.step import Average, batch_loss, build_optimiser, learning_rate
+
+__all__ = ["TrainResult", "choose_device", "train"]
+
+CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training run did.
+
+    Args:
+        steps: outer steps done in all.
+        stopped: ``"done"``, ``"early"`` (patience) or ``"interrupted"`` (resumable).
+        best_step: step of the weights that were kept.
+        best_validation: their validation score (accuracy, or minus the mean squared error); ``None`` without one.
+        seconds: time spent training, over all resumed parts.
+        episodes_per_second: training episodes per second in this part.
+        sampling_share: share of this part's step time that making the episodes took.
+        log: log lines of the whole run.
+    """
+
+    steps: int
+    stopped: str
+    best_step: int
+    best_validation: float | None
+    seconds: float
+    episodes_per_second: float
+    sampling_share: float
+    log: list[dict[str, Any]] = field(repr=False)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What, beside the weights, changes during a run."""
+
+    step: int = 0
+    best_step: int = 0
+    best: float | None = None
+    worse: int = 0
+    seconds: float = 0.0
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; ``"auto"`` takes a GPU if there is one.
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {name!r} is not usable here ({error}). Try 'auto' or 'cpu'."
+        ) from error
+    return device
+
+
+def train(
+    learner: Learner,
+    source: TaskSource,
+    config: TrainConfig,
+    *,
+    validation: TaskSource | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    manifest: Mapping[str, Any] | None = None,
+    tensorboard: bool = False,
+    progress: bool = False,
+) -> TrainResult:
+    """Meta-train a learner in place; afterwards it holds the weights that validation chose.
+
+    Deterministic on a CPU for a seed and a number of threads; a run that was killed and resumed ends with the same
+    parameters, bit for bit, as one that was not.
+
+    Args:
+        learner: to be trained.
+        source: training episodes.
+        config: how.
+        validation: episodes of validation classes; never the test split.
+        out: folder of the run: checkpoints, log and ``model.safetensors``. ``None`` keeps everything in memory.
+        resume: go on from the checkpoint in ``out``, if there is one.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        manifest: JSON-ready facts that must be the same when the run is resumed (recipe, data hashes).
+        tensorboard: write event files too.
+        progress: show a bar with rate and time left on standard error.
+
+    Raises:
+        ProtocolError: if ``validation`` is a test split.
+        CheckpointError: if the run cannot be written, or resumed with these settings.
+        QuickstudyError: if the loss is not finite.
+    """
+    if validation is not None and validation.split == "test":
+        raise ProtocolError(
+            f"validation on the test split of {validation.name} would tune on test. Use its validation classes."
+        )
+    keep_freed_memory()
+    where = choose_device(device)
+    learner.to(where).train()
+    run = _Run(learner, config, out, _fingerprint(config, manifest))
+    if resume:
+        run.restore()
+    elif out is not None and (out / CHECKPOINT).exists():
+        raise CheckpointError(
+            f"{out} already holds a run. Use --resume to go on, or another --out."
+        )
+    with RunLog(out, from_step=run.progress.step, tensorboard=tensorboard) as log:
+        clock = _Clock()
+        with (
+            _stop_signal() as stop,
+            tqdm(
+                total=config.steps,
+                initial=run.progress.step,
+                disable=not progress,
+                unit="step",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                smoothing=0.05,
+            ) as bar,
+        ):
+            stopped = _loop(run, source, validation, log, clock, stop, bar, where)
+        if stopped != "interrupted":
+            run.finish(validation is not None)
+    p = run.progress
+    return TrainResult(
+        steps=p.step,
+        stopped=stopped,
+        best_step=p.best_step,
+        best_validation=p.best,
+        seconds=p.seconds,
+        episodes_per_second=clock.steps * config.tasks_per_step / max(clock.total, 1e-9),
+        sampling_share=clock.sampling / max(clock.total, 1e-9),
+        log=log.lines,
+    )
+
+
+def _loop(
+    run: _Run,
+    source: TaskSource,
+    validation: TaskSource | None,
+    log: RunLog,
+    clock: _Clock,
+    stop: threading.Event,
+    bar: tqdm[Any],
+    where: torch.device,
+) -> str:
+    """Run until the last step, patience or a signal; returns which it was."""
+    config, p = run.config, run.progress
+    v = config.validation
+    while p.step < config.steps:
+        if v.patience is not None and p.worse >= v.patience:
+            return "early"
+        if stop.is_set():
+            run.save()
+            return "interrupted"
+        begin = time.perf_counter()
+        ids = range(p.step * config.tasks_per_step, (p.step + 1) * config.tasks_per_step)
+        episode = source.episodes(config.spec, ids, seed=config.seed).to(where)
+        sampled = time.perf_counter()
+        loss = run.step(episode)
+        clock.add(sampled - begin, time.perf_counter() - begin)
+        last = p.step == config.steps
+        if p.step % config.log_every == 0 or last:
+            value = float(loss)
+            _check_finite(value, p.step)
+            rate = round(clock.steps * config.tasks_per_step / clock.total, 3)
+            lr = learning_rate(config, p.step - 1)
+            log.write({"step": p.step, "loss": value, "lr": lr, "episodes_per_second": rate})
+            bar.set_postfix(loss=f"{value:.3f}", validation=_show(p.best), refresh=False)
+        if validation is not None and (p.step % v.every == 0 or last):
+            start = time.perf_counter()
+            report = evaluate(
+                run.average, validation, v.spec, episodes=v.episodes, seed=config.seed
+            )
+            p.seconds += time.perf_counter() - start
+            run.judge(-report.mean if report.protocol.metric == "mse" else report.mean)
+            log.write({"step": p.step, "validation": report.mean, "validation_ci95": report.ci95})
+        p.seconds += time.perf_counter() - begin
+        if p.step % config.checkpoint_every == 0 or last:
+            run.save()
+        bar.update()
+    return "done"
+
+
+def _show(best: float | None) -> str:
+    return "-" if best is None else f"{best:.4f}"
+
+
+def _check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise QuickstudyError(
+            f"the loss is {loss} at step {step}: training has diverged. Lower outer_lr, set clip_norm, or check "
+            "the inputs for NaN. The last checkpoint is from before."
+        )
+
+
+def _fingerprint(config: TrainConfig, manifest: Mapping[str, Any] | None) -> dict[str, str]:
+    """Name what must not change between a run and its resumption."""
+    facts = {"config": config.model_dump(mode="json"), **(manifest or {})}
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        for name, value in facts.items()
+    }
+
+
+class _Clock:
+    """How long steps took, and how much of it went into making episodes."""
+
+    def __init__(self) -> None:
+        self.steps, self.sampling, self.total = 0, 0.0, 0.0
+
+    def add(self, sampling: float, total: float) -> None:
+        self.steps += 1
+        self.sampling += sampling
+        self.total += total
+
+
+class _Run:
+    """Weights, their average, the optimiser and the folder they are saved in."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        config: TrainConfig,
+        out: Path | None,
+        fingerprint: dict[str, str],
+    ) -> None:
+        self.learner, self.config, self.out = learner, config, out
+        self.fingerprint = fingerprint
+        # with decay 0 the average is the latest weights
+        self.average = copy.deepcopy(learner).requires_grad_(False)
+        self._averager = Average(self.average, config.ema_decay)
+        self._best = {n: v.clone() for n, v in self.average.state_dict().items()}
+        self.optimiser = build_optimiser(learner, config)
+        self.progress = _Progress()
+
+    def step(self, episode: Any) -> torch.Tensor:
+        """Make one outer step and return its mean loss, still on the device."""
+        config, p = self.config, self.progress
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(config, p.step)
+        loss = batch_loss(self.learner, episode, config).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip_norm)
+        self.optimiser.step()
+        p.step += 1
+        self._averager.update(self.learner, p.step)
+        return loss.detach()
+
+    def judge(self, score: float) -> None:
+        """Keep the average weights if validation never liked any better."""
+        p = self.progress
+        if p.best is None or score > p.best:
+            p.best, p.best_step, p.worse = score, p.step, 0
+            self._best = {n: v.clone() for n, v in self.average.state_dict().items()}
+        else:
+            p.worse += 1
+
+    def save(self) -> None:
+        """Write everything that a resumed run needs into one file."""
+        if self.out is None:
+            return
+        p = self.progress
+        tensors = {
+            **{f"weights/{n}": v for n, v in self.learner.state_dict().items()},
+            **{f"average/{n}": v for n, v in self.average.state_dict().items()},
+            **{f"best/{n}": v for n, v in self._best.items()},
+            **{f"optimiser/{n}": v for n, v in optimiser_state(self.optimiser).items()},
+        }
+        meta = {
+            "fingerprint": self.fingerprint,
+            "threads": torch.get_num_threads(),
+            "progress": {name: getattr(p, name) for name in _Progress.__slots__},
+        }
+        save_tensors(self.out / CHECKPOINT, tensors, meta)
+
+    def restore(self) -> None:
+        """Go on from the checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: if it was made with other settings or other data.
+        """
+        if self.out is None or not (self.out / CHECKPOINT).exists():
+            return
+        tensors, meta = load_tensors(self.out / CHECKPOINT)
+        changed = [
+            name
+            for name in sorted(self.fingerprint.keys() | meta["fingerprint"].keys())
+            if self.fingerprint.get(name) != meta["fingerprint"].get(name)
+        ]
+        if changed:
+            raise CheckpointError(
+                f"{self.out} was made with another {' and another '.join(changed)}; a resumed run must not change it. "
+                "Use the same settings and data, or another --out."
+            )
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            part, rest = name.split("/", 1)
+            parts.setdefault(part, {})[rest] = value
+        load_weights(self.learner, parts["weights"], where=str(self.out))
+        load_weights(self.average, parts["average"], where=str(self.out))
+        where = next(self.learner.parameters()).device
+        self._best = {n: v.to(where) for n, v in parts["best"].items()}
+        restore_optimiser(self.optimiser, parts.get("optimiser", {}))
+        self.progress = _Progress(**meta["progress"])
+
+    def finish(self, validated: bool) -> None:
+        """Put the chosen weights into the learner, and into ``model.safetensors``."""
+        p = self.progress
+        if not validated:
+            p.best_step = p.step
+            self._best = self.average.state_dict()
+        self.learner.load_state_dict(self._best)
+        self.learner.eval()
+        if self.out is not None:
+            meta = {"step": p.best_step, "validation": p.best, "fingerprint": self.fingerprint}
+            save_tensors(self.out / MODEL, self.learner.state_dict(), meta)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop after the step; the second one is immediate."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+        del number
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,58 @@
+"""Roles: every image of an episode takes its turn as support."""
+
+from __future__ import annotations
+
+import torch
+
+from quickstudy.core import Episode, Examples, TaskError
+
+__all__ = ["every_role"]
+
+
+def every_role(episode: Episode, *, k_shot: int) -> Episode:
+    """Return the tasks that arise when the episode's examples change roles.
+
+    The ``M`` examples of each class are cut into ``M // k_shot`` disjoint supports; each serves once while all
+    others are queries. One 60-way 1-shot 5-query episode becomes six, for the price of embedding one: the
+    distances that episodic training throws away are used (Laenen and Bertinetto 2021, "On Episodes, Prototypical
+    Networks, and Few-shot Learning", section 3).
+
+    Args:
+        episode: ``T`` tasks without padding, equally many examples of each class.
+        k_shot: support examples per class.
+
+    Returns:
+        An episode with ``T * (M // k_shot)`` tasks.
+
+    Raises:
+        TaskError: if the episode is padded, imbalanced or a regression.
+    """
+    x = torch.cat([episode.support.x, episode.query.x], 1)  # [T, N, ...]
+    y = torch.cat([episode.support.y, episode.query.y], 1)
+    mask = torch.cat([episode.support.mask, episode.query.mask], 1)
+    tasks, n, ways = x.shape[0], x.shape[1], episode.n_way
+    per_class = n // ways
+    counts = torch.zeros(tasks, ways, device=y.device)
+    balanced = not episode.regression and bool(mask.all()) and n == ways * per_class
+    if balanced:
+        counts.scatter_add_(1, y, torch.ones_like(y, dtype=counts.dtype))
+        balanced = bool((counts == per_class).all())
+    if not balanced or not 1 <= k_shot < per_class:
+        raise TaskError(
+            f"roles='every' needs classification episodes with the same number of examples (more than k_shot={k_shot}) "
+            "in each class. Use a fixed way and shot, or roles='fixed'."
+        )
+    order = torch.argsort(y, dim=1, stable=True).unflatten(1, (ways, per_class))  # [T, C, M]
+    supports, queries = [], []
+    for turn in range(per_class // k_shot):
+        at = torch.arange(turn * k_shot, (turn + 1) * k_shot, device=y.device)
+        rest = torch.cat([torch.arange(int(at[0])), torch.arange(int(at[-1]) + 1, per_class)])
+        supports.append(order[:, :, at].flatten(1))  # [T, C*K]
+        queries.append(order[:, :, rest.to(y.device)].flatten(1))  # [T, C*(M-K)]
+
+    def take(rows: list[torch.Tensor]) -> Examples:
+        at = torch.stack(rows, 1)  # [T, turns, N]
+        task = torch.arange(tasks, device=y.device)[:, None, None]
+        return Examples.full(x[task, at].flatten(0, 1), y[task, at].flatten(0, 1))
+
+    return Episode(take(supports), take(queries), ways)

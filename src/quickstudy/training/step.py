@@ -1,0 +1,94 @@
+"""One meta-training step: the loss of a batch of tasks, and the outer optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.core import ConfigError, Episode
+from quickstudy.learners.base import EmbeddingLearner, Learner, meta_loss
+from quickstudy.training.config import TrainConfig
+from quickstudy.training.roles import every_role
+
+__all__ = ["Average", "batch_loss", "build_optimiser", "learning_rate"]
+
+
+def batch_loss(learner: Learner, episode: Episode, config: TrainConfig) -> Tensor:
+    """Return the loss of each task ``[T]`` (``[T * turns]`` with ``roles="every"``).
+
+    A learner with an encoder embeds support and query in one pass; then its head is trained like any learner.
+
+    Raises:
+        ConfigError: if ``roles="every"`` is asked of a learner without a common encoder pass.
+    """
+    bf16 = config.precision == "bfloat16"
+    with torch.autocast(episode.support.x.device.type, dtype=torch.bfloat16, enabled=bf16):
+        if not isinstance(learner, EmbeddingLearner) or learner.encoder.episodic:
+            if config.roles == "every":
+                raise ConfigError(
+                    "roles='every' needs an encoder whose embeddings do not depend on the support; "
+                    "use roles='fixed', or norm='batch' or 'group'."
+                )
+            return meta_loss(learner, episode)
+        embedded = learner.embed_episode(episode, track=True)
+    if config.roles == "every":
+        embedded = every_role(embedded, k_shot=config.spec.max_shot)
+    return meta_loss(learner.head, embedded)
+
+
+def build_optimiser(learner: Learner, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the outer optimiser over the meta-parameters."""
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    if not parameters:
+        raise ConfigError(f"{type(learner).__name__} has no parameters to train.")
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=config.outer_lr,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=config.weight_decay,
+        )
+    return torch.optim.AdamW(
+        parameters, lr=config.outer_lr, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Return the outer learning rate of step ``step`` (0-based): a function of the step alone."""
+    warm = min(1.0, (step + 1) / (config.warmup + 1))
+    if config.schedule == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    elif config.schedule == "halving":
+        factor = 0.5 ** (step // config.halve_every)
+    else:
+        factor = 1.0
+    return config.outer_lr * warm * factor
+
+
+class Average:
+    """A running average of weights and buffers (Polyak and Juditsky 1992), warmed up.
+
+    Args:
+        target: the copy that holds the average.
+        decay: share of the old value; the first steps use less, so that the start is forgotten.
+    """
+
+    def __init__(self, target: nn.Module, decay: float) -> None:
+        self._target, self._decay = target, decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Blend in the model after step ``step`` (1-based)."""
+        decay = min(self._decay, step / (step + 10))
+        for average, value in self._pairs(model):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
+
+    def _pairs(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self._target.state_dict().values(), model.state_dict().values(), strict=True)

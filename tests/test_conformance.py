@@ -1,0 +1,286 @@
+"""Every learner and every source passes the suites that outsiders inherit."""
+
+import pytest
+import torch
+from torch import nn
+
+from quickstudy.core import EpisodeSpec, Examples
+from quickstudy.learners import MatchingNetwork, NearestNeighbour, PrototypicalNetwork
+from quickstudy.learners.metric import MatchingHead, PrototypeHead
+from quickstudy.nets import MLP, Conv4, Identity, ResNet12
+from quickstudy.tasks import (
+    AffineJitter,
+    AugmentedSource,
+    MixtureSource,
+    Pool,
+    PoolSource,
+    SinusoidSource,
+)
+from quickstudy.testing import (
+    ConstantLearner,
+    LearnerConformance,
+    OracleLearner,
+    PositionLearner,
+    SourceConformance,
+    gaussian_pool,
+)
+
+
+def conv(norm):
+    return Conv4(image_size=16, channels=8, norm=norm, activation="tanh")
+
+
+def mlp():
+    return MLP((6,), (7, 5), activation=nn.Tanh)
+
+
+class OnVectors(LearnerConformance):
+    input_shape = (6,)
+
+
+# ---------------------------------------------------------------------- learners
+
+
+class TestPrototypicalBatch(LearnerConformance):
+    def make_learner(self):
+        return PrototypicalNetwork(conv("batch"))
+
+
+class TestPrototypicalGroup(LearnerConformance):
+    meta_steps = 20
+
+    def make_learner(self):
+        return PrototypicalNetwork(conv("group"), learn_temperature=True)
+
+
+class TestPrototypicalSupport(LearnerConformance):
+    meta_steps = 20
+
+    def make_learner(self):
+        return PrototypicalNetwork(conv("support"), distance="cosine", learn_temperature=True)
+
+
+class TestPrototypicalOnVectors(OnVectors):
+    # squared distances do not see a shift that is common to support and query
+    zero_gradients = ("encoder.layers.2.bias",)
+
+    def make_learner(self):
+        return PrototypicalNetwork(mlp())
+
+
+class TestPrototypicalCosineOnVectors(OnVectors):
+    def make_learner(self):
+        return PrototypicalNetwork(mlp(), distance="cosine")
+
+
+class TestPrototypicalResNet(LearnerConformance):
+    meta_steps = 5
+    k_shot = 4
+
+    def make_learner(self):
+        return PrototypicalNetwork(
+            ResNet12(in_channels=1, image_size=16, widths=(4, 4, 4, 4), norm="batch")
+        )
+
+
+class TestPrototypicalResNetSupport(LearnerConformance):
+    meta_steps = 5
+    k_shot = 4
+
+    def make_learner(self):
+        return PrototypicalNetwork(
+            ResNet12(in_channels=1, image_size=16, widths=(4, 4, 4, 4), norm="support")
+        )
+
+
+class TestMatching(LearnerConformance):
+    meta_steps = 20
+
+    def make_learner(self):
+        return MatchingNetwork(conv("batch"))
+
+
+class TestMatchingPaper(OnVectors):
+    def make_learner(self):
+        return MatchingNetwork(mlp(), temperature=1.0, learn_temperature=False)
+
+
+class TestMatchingFullContext(OnVectors):
+    meta_steps = 50
+
+    def make_learner(self):
+        return MatchingNetwork(mlp(), full_context=True)
+
+
+class TestMatchingFullContextSupportNorm(LearnerConformance):
+    meta_steps = 5
+
+    def make_learner(self):
+        return MatchingNetwork(conv("support"), full_context=True)
+
+
+class TestNearestNeighbour(LearnerConformance):
+    trainable = False
+
+    def make_learner(self):
+        return NearestNeighbour()
+
+
+class TestNearestNeighbourRegression(LearnerConformance):
+    trainable = False
+    regression = True
+    k_shot = 8
+
+    def make_learner(self):
+        return NearestNeighbour()
+
+
+class TestPrototypeHead(OnVectors):
+    def make_learner(self):
+        return PrototypeHead(learn_temperature=True)
+
+
+class TestPrototypeHeadCosine(OnVectors):
+    def make_learner(self):
+        return PrototypeHead(distance="cosine", learn_temperature=True)
+
+
+class TestMatchingHead(OnVectors):
+    def make_learner(self):
+        return MatchingHead(6)
+
+
+class TestMatchingHeadFullContext(OnVectors):
+    meta_steps = 50
+
+    def make_learner(self):
+        return MatchingHead(6, full_context=True)
+
+
+class TestPixelPrototypes(LearnerConformance):
+    def make_learner(self):
+        return PrototypicalNetwork(Identity((1, 16, 16)), learn_temperature=True)
+
+
+class TestOracle(OnVectors):
+    trainable = False
+
+    def make_learner(self):
+        return OracleLearner()
+
+    def make_source(self):
+        return PoolSource(gaussian_pool(8, 12, (6,), tell_class=True))
+
+
+@pytest.mark.parametrize("fake", [ConstantLearner, PositionLearner])
+def test_the_other_fakes_keep_the_contract_of_states(fake):
+    class Fake(OnVectors):
+        def make_learner(self):
+            return fake()
+
+    Fake().test_shapes()
+    Fake().test_state_has_the_task_axis()
+    Fake().test_labels_out_of_range_are_refused()
+    Fake().test_adapt_and_predict_change_nothing()
+
+
+# ---------------------------------------------------------------------- sources
+
+
+def image_pool():
+    x = gaussian_pool(9, 14, (1, 16, 16), name="images").x
+    pool = gaussian_pool(9, 14, (1,), groups_per_class=7)
+    return Pool(
+        (x * 40 + 128).clamp(0, 255).to(torch.uint8),
+        pool.y,
+        pool.class_names,
+        "images",
+        "train",
+        pool.groups,
+    )
+
+
+class TestPoolSource(SourceConformance):
+    episodes = 10_000
+
+    def make_source(self):
+        return PoolSource(gaussian_pool(12, 10, (3,)))
+
+    def make_spec(self):
+        return EpisodeSpec(5, 2, 3)
+
+
+class TestPoolSourceAllClasses(SourceConformance):
+    fresh_process = False
+
+    def make_source(self):
+        return PoolSource(gaussian_pool(4, 5, (3,)))
+
+    def make_spec(self):
+        return EpisodeSpec(4, 2, 3)  # every class and every row is used
+
+
+class TestImageSource(SourceConformance):
+    fresh_process = False
+
+    def make_source(self):
+        return PoolSource(image_pool())
+
+    def make_spec(self):
+        return EpisodeSpec(5, 1, 4)
+
+
+class TestGroupAwareSource(SourceConformance):
+    fresh_process = False
+
+    def make_source(self):
+        return PoolSource(image_pool(), group_aware=True)
+
+    def make_spec(self):
+        return EpisodeSpec(5, 2, 4)
+
+
+class TestVariableSource(SourceConformance):
+    fresh_process = False
+    episodes = 1000
+
+    def make_source(self):
+        return PoolSource(gaussian_pool(12, 20, (3,)))
+
+    def make_spec(self):
+        return EpisodeSpec((3, 8), (1, 9), 5)
+
+
+class TestAugmentedSource(SourceConformance):
+    def make_source(self):
+        return AugmentedSource(PoolSource(image_pool()), AffineJitter())
+
+    def make_spec(self):
+        return EpisodeSpec(5, 1, 4)
+
+
+class TestMixtureSource(SourceConformance):
+    fresh_process = False
+
+    def make_source(self):
+        parts = [PoolSource(gaussian_pool(c, 10, (3,), seed=c)) for c in (6, 9)]
+        return MixtureSource(parts, [1, 3])
+
+    def make_spec(self):
+        return EpisodeSpec((3, 5), (1, 3), 2)
+
+
+class TestSinusoidSource(SourceConformance):
+    regression = True
+
+    def make_source(self):
+        return SinusoidSource("val")
+
+    def make_spec(self):
+        return EpisodeSpec(1, (3, 10), 7)
+
+
+def test_examples_of_the_default_episode_are_enough_for_batch_statistics():
+    episode = TestPrototypicalBatch().make_episode()
+    assert isinstance(episode.support, Examples)
+    assert episode.support.mask.sum(1).min() >= 8
