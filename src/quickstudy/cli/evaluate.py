@@ -58,9 +58,7 @@ def evaluate_command(
     pool = _pool(loaded, data, split, rotations, invert)  # type: ignore[arg-type]
     source = PoolSource(pool, groups)
     name = loaded.recipe.name
-    with tqdm(
-        total=episodes, unit="episode", file=sys.stderr, delay=2, dynamic_ncols=True
-    ) as bar:
+    with tqdm(total=episodes, unit="episode", file=sys.stderr, delay=2, dynamic_ncols=True) as bar:
         report = evaluate(
             loaded.learner,
             source,
@@ -72,7 +70,10 @@ def evaluate_command(
             progress=bar.update,
         )
     document: dict[str, Any] = {"command": "evaluate", "run": str(run), **report.to_dict()}
-    lines = [f"{run} on {pool.name} ({pool.split}, {pool.n_classes} classes), {spec}:", f"  {report}"]
+    lines = [
+        f"{run} on {pool.name} ({pool.split}, {pool.n_classes} classes), {spec}:",
+        f"  {report}",
+    ]
     if floor:
         lines += _add_floor(document, report, source, spec)
     emit(document, as_json=as_json, text="\n".join(lines))
@@ -84,7 +85,9 @@ def _number(text: str, option: str) -> int | tuple[int, int]:
     try:
         return (int(low), int(high)) if dash else int(low)
     except ValueError as error:
-        raise ConfigError(f"{option} is a whole number or a range like 5-20; got {text!r}.") from error
+        raise ConfigError(
+            f"{option} is a whole number or a range like 5-20; got {text!r}."
+        ) from error
 
 
 def _pool(run: Run, data: str, split: str, rotations: bool, invert: Invert) -> Pool:
@@ -97,7 +100,9 @@ def _pool(run: Run, data: str, split: str, rotations: bool, invert: Invert) -> P
         ink = trained.name in ("omniglot", "glyphs") and channels == 1
         chosen: Invert = invert if ink or invert != "auto" else "no"
         if chosen == "auto" and looks_dark_on_light(pool):
-            say("the pictures look like dark ink on light paper: inverted (--invert no keeps them).")
+            say(
+                "the pictures look like dark ink on light paper: inverted (--invert no keeps them)."
+            )
     else:
         split_file = trained.split_file if data == trained.name else None
         pool = load_pool(data, split=split, split_file=split_file, size=size)

@@ -75,7 +75,7 @@ def draw_episode(
         f'<figure class="episode"><figcaption>{html.escape(caption)} {count}</figcaption>'
         '<table><thead><tr><th scope="col">class</th><th scope="col">support</th>'
         '<th scope="col">queries and '
-        f'answers</th></tr></thead><tbody>{body}</tbody></table></figure>'
+        f"answers</th></tr></thead><tbody>{body}</tbody></table></figure>"
     )
 
 

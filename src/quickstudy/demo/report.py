@@ -307,7 +307,7 @@ def _table(scores: list[Score]) -> str:
         "fixed.</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         '<ul class="soft"><li><strong>Difference</strong>: learner minus floor on the same '
-        'episodes (paired).</li>'
+        "episodes (paired).</li>"
         "<li><strong>Over new classes</strong>: a 95 % interval from drawing the test classes "
         "anew (bootstrap); "
         "with few classes it is the more honest one, and still a lower bound of the spread.</li>"

@@ -36,6 +36,19 @@ _OMNIGLOT_TRAINING = TrainConfig(
     log_every=100,
     validation=ValidationConfig(n_way=20, k_shot=1, episodes=1000, every=2000),
 )
+_CIFAR_TRAINING = TrainConfig(
+    steps=8_000,
+    n_way=20,
+    k_shot=1,
+    n_query=14,
+    roles="every",
+    outer_lr=2e-3,
+    weight_decay=5e-4,
+    ema_decay=0.999,
+    precision="bfloat16",
+    log_every=100,
+    validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
+)
 
 RECIPES: dict[str, Recipe] = {
     "omniglot-protonet": Recipe(
@@ -71,18 +84,19 @@ RECIPES: dict[str, Recipe] = {
         summary="Prototypical Network (Conv-4) on CIFAR-FS",
         data=DataConfig(name="cifar-fs", jitter=_PHOTO_JITTER),
         encoder=EncoderConfig(image_size=32, in_channels=3),
-        train=TrainConfig(
-            steps=8_000,
-            n_way=20,
-            k_shot=1,
-            n_query=14,
-            roles="every",
-            outer_lr=2e-3,
-            weight_decay=5e-4,
-            ema_decay=0.999,
-            precision="bfloat16",
-            log_every=100,
-            validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
+        train=_CIFAR_TRAINING,
+    ),
+    "cifar-fs-protonet-5shot": Recipe(
+        name="cifar-fs-protonet-5shot",
+        summary="The same, trained on 5-shot episodes",
+        data=DataConfig(name="cifar-fs", jitter=_PHOTO_JITTER),
+        encoder=EncoderConfig(image_size=32, in_channels=3),
+        train=_CIFAR_TRAINING.model_copy(
+            update={
+                "k_shot": 5,
+                "n_query": 10,
+                "validation": ValidationConfig(n_way=5, k_shot=5, episodes=1000, every=1000),
+            }
         ),
     ),
     "miniimagenet-protonet": Recipe(

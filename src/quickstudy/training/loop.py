@@ -209,11 +209,9 @@ def _loop(
             log.write({"step": p.step, "loss": value, "lr": lr, "episodes_per_second": rate})
             bar.set_postfix(loss=f"{value:.3f}", validation=_show(p.best), refresh=False)
         if validation is not None and (p.step % v.every == 0 or last):
-            start = time.perf_counter()
             report = evaluate(
                 run.average, validation, v.spec, episodes=v.episodes, seed=config.seed
             )
-            p.seconds += time.perf_counter() - start
             run.judge(-report.mean if report.protocol.metric == "mse" else report.mean)
             log.write({"step": p.step, "validation": report.mean, "validation_ci95": report.ci95})
         p.seconds += time.perf_counter() - begin
@@ -356,7 +354,12 @@ class _Run:
         self.learner.load_state_dict(self._best)
         self.learner.eval()
         if self.out is not None:
-            meta = {"step": p.best_step, "validation": p.best, "fingerprint": self.fingerprint}
+            meta = {
+                "step": p.best_step,
+                "validation": p.best,
+                "training": {"steps": p.step, "seconds": round(p.seconds, 1)},
+                "fingerprint": self.fingerprint,
+            }
             save_tensors(self.out / MODEL, self.learner.state_dict(), meta)
 
 

@@ -107,6 +107,7 @@ class MatchingHead(Learner):
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return the support itself: ``support`` ``[T, S, D]``, ``members`` bool ``[T, S, C]``."""
+        support.check_labels(n_way)
         z = support.x
         if self.context is not None:
             z = self.context.support(z, support.mask)

@@ -73,6 +73,7 @@ class PrototypeHead(Learner):
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return ``prototypes`` ``[T, C, D]`` (equation 1) and ``present`` bool ``[T, C]``."""
+        support.check_labels(n_way)
         members, present = class_weights(support.y, support.mask, n_way)
         z = F.normalize(support.x, dim=2) if self.distance == "cosine" else support.x
         weights = members.to(z.dtype)

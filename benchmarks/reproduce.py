@@ -1,0 +1,157 @@
+"""Train a recipe, score it on its test tasks, write docs/results/NAME.json.
+
+python benchmarks/reproduce.py omniglot-protonet          (needs QUICKSTUDY_DATA)
+
+A run that is already in runs/NAME is resumed, or only scored if it is finished. The test split is read here
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import provenance, write_result
+
+from quickstudy.cli import main as command_line
+from quickstudy.core import EpisodeSpec
+from quickstudy.evaluation import evaluate
+from quickstudy.learners import NearestNeighbour
+from quickstudy.recipes import Run, get_recipe, load_run
+from quickstudy.tasks import PoolSource
+from quickstudy.tasks.datasets import load_lake_runs, load_pool
+from quickstudy.tasks.fit import fit_images
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table, and what a paper says."""
+
+    data: str
+    n_way: int
+    k_shot: int
+    wanted: float | None = None
+    rotations: bool = False
+    groups: bool = False
+    n_query: int = 15
+
+
+def omniglot(wanted: tuple[float, float, float, float]) -> list[Cell]:
+    """The four classic cells with rotated test classes, as in Snell et al., and without."""
+    shapes = [(20, 1), (20, 5), (5, 1), (5, 5)]
+    turned = [
+        Cell("omniglot", way, shot, value, rotations=True)
+        for (way, shot), value in zip(shapes, wanted, strict=True)
+    ]
+    return turned + [Cell("omniglot", way, shot) for way, shot in shapes]
+
+
+ELSEWHERE = [
+    Cell("quickdraw", 5, 1),
+    Cell("quickdraw", 5, 5),
+    Cell("mnist", 5, 1),
+    Cell("mnist", 5, 5),
+    Cell("digits", 5, 1),
+    Cell("digits", 5, 5),
+    Cell("fashion-mnist", 5, 1),
+    Cell("gtsrb", 5, 1, groups=True),
+    Cell("dtd", 5, 1),
+]
+CELLS = {
+    "omniglot-protonet": omniglot((0.960, 0.989, 0.988, 0.997)) + ELSEWHERE,
+    "omniglot-matching": omniglot((0.938, 0.985, 0.981, 0.989)),
+    "omniglot-matching-fce": omniglot((0.938, 0.985, 0.981, 0.989)),
+    "omniglot-background": [],
+    "cifar-fs-protonet": [Cell("cifar-fs", 5, 1, 0.555), Cell("cifar-fs", 5, 5, 0.720)],
+    "cifar-fs-protonet-5shot": [Cell("cifar-fs", 5, 1, 0.555), Cell("cifar-fs", 5, 5, 0.720)],
+    "miniimagenet-protonet": [
+        Cell("miniimagenet", 5, 1, 0.494),
+        Cell("miniimagenet", 5, 5, 0.682),
+    ],
+    "glyphs-protonet": ELSEWHERE,
+}
+
+
+def score(run: Run, cell: Cell, *, episodes: int, floor: bool) -> dict[str, Any]:
+    """Return one cell: our number, the paper's, and the pixel floor."""
+    encoder, trained = run.recipe.encoder, run.recipe.data
+    split_file = trained.split_file if trained.name == cell.data else None
+    pool = load_pool(cell.data, split="test", split_file=split_file, size=encoder.image_size)
+    pool = fit_images(pool, channels=encoder.in_channels, size=encoder.image_size)
+    if cell.rotations:
+        pool = pool.with_rotations()
+    source, spec = PoolSource(pool, cell.groups), EpisodeSpec(cell.n_way, cell.k_shot, cell.n_query)
+    report = evaluate(run.learner, source, spec, episodes=episodes, name=run.recipe.name)
+    document = report.to_dict()
+    document["rotations_as_classes"], document["group_aware"] = cell.rotations, cell.groups
+    if cell.wanted is not None:
+        document["wanted"], document["reached"] = cell.wanted, report.mean >= cell.wanted
+    if floor:
+        below = evaluate(NearestNeighbour(), source, spec, episodes=episodes, name="pixels")
+        document["floor"] = below.to_dict()["accuracy"]
+    print(f"{cell.data} {spec}: {report}", file=sys.stderr)
+    return document
+
+
+@torch.no_grad()
+def lake(run: Run) -> dict[str, Any]:
+    """Return the error on Lake et al.'s twenty 20-way 1-shot runs within an alphabet."""
+    runs = load_lake_runs(size=run.recipe.encoder.image_size)
+    learner = run.learner.eval()
+    embed = [learner.encoder.encode(x.float() / 255)[0] for x in (runs.train, runs.test)]
+    distance = torch.cdist(embed[1], embed[0])  # [20 runs, 20 tests, 20 trainings]
+    wrong = (distance.argmin(2) != runs.answer).float()
+    per_run = wrong.mean(1)
+    return {
+        "error": float(wrong.mean()),
+        "ci95_over_runs": float(2.093 * per_run.std() / 20**0.5),  # t, 19 degrees of freedom
+        "error_by_run": [round(float(e), 3) for e in per_run],
+        "wanted_at_most": 0.135,
+        "reached": float(wrong.mean()) <= 0.135,
+    }
+
+
+def main() -> None:
+    """Train, score, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=sorted(CELLS))
+    parser.add_argument("--episodes", type=int, default=1000)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=None)
+    parser.add_argument("--no-floor", action="store_true")
+    parser.add_argument("-s", action="append", default=[], help="as in quickstudy train")
+    given = parser.parse_args()
+    out = given.runs / given.name
+    if not (out / "model.safetensors").exists():
+        words = ["train", given.name, "--out", str(out), "--resume"]
+        try:
+            command_line(words + [w for s in given.s for w in ("-s", s)])
+        except SystemExit as stop:
+            if stop.code:
+                raise
+    run = load_run(out)
+    cells = [
+        score(run, c, episodes=given.episodes, floor=not given.no_floor) for c in CELLS[given.name]
+    ]
+    log = [json.loads(x) for x in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    document = {
+        "name": given.name,
+        **provenance(seeds=[run.recipe.train.seed]),
+        "training": run.meta["training"] | {"chosen_step": run.meta["step"]},
+        "validation_curve": [[e["step"], e["validation"]] for e in log if "validation" in e],
+        "recipe": get_recipe(given.name).model_dump(mode="json")
+        | run.recipe.model_dump(mode="json"),
+        "cells": cells,
+    }
+    if run.recipe.data.name == "omniglot" and run.recipe.data.split_file == "background-evaluation":
+        document["lake_20_runs"] = lake(run)
+    write_result(given.name, document, given.results)
+
+
+if __name__ == "__main__":
+    main()
