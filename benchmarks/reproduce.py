@@ -2,8 +2,8 @@
 
 python benchmarks/reproduce.py omniglot-protonet          (needs QUICKSTUDY_DATA)
 
-A run that is already in runs/NAME is resumed, or only scored if it is finished. The test split is read here
-and nowhere else.
+A run that is already in runs/NAME is resumed, or only scored if it is finished. The test split is
+read here and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import provenance, write_result
 
+from machine import provenance, write_result
 from quickstudy.cli import main as command_line
 from quickstudy.core import EpisodeSpec
 from quickstudy.evaluation import evaluate

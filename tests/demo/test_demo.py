@@ -176,7 +176,7 @@ def test_page_is_accessible(result: DemoResult) -> None:
 
 
 def test_page_has_every_number(result: DemoResult) -> None:
-    text = "".join(parsed(result).text)
+    text = "".join(parsed(result).text).replace("\N{NO-BREAK SPACE}", " ")
     for r in result.results:
         for a in (r["accuracy"], r["floor"]["accuracy"]):
             assert f"{100 * a['mean']:.2f} ± {100 * a['ci95']:.2f} %" in text

@@ -1,4 +1,5 @@
-"""What every command shares: one JSON document on stdout, words on stderr, errors without tracebacks."""
+"""What every command shares: one JSON document on stdout, words on stderr, errors without
+tracebacks."""
 
 from __future__ import annotations
 

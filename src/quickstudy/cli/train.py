@@ -57,7 +57,9 @@ def train_command(
     say(f"{chosen.name}: {chosen.summary}")
     source, validation, facts = sources(chosen)
     learner = build_learner(chosen.encoder, chosen.learner, seed=chosen.train.seed)
-    save_recipe(folder, chosen, facts)
+    if not (folder / "checkpoint.safetensors").exists():
+        # a resumed run has its recipe already, and train() refuses any other
+        save_recipe(folder, chosen, facts)
     result = train(
         learner,
         source,
@@ -94,7 +96,8 @@ def train_command(
         as_json=as_json,
         text=(
             f"{folder}: {result.steps} steps in {result.seconds / 60:.1f} minutes "
-            f"({result.episodes_per_second:.1f} episodes/s, {100 * result.sampling_share:.0f} % of it sampling)\n"
+            f"({result.episodes_per_second:.1f} episodes/s, {100 * result.sampling_share:.0f} % "
+            f"of it sampling)\n"
             f"kept step {result.best_step}: {score} on validation classes, {v.spec}\n"
             f"next: quickstudy evaluate {folder} --data {chosen.data.name}"
         ),

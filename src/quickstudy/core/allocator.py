@@ -14,8 +14,9 @@ _KEEP = 1 << 30
 def keep_freed_memory() -> bool:
     """Ask glibc to keep freed blocks of up to 1 GB instead of handing them back to the kernel.
 
-    Without it every activation of every training step is mapped anew, and the kernel clears its pages again: on
-    2 cores a Conv-4 step takes 1.4 to 1.6 times as long. The setting holds for the whole process.
+    Without it every activation of every training step is mapped anew, and the kernel clears its
+    pages again: on 2 cores a Conv-4 step takes 1.4 to 1.6 times as long. The setting holds for the
+    whole process.
 
     Returns:
         Whether it took effect; ``False`` anywhere but on Linux with glibc, where nothing is done.

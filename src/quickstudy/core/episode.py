@@ -1,6 +1,8 @@
-"""Episodes: a batch of tasks, each with a support set to learn from and a query set to be judged on.
+"""Episodes: a batch of tasks, each with a support set to learn from and a query set to be judged
+on.
 
-Axes (see ``docs/axes.md``): ``T`` tasks, ``N`` examples, ``S`` support and ``Q`` query examples, ``C`` ways.
+Axes (see ``docs/axes.md``): ``T`` tasks, ``N`` examples, ``S`` support and ``Q`` query examples,
+``C`` ways.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ class Examples:
     def __post_init__(self) -> None:
         if self.x.ndim < 2 or self.y.shape != self.x.shape[:2] or self.mask.shape != self.y.shape:
             raise TaskError(
-                f"examples need x [T, N, ...], y [T, N] and mask [T, N]; got x {tuple(self.x.shape)}, "
-                f"y {tuple(self.y.shape)}, mask {tuple(self.mask.shape)}. Add the task axis in front."
+                f"examples need x [T, N, ...], y [T, N] and mask [T, N]; got x "
+                f"{tuple(self.x.shape)}, "
+                f"y {tuple(self.y.shape)}, mask {tuple(self.mask.shape)}. Add the task axis in "
+                f"front."
             )
         if self.mask.dtype != torch.bool:
             raise TaskError(f"mask must be bool; got {self.mask.dtype}. Use mask.bool().")
@@ -77,8 +81,8 @@ class EpisodeSpec:
         k_shot: support examples per class, or an inclusive range.
         n_query: query examples per class.
 
-    Ranges give variable way and shot with class imbalance (Triantafillou et al. 2020, "Meta-Dataset",
-    section 3.2).
+    Ranges give variable way and shot with class imbalance (Triantafillou et al. 2020,
+    "Meta-Dataset", section 3.2).
 
     Raises:
         ConfigError: if a number is below 1, a range is empty, or ``n_way`` is below 1.
@@ -94,7 +98,8 @@ class EpisodeSpec:
             low, high = value if isinstance(value, tuple) else (value, value)
             if not (isinstance(low, int) and isinstance(high, int)) or low < 1 or high < low:
                 raise ConfigError(
-                    f"{name} must be a whole number of at least 1 or a range (low, high); got {value!r}."
+                    f"{name} must be a whole number of at least 1 or a range (low, high); got "
+                    f"{value!r}."
                 )
 
     @property
@@ -126,10 +131,11 @@ class Episode:
     Args:
         support: examples to adapt to, ``[T, S, ...]``.
         query: examples to be judged on, ``[T, Q, ...]``.
-        n_way: number of logits ``C``; a task with fewer classes simply has absent ones. 1 for regression.
+        n_way: number of logits ``C``; a task with fewer classes simply has absent ones. 1 for
+            regression.
         info: where the examples came from, for reports and leak checks, never for learners:
-            ``classes`` ``[T, C]`` (class index in the source, -1 = absent), ``support_index`` ``[T, S]`` and
-            ``query_index`` ``[T, Q]`` (rows of the source's pool, -1 = padding).
+            ``classes`` ``[T, C]`` (class index in the source, -1 = absent), ``support_index`` ``[T,
+            S]`` and ``query_index`` ``[T, Q]`` (rows of the source's pool, -1 = padding).
 
     Raises:
         TaskError: if support and query disagree on the number of tasks.

@@ -9,7 +9,8 @@
     ├── TaskError          the data cannot give the episode that was asked for     (also ValueError)
     ├── ProtocolError      two results cannot be compared, or a split is misused   (also ValueError)
     ├── CheckpointError    a run cannot be written, read or resumed
-    └── MissingExtraError  an optional dependency is not installed                 (also ImportError)
+    └── MissingExtraError  an optional dependency is not installed                 (also
+    ImportError)
 """
 
 from __future__ import annotations

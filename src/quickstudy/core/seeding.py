@@ -2,8 +2,9 @@
 
 An episode is named by ``(seed, task_id)`` for ever, so its randomness is a pure function of these
 numbers: a hash, not a stream. The hash is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable
-pseudorandom number generators", figure 17), applied to each counter in turn. It is evaluated on whole
-arrays, gives the same bits on every machine and with every version of NumPy or PyTorch, and needs no
+pseudorandom number generators", figure 17), applied to each counter in turn. It is evaluated on
+whole arrays, gives the same bits on every machine and with every version of NumPy or PyTorch, and
+needs no
 state: worker 3 can make episode 10,000 without making the 9,999 before it.
 """
 
@@ -34,8 +35,8 @@ def keys(seed: int, *counters: npt.ArrayLike) -> UInts:
 
     Args:
         seed: any integer, negative ones too.
-        *counters: integer arrays that broadcast against each other, for example task ids ``[T, 1]`` and
-            class indices ``[1, C]``.
+        *counters: integer arrays that broadcast against each other, for example task ids ``[T, 1]``
+            and class indices ``[1, C]``.
 
     Returns:
         Keys with the broadcast shape of ``counters`` (``[]`` if there is none).
@@ -61,6 +62,7 @@ def normals(seed: int, *counters: npt.ArrayLike) -> Floats:
 
 
 def generator(seed: int, *counters: int) -> torch.Generator:
-    """Return a CPU ``torch.Generator`` seeded by a hash of the arguments, for example ``(seed, step)``."""
+    """Return a CPU ``torch.Generator`` seeded by a hash of the arguments, for example ``(seed,
+    step)``."""
     key = int(keys(seed, *counters)) % 2**63
     return torch.Generator().manual_seed(key)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from quickstudy.core import DataError
 from quickstudy.recipes import Recipe, get_recipe, sources
-from quickstudy.tasks import PoolSource, TaskSource
+from quickstudy.tasks import AugmentedSource, PoolSource, TaskSource
 from quickstudy.tasks.catalogue import DATASETS
 from quickstudy.tasks.datasets import dataset_status, get_dataset, load_pool
 
@@ -100,7 +100,7 @@ def _answers(url: str, seconds: float) -> bool:
             )
             with urllib.request.urlopen(request, timeout=seconds):
                 answered.set()
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             return
 
     # a thread of its own: the timeout of a socket does not bound the look-up of its name
@@ -119,13 +119,14 @@ def _load(name: str) -> DemoData:
     train, validation, facts = sources(recipe)
     data, size = recipe.data, recipe.encoder.image_size
     unseen = load_pool(data.name, split="test", split_file=data.split_file, size=size)
-    train_pool = load_pool(data.name, split=data.train, split_file=data.split_file, size=size)
+    drawn = train.source if isinstance(train, AugmentedSource) else train
+    assert isinstance(drawn, PoolSource)  # what the recipes of the demonstration are made of
     omniglot = data.name == "omniglot"
     return DemoData(
         recipe=recipe,
         trained_on="Omniglot" if omniglot else "characters drawn from fonts",
         train=train,
-        train_classes=train_pool.n_classes * (4 if data.rotations else 1),
+        train_classes=drawn.pool.n_classes,
         validation=validation,
         unseen=PoolSource(unseen),
         unseen_what="unseen Omniglot characters" if omniglot else "unseen drawn characters",

@@ -16,7 +16,7 @@ from quickstudy.tasks import PoolSource
 __all__ = ["draw_episode", "draw_map"]
 
 _SHOWN = 8  # queries per class in the picture
-_MAP_CLASSES, _MAP_EACH = 10, 20
+_MAP_CLASSES, _MAP_EACH = 10, 15
 
 
 @torch.no_grad()

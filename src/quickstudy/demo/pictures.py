@@ -68,7 +68,7 @@ def line_chart(
             logarithmic.
         markers: whether each point gets a dot.
     """
-    height, top, bottom = 210, 12, 34
+    height, top, bottom = 216, 12, 42
     steps = [p[0] for p in points]
     values = [p[1] if percent else max(p[1], 1e-6) for p in points]
     ticks = _percent_ticks(min(values)) if percent else _log_ticks(min(values), max(values))
@@ -92,8 +92,8 @@ def line_chart(
     for share in (0.0, 0.5, 1.0):
         step = round(share * steps[-1])
         anchor = {0.0: "start", 0.5: "middle", 1.0: "end"}[share]
-        body += f'<text x="{px(step):.1f}" y="{height - 14}" text-anchor="{anchor}">{step:,}</text>'
-    body += f'<text x="{px(steps[-1] / 2):.1f}" y="{height - 1}" text-anchor="middle">step</text>'
+        body += f'<text x="{px(step):.1f}" y="{height - 24}" text-anchor="{anchor}">{step:,}</text>'
+    body += f'<text x="{px(steps[-1] / 2):.1f}" y="{height - 6}" text-anchor="middle">step</text>'
     line = " ".join(f"{px(s):.1f},{py(v):.1f}" for s, v in zip(steps, values, strict=True))
     body += f'<polyline class="curve" points="{line}"/>'
     if markers:
@@ -165,7 +165,7 @@ def embedding_map(
     # imported here: scikit-learn takes a second
     from sklearn.manifold import TSNE
 
-    perplexity = max(2.0, min(20.0, (len(z) - 1) / 4))
+    perplexity = max(2.0, min(40.0, (len(z) - 1) / 4))
     # principal components with one sign on every machine: the map starts, and so looks, the same
     spread = z.double().cpu()
     spread = spread - spread.mean(0)
@@ -177,7 +177,7 @@ def embedding_map(
         n_components=2, init=first.astype(np.float32), perplexity=perplexity, random_state=seed
     ).fit_transform(spread.numpy())
     low, high = mapped.min(0), mapped.max(0)
-    side = 18.0
+    side = 14.0
     at = (mapped - low) / np.maximum(high - low, 1e-9) * (_WIDTH - side)
     body = "".join(
         f'<image x="{x:.1f}" y="{y:.1f}" width="{side:g}" height="{side:g}" '

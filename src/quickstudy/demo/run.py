@@ -11,7 +11,8 @@ from typing import Any
 
 from quickstudy.core import ConfigError, EpisodeSpec
 from quickstudy.demo.data import DemoData, find_data
-from quickstudy.demo.report import Facts, Score, write_report
+from quickstudy.demo.report import write_report
+from quickstudy.demo.words import Facts, Score
 from quickstudy.evaluation import compare, evaluate
 from quickstudy.learners import EmbeddingLearner, NearestNeighbour
 from quickstudy.recipes import build_learner, save_recipe

@@ -26,7 +26,7 @@ h2 { font-size: 1.35rem; line-height: 1.3; margin: 3rem 0 .6rem; padding-top: 1.
 h3 { font-size: 1rem; margin: 0 0 .6rem; }
 p, ul, dl { max-width: 44rem; margin: 0 0 1rem; }
 .lede { font-size: 1.2rem; line-height: 1.5; }
-.soft, figcaption, caption { color: var(--soft); font-size: .95rem; }
+.soft, figcaption { color: var(--soft); font-size: .95rem; }
 a { color: var(--link); }
 figure { margin: 0 0 2rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17.5rem), 1fr));
@@ -34,7 +34,7 @@ figure { margin: 0 0 2rem; }
 .wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
 .panels figure { margin: 0; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
-svg text { fill: var(--soft); font-size: 13px; font-variant-numeric: tabular-nums; }
+svg text { fill: var(--soft); font-size: 14px; font-variant-numeric: tabular-nums; }
 svg text.value { fill: var(--text); }
 .grid { stroke: var(--rule); stroke-width: 1; }
 .curve { fill: none; stroke: var(--ours); stroke-width: 1.8; stroke-linejoin: round; }
@@ -49,10 +49,10 @@ th, td { text-align: left; vertical-align: top; padding: .55rem 1rem .55rem 0;
 thead th { font-size: .85rem; font-weight: 600; color: var(--soft); vertical-align: bottom; }
 tbody th { font-weight: 600; }
 .scroll { overflow-x: auto; } .scroll:focus-visible { outline: 2px solid var(--link); }
-.scroll td, .scroll tbody th { white-space: nowrap; font-size: .95rem; }
-caption { text-align: left; padding-bottom: .6rem; }
+.scroll { margin: 0 0 1.2rem; } .scroll td { white-space: nowrap; }
+.scroll td, .scroll th { font-size: .95rem; } .scroll tbody th { min-width: 8.5rem; }
 .episode table { width: 100%; }
-.episode tbody th { width: 7.5rem; overflow-wrap: anywhere; }
+.episode tbody th { width: 7.5rem; overflow-wrap: anywhere; hyphens: auto; }
 .episode small { display: block; font-weight: 400; color: var(--soft); font-size: .8rem;
   line-height: 1.3; }
 .episode img { display: block; width: 44px; height: 44px; background: #fff;

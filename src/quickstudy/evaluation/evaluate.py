@@ -41,8 +41,9 @@ def evaluate(
 ) -> Report:
     """Score a learner on the episodes ``(seed, 0 ... episodes-1)`` of a source.
 
-    The learner is put into evaluation mode and back. If it is an encoder with a head and the source a pool, every
-    example is embedded once and the episodes are scored on cached embeddings; the scores are the same.
+    The learner is put into evaluation mode and back. If it is an encoder with a head and the source
+    a pool, every example is embedded once and the episodes are scored on cached embeddings; the
+    scores are the same.
 
     Args:
         learner: adapts and predicts.
@@ -142,6 +143,10 @@ def embed_pool(
         parts.append(z[0])
     learner.train(was_training)
     z = torch.cat(parts)
+    if not bool(torch.isfinite(z).all()):
+        raise TaskError(
+            f"{type(learner).__name__} gave NaN or infinite embeddings: its training has diverged."
+        )
     if len(at) < len(x):
         z = z.new_zeros(len(x), z.shape[1]).index_copy(0, at.to(where), z)
     return PoolSource(source.pool.with_x(z), source.group_aware)
@@ -178,7 +183,8 @@ class _Tally:
         output = learner.predict(state, episode.query.x)
         if bool(torch.isnan(output).any()):
             raise TaskError(
-                f"{type(learner).__name__} predicted NaN. Check the inputs for NaN, or the training for divergence."
+                f"{type(learner).__name__} predicted NaN. Check the inputs for NaN, or the "
+                f"training for divergence."
             )
         y, mask = episode.query.y, episode.query.mask
         count = mask.sum(1).clamp(min=1)

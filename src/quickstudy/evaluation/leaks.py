@@ -24,7 +24,8 @@ class LeakReport:
         episodes: how many were looked at.
         shared_rows: episodes where one row of the pool is support and query.
         shared_content: episodes where byte-identical examples are support and query.
-        shared_groups: episodes where one group (drawer, track) is support and query, or ``None`` without groups.
+        shared_groups: episodes where one group (drawer, track) is support and query, or ``None``
+            without groups.
         duplicates: rows of the pool that repeat another row byte for byte.
         conflicting: how many of these carry another label than their twin.
     """

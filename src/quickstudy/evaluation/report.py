@@ -1,4 +1,5 @@
-"""Reports: scores with the protocol that made them. Numbers of different protocols are never compared."""
+"""Reports: scores with the protocol that made them. Numbers of different protocols are never
+compared."""
 
 from __future__ import annotations
 
@@ -133,9 +134,8 @@ def compare(first: Report, second: Report) -> Paired:
     ]
     if differences:
         raise ProtocolError(
-            "these reports were made under different protocols and cannot be compared. They differ in "
-            + "; ".join(differences)
-            + ". Evaluate both with the same arguments."
+            "these reports were made under different protocols and cannot be compared. They "
+            "differ in " + "; ".join(differences) + ". Evaluate both with the same arguments."
         )
     gap = first.scores - second.scores
     return Paired(first.learner, second.learner, float(gap.mean()), mean_interval(gap))

@@ -28,7 +28,8 @@ def mean_interval(scores: Floats) -> float:
     """Return the half-width of the 95 % interval of the mean of independent scores (Student's t).
 
     Args:
-        scores: one number per episode ``[E]``; never one per query: queries of an episode share its support.
+        scores: one number per episode ``[E]``; never one per query: queries of an episode share its
+            support.
 
     Returns:
         The half-width; ``nan`` for fewer than two scores.
@@ -42,9 +43,10 @@ def mean_interval(scores: Floats) -> float:
 def class_bootstrap(classes: Ints, scores: Floats, *, draws: int = 1000, seed: int = 0) -> Interval:
     """Return a 95 % interval of the mean over new *classes*, by resampling the classes.
 
-    The interval over episodes treats the test classes as fixed. With few classes the next twenty would move the
-    mean much further than that. Here the classes are drawn again with replacement, and every (episode, class) cell
-    counts as often as its class was drawn (percentile bootstrap, Efron and Tibshirani 1993, section 13.3).
+    The interval over episodes treats the test classes as fixed. With few classes the next twenty
+    would move the mean much further than that. Here the classes are drawn again with replacement,
+    and every (episode, class) cell counts as often as its class was drawn (percentile bootstrap,
+    Efron and Tibshirani 1993, section 13.3).
 
     Args:
         classes: class index of each cell ``[E, C]``, -1 = absent.
@@ -53,7 +55,8 @@ def class_bootstrap(classes: Ints, scores: Floats, *, draws: int = 1000, seed: i
         seed: of the resampling.
 
     Returns:
-        Percentiles 2.5 and 97.5. It does not see that a class also distracts others: a lower bound of the spread.
+        Percentiles 2.5 and 97.5. It does not see that a class also distracts others: a lower bound
+        of the spread.
     """
     valid = classes >= 0
     n_classes = int(classes.max()) + 1
@@ -68,7 +71,8 @@ def class_bootstrap(classes: Ints, scores: Floats, *, draws: int = 1000, seed: i
 
 
 class CalibrationCounts:
-    """Running counts for the expected calibration error (Guo et al. 2017, equation 3, 15 equal bins)."""
+    """Running counts for the expected calibration error (Guo et al. 2017, equation 3, 15 equal
+    bins)."""
 
     def __init__(self, bins: int = 15) -> None:
         self._bins = bins

@@ -1,4 +1,5 @@
-"""The contract of every learner: ``adapt(support) -> state``, ``predict(state, query) -> logits``."""
+"""The contract of every learner: ``adapt(support) -> state``, ``predict(state, query) ->
+logits``."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _STATS = "encoder."
 
 
 class Learner(nn.Module, ABC):
-    """Learns to learn. Owns meta-parameters only; ``adapt`` and ``predict`` change nothing on ``self``."""
+    """Learns to learn. Owns meta-parameters only; ``adapt`` and ``predict`` change nothing on
+    ``self``."""
 
     transductive: bool = False
     """True only if ``predict`` looks at the other queries; printed beside every number."""
@@ -49,15 +51,17 @@ class Learner(nn.Module, ABC):
             x: queries ``[T, Q, ...]``.
 
         Returns:
-            Logits ``[T, Q, C]``, minus infinity for classes without support; for regression, values ``[T, Q, 1]``.
+            Logits ``[T, Q, C]``, minus infinity for classes without support; for regression, values
+            ``[T, Q, 1]``.
         """
 
 
 class EmbeddingLearner(Learner):
     """A learner made of an encoder and a head that learns from embeddings.
 
-    The head is a learner itself, on inputs ``[T, N, D]``. This is what lets evaluation embed a pool once and score
-    thousands of episodes on cached embeddings, and lets the service change a head without touching the encoder.
+    The head is a learner itself, on inputs ``[T, N, D]``. This is what lets evaluation embed a pool
+    once and score thousands of episodes on cached embeddings, and lets the service change a head
+    without touching the encoder.
 
     Args:
         encoder: inputs to embeddings.
@@ -79,15 +83,18 @@ class EmbeddingLearner(Learner):
         return state | {_STATS + name: value for name, value in stats.items()}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
-        """Embed the queries, with the support's statistics if the encoder is episodic, and ask the head."""
+        """Embed the queries, with the support's statistics if the encoder is episodic, and ask the
+        head."""
         stats = {n.removeprefix(_STATS): v for n, v in state.items() if n.startswith(_STATS)}
         z, _ = self.encoder.encode(x, stats=stats or None)  # [T, Q, ...] -> [T, Q, D]
         return self.head.predict({n: v for n, v in state.items() if not n.startswith(_STATS)}, z)
 
     def embed_episode(self, episode: Episode, *, track: bool = False) -> Episode:
-        """Return the episode with embeddings for inputs; support and query go through the encoder together.
+        """Return the episode with embeddings for inputs; support and query go through the encoder
+        together.
 
-        In training mode this is one batch for batch norm, as in Snell et al.'s code. Not for episodic encoders.
+        In training mode this is one batch for batch norm, as in Snell et al.'s code. Not for
+        episodic encoders.
 
         Args:
             episode: ``T`` tasks.
@@ -107,14 +114,15 @@ class EmbeddingLearner(Learner):
 def meta_loss(learner: Learner, episode: Episode) -> Tensor:
     """Return the loss of each task after adapting to it, ``[T]``.
 
-    Mean cross-entropy over the task's queries (nats), or mean squared error for regression. Padding does not count.
+    Mean cross-entropy over the task's queries (nats), or mean squared error for regression. Padding
+    does not count.
     """
     query = episode.query
     output = learner.predict(learner.adapt(episode.support, n_way=episode.n_way), query.x)
     if episode.regression:
         loss = (output[..., 0] - query.y).square()  # [T, Q]
     else:
-        # a padded query may carry the label of an absent class: its infinite loss would poison the gradient
+        # a padded query may carry an absent class's label: its infinite loss would be no gradient
         logits = output.masked_fill(~query.mask[..., None], 0.0)
         loss = F.cross_entropy(logits.flatten(0, 1), query.y.flatten(), reduction="none")
         loss = loss.view_as(query.y)

@@ -1,4 +1,5 @@
-"""The floor: nearest neighbour on raw inputs. A learner that does not beat it has learned nothing."""
+"""The floor: nearest neighbour on raw inputs. A learner that does not beat it has learned
+nothing."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,9 @@ class Conv4(Encoder):
         norm: ``"batch"`` (frozen at test), ``"group"`` or ``"support"``.
         activation: ``"relu"``, or ``"tanh"`` for smooth gradients in checks.
 
-    *Difference from the paper*: pooling comes before the activation. Both are monotone, so the result is the
-    same, at a quarter of the work. The convolution has no bias, as the normalisation would cancel it.
+    *Difference from the paper*: pooling comes before the activation. Both are monotone, so the
+    result is the same, at a quarter of the work. The convolution has no bias, as the normalisation
+    would cancel it.
 
     Raises:
         ConfigError: if the image is too small for four poolings.
@@ -57,8 +59,7 @@ class Conv4(Encoder):
             )
         widths = [in_channels, *[channels] * 4]
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, bias=False)
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths)
         )
         self.norms = nn.ModuleList(build_norm(norm, channels, name=f"norm{i}") for i in range(4))
         self._activation = _ACTIVATIONS[activation]

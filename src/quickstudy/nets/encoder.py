@@ -1,7 +1,9 @@
-"""The encoder contract: examples of T tasks in, embeddings out, and the statistics that normalised them.
+"""The encoder contract: examples of T tasks in, embeddings out, and the statistics that normalised
+them.
 
-An encoder keeps the promises of the learner contract: it never looks at other queries unless it says so, and it
-changes its buffers only when it is told to (``track=True``, the meta-training step).
+An encoder keeps the promises of the learner contract: it never looks at other queries unless it
+says so, and it changes its buffers only when it is told to (``track=True``, the meta-training
+step).
 """
 
 from __future__ import annotations
@@ -43,12 +45,15 @@ class Encoder(nn.Module, ABC):
 
         Args:
             x: inputs ``[T, N, ...]``.
-            mask: bool ``[T, N]``, ``False`` = padding (embedded as zeros), or ``None`` for no padding.
-            stats: statistics returned for the support set of the same tasks, or ``None`` to take them from ``x``.
+            mask: bool ``[T, N]``, ``False`` = padding (embedded as zeros), or ``None`` for no
+                padding.
+            stats: statistics returned for the support set of the same tasks, or ``None`` to take
+                them from ``x``.
             track: update running statistics (only the meta-training step does).
 
         Returns:
-            Embeddings ``[T, N, D]`` and statistics ``{name: [T, ...]}`` (empty unless the encoder is episodic).
+            Embeddings ``[T, N, D]`` and statistics ``{name: [T, ...]}`` (empty unless the encoder
+            is episodic).
 
         Raises:
             ConfigError: if the inputs do not fit the encoder.
@@ -73,7 +78,8 @@ class Encoder(nn.Module, ABC):
         expected: tuple[int, ...] = self.in_shape
         if tuple(x.shape[1:]) != expected:
             raise ConfigError(
-                f"the encoder was built for inputs of shape {list(expected)}; got {list(x.shape[1:])}. "
+                f"the encoder was built for inputs of shape {list(expected)}; got "
+                f"{list(x.shape[1:])}. "
                 "Read the data with the size and channels of the recipe that trained it."
             )
 

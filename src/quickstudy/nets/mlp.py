@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class MLP(Encoder):
         super().__init__()
         sizes = [math.prod(in_shape), *widths]
         layers: list[nn.Module] = []
-        for a, b in zip(sizes, sizes[1:], strict=False):
+        for a, b in pairwise(sizes):
             layers += [nn.Linear(a, b), activation()]
         self.layers = nn.Sequential(*layers[:-1])
         self._in_shape = tuple(in_shape)

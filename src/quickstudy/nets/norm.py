@@ -1,12 +1,14 @@
 """Normalisation layers that say whose statistics they use.
 
-* :class:`BatchNorm`: batch statistics while meta-training, frozen running averages at test: inductive.
+* :class:`BatchNorm`: batch statistics while meta-training, frozen running averages at test:
+  inductive.
 * :class:`GroupNorm`: statistics of each example alone.
-* :class:`SupportNorm`: statistics of the task's support set, for support and query alike: inductive and adaptive
-  ("contextual batch norm" is what MAML's code does with support and query apart; here the query never enters).
+* :class:`SupportNorm`: statistics of the task's support set, for support and query alike: inductive
+  and adaptive ("contextual batch norm" is what MAML's code does with support and query apart; here
+  the query never enters).
 
-All are written in plain operations or functional calls: ``torch.func.vmap`` over ``nn.BatchNorm2d`` gives wrong
-second-order gradients (seen on torch 2.13).
+All are written in plain operations or functional calls: ``torch.func.vmap`` over ``nn.BatchNorm2d``
+gives wrong second-order gradients (seen on torch 2.13).
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class NormContext:
 
 
 class Norm(nn.Module, ABC):
-    """Normalises the channels (axis 1) of ``[B, C]`` or ``[B, C, H, W]``, then scales and shifts them."""
+    """Normalises the channels (axis 1) of ``[B, C]`` or ``[B, C, H, W]``, then scales and shifts
+    them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -56,7 +59,8 @@ class Norm(nn.Module, ABC):
 
 
 class BatchNorm(Norm):
-    """Batch norm (Ioffe and Szegedy 2015) with running averages that only the meta-training step updates."""
+    """Batch norm (Ioffe and Szegedy 2015) with running averages that only the meta-training step
+    updates."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -100,8 +104,8 @@ class GroupNorm(Norm):
 class SupportNorm(Norm):
     """Normalises every example of a task with the channel statistics of the task's support set.
 
-    The inductive half of Bronskill et al. (2020), "TaskNorm", section 3.2 ("conditional batch norm on the context
-    set"): support statistics serve the query.
+    The inductive half of Bronskill et al. (2020), "TaskNorm", section 3.2 ("conditional batch norm
+    on the context set"): support statistics serve the query.
     """
 
     def __init__(self, channels: int, *, name: str, eps: float = 1e-5) -> None:
@@ -124,7 +128,8 @@ class SupportNorm(Norm):
         ).to(x.dtype)
 
     def _statistics(self, x: Tensor, context: NormContext) -> tuple[Tensor, Tensor]:
-        """Return mean and biased variance of each task's rows: ``[B, C, ...] -> [T, C], [T, C]``."""
+        """Return mean and biased variance of each task's rows: ``[B, C, ...] -> [T, C], [T,
+        C]``."""
         # at least float32: bfloat16 sums lose the variance
         rows = (
             x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,8 +22,7 @@ class _Block(nn.Module):
         super().__init__()
         widths = [inputs, outputs, outputs, outputs]
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, bias=False)
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths)
         )
         self.norms = nn.ModuleList(build_norm(norm, outputs, name=f"{name}.{i}") for i in range(3))
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
@@ -40,8 +41,8 @@ class _Block(nn.Module):
 class ResNet12(Encoder):
     """Four residual blocks of three convolutions and global average pooling.
 
-    Oreshkin et al. (2018), "TADAM", section 4; the widths 64-160-320-640 are those of Lee et al. (2019),
-    "MetaOptNet", section 4.1.
+    Oreshkin et al. (2018), "TADAM", section 4; the widths 64-160-320-640 are those of Lee et al.
+    (2019), "MetaOptNet", section 4.1.
 
     Args:
         in_channels: 1 for greyscale, 3 for colour.
@@ -66,12 +67,12 @@ class ResNet12(Encoder):
         super().__init__()
         if image_size < 16 or len(widths) != 4:
             raise ConfigError(
-                f"ResNet-12 needs image_size >= 16 and four widths; got {image_size} and {list(widths)}."
+                f"ResNet-12 needs image_size >= 16 and four widths; got {image_size} and "
+                f"{list(widths)}."
             )
         inputs = [in_channels, *widths]
         self.blocks = nn.ModuleList(
-            _Block(a, b, norm, f"block{i}")
-            for i, (a, b) in enumerate(zip(inputs, inputs[1:], strict=False))
+            _Block(a, b, norm, f"block{i}") for i, (a, b) in enumerate(pairwise(inputs))
         )
         self._in_shape = (in_channels, image_size, image_size)
         self.out_features = widths[-1]

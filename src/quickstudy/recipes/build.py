@@ -71,10 +71,19 @@ def sources(recipe: Recipe) -> tuple[TaskSource, PoolSource, dict[str, str]]:
     train_pool = load_pool(
         data.name, split=data.train, split_file=data.split_file, size=size, rotations=data.rotations
     )
-    val_pool = load_pool(data.name, split=data.validation, split_file=data.split_file, size=size)
+    val_pool = load_pool(
+        data.name,
+        split=data.validation,
+        split_file=data.split_file,
+        size=size,
+        rotations=data.rotations,
+    )
     train: TaskSource = PoolSource(train_pool, data.group_aware)
     if data.jitter is not None:
-        train = AugmentedSource(train, AffineJitter(**data.jitter.model_dump()))
+        by_class = None
+        if data.class_jitter is not None:
+            by_class = AffineJitter(**data.class_jitter.model_dump())
+        train = AugmentedSource(train, AffineJitter(**data.jitter.model_dump()), by_class)
     facts = {"training data": train_pool.sha256(), "validation data": val_pool.sha256()}
     return train, PoolSource(val_pool, data.group_aware), facts
 
@@ -117,11 +126,13 @@ def load_run(folder: Path) -> Run:
     path = folder / _RECIPE
     if not path.exists():
         raise CheckpointError(
-            f"{folder} holds no run (no {_RECIPE}). Name the folder that 'quickstudy train --out' wrote."
+            f"{folder} holds no run (no {_RECIPE}). Name the folder that 'quickstudy train "
+            f"--out' wrote."
         )
     if not (folder / "model.safetensors").exists():
         raise CheckpointError(
-            f"the run in {folder} is not finished. Go on with 'quickstudy train ... --out {folder} --resume'."
+            f"the run in {folder} is not finished. Go on with 'quickstudy train ... --out "
+            f"{folder} --resume'."
         )
     try:
         recipe = Recipe.model_validate(json.loads(path.read_text(encoding="utf-8"))["recipe"])

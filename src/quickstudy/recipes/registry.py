@@ -1,4 +1,5 @@
-"""The recipes by name: a literal dict. Third parties add theirs through the entry point group ``quickstudy.recipes``."""
+"""The recipes by name: a literal dict. Third parties add theirs through the entry point group
+``quickstudy.recipes``."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ _CIFAR_TRAINING = TrainConfig(
 RECIPES: dict[str, Recipe] = {
     "omniglot-protonet": Recipe(
         name="omniglot-protonet",
-        summary="Prototypical Network on Omniglot, Vinyals split with rotations; 25 minutes on 2 cores",
+        summary="Prototypical Network on Omniglot (Vinyals split, rotations); 25 minutes, 2 cores",
         data=_OMNIGLOT,
         train=_OMNIGLOT_TRAINING,
     ),
@@ -101,7 +102,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "miniimagenet-protonet": Recipe(
         name="miniimagenet-protonet",
-        summary="Prototypical Network (Conv-4, 84x84) on miniImageNet; hours on 2 cores, minutes on a GPU",
+        summary="Prototypical Network (Conv-4) on miniImageNet; hours on 2 cores, or a GPU",
         data=DataConfig(name="miniimagenet", jitter=_PHOTO_JITTER),
         encoder=EncoderConfig(image_size=84, in_channels=3),
         train=TrainConfig(

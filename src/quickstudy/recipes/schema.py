@@ -37,9 +37,10 @@ class DataConfig(_Frozen):
         split_file: which published split, for data sets with several.
         train: part to train on.
         validation: part to validate on.
-        rotations: turned classes are new classes, in training.
+        rotations: turned classes are new classes, in training and validation.
         group_aware: keep drawers or tracks apart between support and query.
         jitter: augmentation of training images; ``None`` = none.
+        class_jitter: the same map for all images of a class in a task; ``None`` = none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class DataConfig(_Frozen):
     rotations: bool = False
     group_aware: bool = False
     jitter: JitterConfig | None = None
+    class_jitter: JitterConfig | None = None
 
 
 class EncoderConfig(_Frozen):
@@ -112,14 +114,18 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
     Args:
         recipe: the start.
-        settings: ``"key=value"``; the key is a path (``train.steps``) or its last part where that is unique
-            (``steps``); the value is JSON, or a plain string.
+        settings: ``"key=value"``; the key is a path (``train.steps``) or its last part where that
+            is unique (``steps``); the value is JSON, or a plain string.
 
     Raises:
         ConfigError: if a key is unknown or ambiguous, or a value is not allowed.
     """
     document = recipe.model_dump(mode="json")
-    paths = _paths(document) + [f"data.jitter.{name}" for name in JitterConfig.model_fields]
+    paths = _paths(document) + [
+        f"data.{part}.{name}"
+        for part in ("jitter", "class_jitter")
+        for name in JitterConfig.model_fields
+    ]
     for setting in settings:
         key, sign, text = setting.partition("=")
         if not sign:

@@ -1,4 +1,4 @@
-"""Augmentation of images: a small random affine map for each image."""
+"""Augmentation of images: random affine maps, for each image and for each class of a task."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from quickstudy.core import uniforms
 
-__all__ = ["AffineJitter"]
+__all__ = ["AffineJitter", "compose", "warp"]
+
+Draws = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
 class AffineJitter:
-    """A random rotation, scale, shear and shift for each image, and a mirror image if asked for.
+    """A random rotation, scale, shear and shift, a mirror image and brightness if asked for.
 
     Args:
         degrees: rotation is uniform in ``[-degrees, degrees]``.
@@ -26,7 +28,7 @@ class AffineJitter:
         shear: uniform in ``[-shear, shear]``.
         shift: uniform in ``[-shift, shift]`` of half the image's side, on each axis.
         flip: mirror left and right with probability one half.
-        brightness: each image is multiplied by a factor uniform in ``[1 - brightness, 1 + brightness]``.
+        brightness: multiplied by a factor uniform in ``[1 - brightness, 1 + brightness]``.
     """
 
     degrees: float = 10.0
@@ -36,35 +38,66 @@ class AffineJitter:
     flip: bool = False
     brightness: float = 0.0
 
-    def __call__(self, x: Tensor, draws: npt.NDArray[np.uint64]) -> Tensor:
-        """Return the jittered images; outside is 0 for one channel, the border repeated for more.
+    def __call__(self, x: Tensor, draws: Draws, *, outer: Tensor | None = None) -> Tensor:
+        """Return the jittered images.
 
         Args:
             x: images ``[B, channels, height, width]``, floating.
             draws: one random 64-bit key for each image ``[B]``.
-
-        Returns:
-            Images of the same shape.
+            outer: maps ``[B, 2, 3]`` applied on top, in the same look-up.
         """
-        u = torch.from_numpy(uniforms(0, draws[None].view(np.int64), np.arange(8)[:, None]))
-        u = (2 * u - 1).to(x)  # [8, B] in [-1, 1)
+        theta = self.theta(draws)
+        moved = warp(x, theta if outer is None else compose(outer, theta))
+        if self.brightness:
+            moved = moved * self.gain(draws).to(x)[:, None, None, None]
+        return moved
+
+    def theta(self, draws: Draws) -> Tensor:
+        """Return affine maps ``[B, 2, 3]``, from places in the output to places in the input.
+
+        Args:
+            draws: one random 64-bit key for each map ``[B]``.
+        """
+        u = self._uniforms(draws)
         angle = u[0] * math.radians(self.degrees)
-        across = 1 + self.scale * u[1]
+        across, along, shear = 1 + self.scale * u[1], 1 + self.scale * u[2], self.shear * u[3]
         if self.flip:
             across = across * torch.where(u[6] < 0, -1.0, 1.0)
-        along, shear = 1 + self.scale * u[2], self.shear * u[3]
         cos, sin = angle.cos(), angle.sin()
-        theta = torch.stack(
-            [
-                torch.stack([cos * across, shear - sin * along, self.shift * u[4]], dim=1),
-                torch.stack([sin * across, cos * along, self.shift * u[5]], dim=1),
-            ],
-            dim=1,
-        )  # [B, 2, 3]
-        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-        # padding with 0 for ink on black; photographs repeat their border instead of a black frame
-        padding = "zeros" if x.shape[1] == 1 else "border"
-        moved = F.grid_sample(x, grid, padding_mode=padding, align_corners=False)
-        if self.brightness:
-            moved = moved * (1 + self.brightness * u[7])[:, None, None, None]
-        return moved
+        rows = [
+            torch.stack([cos * across, shear - sin * along, self.shift * u[4]], dim=1),
+            torch.stack([sin * across, cos * along, self.shift * u[5]], dim=1),
+        ]
+        return torch.stack(rows, dim=1)  # [B, 2, 3]
+
+    def gain(self, draws: Draws) -> Tensor:
+        """Return brightness factors ``[B]``."""
+        return 1 + self.brightness * self._uniforms(draws)[7]
+
+    @staticmethod
+    def _uniforms(draws: Draws) -> Tensor:
+        """Return eight numbers in [-1, 1) for each key ``[8, B]``."""
+        u = uniforms(0, draws[None].view(np.int64), np.arange(8)[:, None])
+        return torch.from_numpy(2 * u - 1).float()
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """Return the affine map that applies ``inner`` and then ``outer`` to a place ``[B, 2, 3]``."""
+    linear = outer[..., :2]
+    shift = linear @ inner[..., 2:] + outer[..., 2:]
+    return torch.cat([linear @ inner[..., :2], shift], dim=-1)
+
+
+def warp(x: Tensor, theta: Tensor) -> Tensor:
+    """Return images moved by affine maps, one bilinear look-up per pixel.
+
+    What lies outside is 0 for one channel (ink on black); for more channels (photographs) the
+    border is repeated.
+
+    Args:
+        x: images ``[B, channels, height, width]``, floating.
+        theta: maps ``[B, 2, 3]``.
+    """
+    grid = F.affine_grid(theta.to(x), list(x.shape), align_corners=False)
+    padding = "zeros" if x.shape[1] == 1 else "border"
+    return F.grid_sample(x, grid, padding_mode=padding, align_corners=False)

@@ -32,8 +32,8 @@ def fit_images(pool: Pool, *, channels: int, size: int, invert: Invert = "no") -
         pool: uint8 images ``[M, 1 or 3, height, width]``.
         channels: 1 (colour becomes luma, ITU-R BT.601) or 3 (grey is repeated).
         size: side in pixels; resized with an antialiased bilinear filter if it differs.
-        invert: ``"yes"`` makes dark ink on light paper bright ink on black, as the character data sets are kept;
-            ``"auto"`` does so if most borders are light.
+        invert: ``"yes"`` makes dark ink on light paper bright ink on black, as the character data
+            sets are kept; ``"auto"`` does so if most borders are light.
 
     Raises:
         DataError: if the pool does not hold such images.
@@ -41,7 +41,8 @@ def fit_images(pool: Pool, *, channels: int, size: int, invert: Invert = "no") -
     x = pool.x
     if x.ndim != 4 or x.shape[1] not in (1, 3) or x.dtype != torch.uint8:
         raise DataError(
-            f"{pool.name} holds {str(x.dtype).removeprefix('torch.')} {list(x.shape[1:])}, not images "
+            f"{pool.name} holds {str(x.dtype).removeprefix('torch.')} {list(x.shape[1:])}, not "
+            f"images "
             "of 1 or 3 channels. Choose an encoder for such inputs."
         )
     if x.shape[1] == 3 and channels == 1:

@@ -1,4 +1,5 @@
-"""A pool: all examples of a data set in memory, sorted by class, so that a batch of tasks is one gather."""
+"""A pool: all examples of a data set in memory, sorted by class, so that a batch of tasks is one
+gather."""
 
 from __future__ import annotations
 
@@ -24,15 +25,17 @@ class Pool:
 
     Args:
         x: examples ``[M, ...]``: uint8 images ``[M, channels, height, width]`` or floating vectors.
-        y: class index ``[M]`` int64, ascending; every class ``0 ... n_classes-1`` has at least one row.
+        y: class index ``[M]`` int64, ascending; every class ``0 ... n_classes-1`` has at least one
+            row.
         class_names: a name for each class.
         name: data set, for reports.
         split: which part of it (``"train"``, ``"val"``, ``"test"``, ``"all"``).
-        groups: drawer, track or the like of each row ``[M]`` int64, or ``None``. Equal numbers mean one group,
-            also across classes.
+        groups: drawer, track or the like of each row ``[M]`` int64, or ``None``. Equal numbers mean
+            one group, also across classes.
 
     Raises:
-        DataError: if the shapes disagree, the rows are not sorted by class or values are not finite.
+        DataError: if the shapes disagree, the rows are not sorted by class or values are not
+            finite.
     """
 
     x: Tensor
@@ -60,7 +63,8 @@ class Pool:
         if self.x.is_floating_point() and not bool(torch.isfinite(self.x).all()):
             bad = int((~torch.isfinite(self.x)).flatten(1).any(1).nonzero()[0])
             raise DataError(
-                f"{self.name}: row {bad} (class {self.class_names[int(self.y[bad])]!r}) has NaN or infinite "
+                f"{self.name}: row {bad} (class {self.class_names[int(self.y[bad])]!r}) has NaN "
+                f"or infinite "
                 "values. Drop or repair it."
             )
 
@@ -145,7 +149,8 @@ class Pool:
         )
 
     def with_rotations(self) -> Pool:
-        """Return the pool with each class turned by 0, 90, 180 and 270 degrees: four classes for one.
+        """Return the pool with each class turned by 0, 90, 180 and 270 degrees: four classes for
+        one.
 
         Rotations as new classes follow Santoro et al. (2016), section 4.1.
         """

@@ -1,9 +1,9 @@
 """Which rows of a pool make which episode: N-way K-shot, variable way and shot, group-aware.
 
 Everything here is a pure function of ``(pool, spec, task_id, seed)`` built on counter-based hashing
-(:mod:`quickstudy.core.seeding`), vectorised over tasks, so sampling costs microseconds per episode and an
-episode is the same for ever. Labels and the order of examples are shuffled per episode: a learner cannot
-cheat by position.
+(:mod:`quickstudy.core.seeding`), vectorised over tasks, so sampling costs microseconds per episode
+and an episode is the same for ever. Labels and the order of examples are shuffled per episode: a
+learner cannot cheat by position.
 """
 
 from __future__ import annotations
@@ -57,19 +57,21 @@ def sample_index(
 ) -> EpisodeIndex:
     """Return the rows of the episodes ``(seed, task_ids)``.
 
-    With a fixed way and shot: ``n_way`` classes without replacement, ``k_shot + n_query`` different rows of each.
-    With a range: Meta-Dataset's procedure (Triantafillou et al. 2020, section 3.2), see :func:`_imbalanced_shots`.
+    With a fixed way and shot: ``n_way`` classes without replacement, ``k_shot + n_query`` different
+    rows of each. With a range: Meta-Dataset's procedure (Triantafillou et al. 2020, section 3.2),
+    see :func:`_imbalanced_shots`.
 
     Args:
         pool: the examples.
         spec: way, shot and queries.
         task_ids: which episodes, ``T`` numbers of any size and order.
         seed: names the list of episodes.
-        group_aware: never let a group (one drawer, one video track) stand in the support and the query of an
-            episode; needs ``pool.groups``.
+        group_aware: never let a group (one drawer, one video track) stand in the support and the
+            query of an episode; needs ``pool.groups``.
 
     Raises:
-        TaskError: if there are too few classes, a class has too few examples, or groups cannot be kept apart.
+        TaskError: if there are too few classes, a class has too few examples, or groups cannot be
+            kept apart.
     """
     ids = np.asarray(task_ids, dtype=np.int64)
     _check(pool, spec, group_aware)
@@ -92,7 +94,8 @@ def sample_index(
 def _check(pool: Pool, spec: EpisodeSpec, group_aware: bool) -> None:
     if pool.n_classes < spec.max_way:
         raise TaskError(
-            f"{pool.name} ({pool.split}) has {pool.n_classes} class(es); {spec.max_way}-way tasks need "
+            f"{pool.name} ({pool.split}) has {pool.n_classes} class(es); {spec.max_way}-way "
+            f"tasks need "
             f"{spec.max_way}. Lower n_way or add classes."
         )
     counts = pool.counts
@@ -101,7 +104,8 @@ def _check(pool: Pool, spec: EpisodeSpec, group_aware: bool) -> None:
     need = low_shot + (1 if spec.variable else spec.n_query)
     if (short := int(counts.argmin())) >= 0 and counts[short] < need:
         raise TaskError(
-            f"class {pool.class_names[short]!r} of {pool.name} has {counts[short]} examples; k_shot={low_shot} + "
+            f"class {pool.class_names[short]!r} of {pool.name} has {counts[short]} examples; "
+            f"k_shot={low_shot} + "
             f"n_query={need - low_shot} needs {need}. Lower n_query or drop the class."
         )
     if group_aware and pool.groups is None:
@@ -114,7 +118,8 @@ def _check(pool: Pool, spec: EpisodeSpec, group_aware: bool) -> None:
 
 
 def _classes(pool: Pool, n_way: int, ids: Ints, seed: int) -> Ints:
-    """Draw ``n_way`` classes per task; the order of the keys is the random labelling.  [T] -> [T, C]"""
+    """Draw ``n_way`` classes per task; the order of the keys is the random labelling.  [T] -> [T,
+    C]"""
     draws = keys(seed, _CLASSES, ids[:, None], np.arange(pool.n_classes))  # [T, n_classes]
     if n_way < pool.n_classes:
         chosen = np.argpartition(draws, n_way - 1, axis=1)[:, :n_way]
@@ -168,7 +173,9 @@ def _variable(pool: Pool, spec: EpisodeSpec, task: int, seed: int) -> EpisodeInd
     ids = np.array([task])
     classes = _classes(pool, n_way, ids, seed)  # [1, C]
     sizes = pool.counts[classes[0]]
-    n_query = int(min(spec.n_query, (sizes // 2).min()))  # equation 1
+    low_shot = spec.k_shot[0] if isinstance(spec.k_shot, tuple) else spec.k_shot
+    # equation 1; in small classes the lowest shot comes before the queries
+    n_query = int(min(spec.n_query, (sizes // 2).min(), (sizes - low_shot).min()))
     shots = (
         _imbalanced_shots(sizes, n_query, spec.k_shot, task, seed)
         if isinstance(spec.k_shot, tuple)
@@ -189,11 +196,13 @@ def _variable(pool: Pool, spec: EpisodeSpec, task: int, seed: int) -> EpisodeInd
 def _imbalanced_shots(
     sizes: Ints, n_query: int, k_shot: tuple[int, int], task: int, seed: int
 ) -> Ints:
-    """Return the shot of each class by Meta-Dataset's procedure (section 3.2), kept inside ``k_shot``.
+    """Return the shot of each class by Meta-Dataset's procedure (section 3.2), kept inside
+    ``k_shot``.
 
-    The size of the support set is ``min(500, sum_c ceil(beta * min(k_max, size_c - q)))`` with ``beta`` uniform in
-    (0, 1] (equation 2, where the paper's ``k_max`` is 100); it is shared out in proportion to
-    ``exp(alpha_c) * size_c`` with ``alpha_c`` uniform in [log 0.5, log 2) (equation 3).
+    The size of the support set is ``min(500, sum_c ceil(beta * min(k_max, size_c - q)))`` with
+    ``beta`` uniform in (0, 1] (equation 2, where the paper's ``k_max`` is 100); it is shared out in
+    proportion to ``exp(alpha_c) * size_c`` with ``alpha_c`` uniform in [log 0.5, log 2) (equation
+    3).
     """
     low, high = k_shot
     n_way = len(sizes)
@@ -202,15 +211,16 @@ def _imbalanced_shots(
     alpha = np.log(0.5) + uniforms(seed, _IMBALANCE, task, np.arange(n_way)) * np.log(4.0)
     share = np.exp(alpha) * sizes
     shots = (share / share.sum() * max(0, total - n_way)).astype(np.int64) + 1
-    return np.minimum(np.clip(shots, low, high), sizes - n_query)
+    return np.asarray(np.minimum(np.clip(shots, low, high), sizes - n_query))
 
 
 def _grouped(pool: Pool, spec: EpisodeSpec, task: int, seed: int) -> EpisodeIndex:
     """One episode in which no group stands on both sides.
 
-    All groups of the task's classes are put in a random order and cut in two: the support is drawn from the first
-    part, the query from the second. Groups that belong to one class only (video tracks) are cut class by
-    class; groups that span classes (drawers) are cut once for the whole episode.
+    All groups of the task's classes are put in a random order and cut in two: the support is drawn
+    from the first part, the query from the second. Groups that belong to one class only (video
+    tracks) are cut class by class; groups that span classes (drawers) are cut once for the whole
+    episode.
     """
     assert pool.groups is not None
     ids = np.array([task])
@@ -265,8 +275,10 @@ def _cut_groups(
             return {int(g) for g in names[order[: cut + 1]]}
     worst = classes[int(sizes.sum(1).argmin())]
     raise TaskError(
-        f"{pool.name}: the groups of class {pool.class_names[worst]!r} ({int((sizes[0] > 0).sum())} groups) cannot be "
-        f"split into {spec.max_shot} support and {spec.n_query} query examples without sharing a group. "
+        f"{pool.name}: the groups of class {pool.class_names[worst]!r} "
+        f"({int((sizes[0] > 0).sum())} groups) cannot be "
+        f"split into {spec.max_shot} support and {spec.n_query} query examples without sharing a "
+        f"group. "
         "Lower k_shot or n_query."
     )
 

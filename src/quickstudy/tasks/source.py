@@ -1,4 +1,5 @@
-"""Sources: where episodes come from. A source over a pool makes a batch of tasks with one gather."""
+"""Sources: where episodes come from. A source over a pool makes a batch of tasks with one
+gather."""
 
 from __future__ import annotations
 
@@ -16,6 +17,9 @@ from quickstudy.tasks.pool import Pool
 from quickstudy.tasks.sampling import EpisodeIndex, sample_index
 
 __all__ = ["AugmentedSource", "MixtureSource", "PoolSource", "TaskSource"]
+
+# one number per independent random decision, beside those of the samplers
+_SUPPORT_JITTER, _QUERY_JITTER, _MIXTURE, _CLASS_JITTER = range(101, 105)
 
 
 @runtime_checkable
@@ -105,15 +109,18 @@ class PoolSource:
 
 @dataclass(frozen=True, slots=True)
 class AugmentedSource:
-    """Episodes whose images are jittered, each with its own random affine map.
+    """Episodes of warped images.
 
     Args:
-        source: the episodes to jitter.
-        jitter: how strongly.
+        source: the episodes to augment.
+        jitter: a random map for each image: another hand draws the same thing.
+        class_jitter: a random map for each class of a task, shared by its support and queries:
+            another thing is drawn, so that no two tasks show quite the same classes.
     """
 
     source: TaskSource
     jitter: AffineJitter
+    class_jitter: AffineJitter | None = None
 
     @property
     def name(self) -> str:
@@ -126,17 +133,24 @@ class AugmentedSource:
         return self.source.split
 
     def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
-        """Return the jittered episodes named ``(seed, task_ids)``."""
+        """Return the augmented episodes named ``(seed, task_ids)``."""
         episode = self.source.episodes(spec, task_ids, seed=seed)
+        ids = np.asarray(task_ids, dtype=np.int64)[:, None]  # [T, 1]
 
-        def jitter(examples: Examples, side: int) -> Examples:
-            ids = np.asarray(task_ids, dtype=np.int64)[:, None]
-            draws = keys(seed, side, ids, np.arange(examples.x.shape[1]))  # [T, N]
-            x = self.jitter(examples.x.flatten(0, 1), draws.flatten()).unflatten(0, draws.shape)
-            return Examples(x, examples.y, examples.mask)
+        def augment(examples: Examples, side: int) -> Examples:
+            draws = keys(seed, side, ids, np.arange(examples.x.shape[1])).flatten()  # [T*N]
+            outer = None
+            if self.class_jitter is not None:
+                of_class = keys(seed, _CLASS_JITTER, ids, examples.y.numpy()).flatten()
+                outer = self.class_jitter.theta(of_class)
+            x = self.jitter(examples.x.flatten(0, 1), draws, outer=outer)
+            return Examples(x.view(examples.x.shape), examples.y, examples.mask)
 
         return Episode(
-            jitter(episode.support, 101), jitter(episode.query, 102), episode.n_way, episode.info
+            augment(episode.support, _SUPPORT_JITTER),
+            augment(episode.query, _QUERY_JITTER),
+            episode.n_way,
+            episode.info,
         )
 
 
@@ -163,7 +177,8 @@ class MixtureSource:
             or not 0 < total < np.inf
         ):
             raise ConfigError(
-                f"a mixture needs one non-negative weight per source, not all zero; got {len(sources)} "
+                f"a mixture needs one non-negative weight per source, not all zero; got "
+                f"{len(sources)} "
                 f"sources and weights {list(weights)}."
             )
         self._sources = tuple(sources)
@@ -181,11 +196,12 @@ class MixtureSource:
         return "+".join(sorted({source.split for source in self._sources}))
 
     def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
-        """Return the episodes named ``(seed, task_ids)``; ``info["source"]`` ``[T]`` says where from."""
+        """Return the episodes named ``(seed, task_ids)``; ``info["source"]`` ``[T]`` says where
+        from."""
         ids = np.asarray(task_ids, dtype=np.int64)
         # the last edge may be 0.999...: never index past the last source
         chosen = np.minimum(
-            np.searchsorted(self._edges, uniforms(seed, 103, ids), side="right"),
+            np.searchsorted(self._edges, uniforms(seed, _MIXTURE, ids), side="right"),
             len(self._sources) - 1,
         )
         parts: list[Episode] = []

@@ -1,4 +1,4 @@
-"""Public test suites: inherit one in a test module, and pytest proves that your part keeps the contract.
+"""Public test suites: inherit one in a test module, and pytest shows that the contract is kept.
 
 ::
 

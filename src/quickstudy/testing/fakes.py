@@ -1,4 +1,4 @@
-"""Small deterministic stand-ins: a pool of Gaussian classes, and learners whose score is known beforehand."""
+"""Small deterministic stand-ins: a pool of Gaussian classes, and learners of known score."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def gaussian_pool(
         per_class: rows of each class.
         shape: shape of one example.
         separation: standard deviation of the centres; 0 makes all classes alike.
-        tell_class: write the class index into the first number of every example, for :class:`OracleLearner`.
-        groups_per_class: deal the rows of each class out to so many groups of its own; ``None`` = no groups.
+        tell_class: write the class index into the first number of every example, for
+            :class:`OracleLearner`.
+        groups_per_class: deal the rows of each class out to so many groups of its own; ``None`` =
+            no groups.
         name: data set, for reports.
         split: which part of it.
         seed: names the pool.
@@ -127,10 +129,13 @@ class PositionLearner(Learner):
 
 
 class OracleLearner(Learner):
-    """Reads the class from the first number of an example (``gaussian_pool(tell_class=True)``): scores 100 %."""
+    """Reads the class from the first number of an example, and so scores 100 %.
+
+    Needs ``gaussian_pool(tell_class=True)``.
+    """
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
-        """Return the first number of each label's examples, ``told`` ``[T, C]``, NaN-free; absent is infinite."""
+        """Return each label's first number, ``told`` ``[T, C]``; infinite if the class is absent."""
         support.check_labels(n_way)
         first = support.x.flatten(2)[..., 0]  # [T, S]
         members = (support.y[..., None] == torch.arange(n_way, device=first.device)) & support.mask[

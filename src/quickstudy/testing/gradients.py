@@ -49,15 +49,17 @@ def check_meta_gradient(
 ) -> None:
     """Assert that the meta-gradient of every parameter equals its central difference.
 
-    Each parameter tensor is checked along one random direction. The two step sizes have to agree first:
-    with a kink or a tiny batch variance within reach of the step, a quotient says nothing (ReLU and batch norm on
+    Each parameter tensor is checked along one random direction. The two step sizes have to agree
+    first: with a kink or a tiny batch variance within reach of the step, a quotient says nothing
+        (ReLU and batch norm on
     five images: -67 where the truth is 0.39).
 
     Args:
         learner: in float64.
         episode: in float64; at least 8 examples per batch statistic.
         steps: two step sizes, the larger first.
-        tolerance: allowed error, relative to the largest directional derivative of the tensor or of the loss.
+        tolerance: allowed error, relative to the largest directional derivative of the tensor or of
+            the loss.
         seed: of the directions.
 
     Raises:
@@ -70,7 +72,7 @@ def check_meta_gradient(
     names, parameters = zip(
         *((n, p) for n, p in learner.named_parameters() if p.requires_grad), strict=True
     )
-    # allow_unused: a parameter that the loss never reaches counts as gradient 0, and its quotient decides
+    # allow_unused: a parameter that the loss never reaches has gradient 0; its quotient decides
     gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
     for i, (name, parameter, gradient) in enumerate(zip(names, parameters, gradients, strict=True)):
         draw = torch.randn(parameter.shape, generator=generator(seed, i), dtype=parameter.dtype)
@@ -80,10 +82,11 @@ def check_meta_gradient(
         # rounding of the loss itself, about 1e-16, divided by the smaller step
         allowed = tolerance * max(abs(first), abs(second), abs(exact)) + 1e-8
         assert abs(first - second) <= allowed, (
-            f"{name}: the difference quotients of two step sizes disagree ({first:.6g} and {second:.6g}), so "
-            "neither can certify the gradient. Use a smooth activation and at least 8 examples per statistic."
+            f"{name}: the difference quotients of two step sizes disagree ({first:.6g} and "
+            f"{second:.6g}), so neither can certify the gradient. Use a smooth activation and at "
+            "least 8 examples per statistic."
         )
         assert abs(exact - second) <= allowed, (
-            f"{name}: the meta-gradient is {exact:.6g} along a random direction, the central difference "
-            f"{second:.6g}. Look for a detach, a deepcopy or an optimiser step inside adapt."
+            f"{name}: the meta-gradient is {exact:.6g} along a random direction, the central "
+            f"difference {second:.6g}. Look for a detach, a deepcopy or an optimiser step in adapt."
         )

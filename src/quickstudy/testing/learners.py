@@ -28,7 +28,8 @@ _PLAIN = (bool, int, float, str, bytes, tuple, type(None))
 def snapshot(learner: nn.Module) -> dict[str, Any]:
     """Return everything a module holds: parameters, buffers, and attributes set on it or its parts.
 
-    Equal snapshots (compared with ``==``) mean that nothing was changed, added or hidden on the module.
+    Equal snapshots (compared with ``==``) mean that nothing was changed, added or hidden on the
+    module.
     """
     held: dict[str, Any] = {}
     for name, module in learner.named_modules():
@@ -58,15 +59,15 @@ def _live_tensors() -> tuple[int, int]:
 class LearnerConformance:
     """Inherit it in a test module, name your class ``Test...``, and define :meth:`make_learner`.
 
-    Exceptions are declared, never silent: by the learner itself (``transductive``, ``order_sensitive``) or by
-    these attributes:
+    Exceptions are declared, never silent: by the learner itself (``transductive``,
+    ``order_sensitive``) or by these attributes:
 
     * ``regression``: targets are real numbers; what is said about labels is not tested.
     * ``trainable``: whether there are meta-parameters.
-    * ``zero_gradients``: parameters whose meta-gradient is zero by construction, such as a bias that squared
-      distances cancel. It is tested that it *is* zero.
-    * ``input_shape``, ``n_way``, ``k_shot``: of the default episode: unit-variance Gaussian classes. At least 8
-      support examples, so that batch statistics are well behaved.
+    * ``zero_gradients``: parameters whose meta-gradient is zero by construction, such as a bias
+      that squared distances cancel. It is tested that it *is* zero.
+    * ``input_shape``, ``n_way``, ``k_shot``: of the default episode: unit-variance Gaussian
+      classes. At least 8 support examples, so that batch statistics are well behaved.
     * ``meta_steps``: how many steps the memory test makes.
     * ``tolerance``: of comparisons in float64 that are equal up to rounding.
     * ``difference_steps``: step sizes of the difference quotients; smaller ones meet fewer kinks.
@@ -105,12 +106,14 @@ class LearnerConformance:
     def prepare(self, learner: Learner) -> None:
         """Give the learner something to remember: three meta-training steps.
 
-        Override it to fit whatever is fitted before deployment (a whitening, a memory, class statistics).
+        Override it to fit whatever is fitted before deployment (a whitening, a memory, class
+        statistics).
         """
-        if not self.trainable:
+        parameters = [p for p in learner.parameters() if p.requires_grad]
+        if not self.trainable or not parameters:
             return
         learner.train()
-        optimiser = torch.optim.SGD(learner.parameters(), lr=1e-2)
+        optimiser = torch.optim.SGD(parameters, lr=1e-2)
         for _ in range(3):
             optimiser.zero_grad()
             loss = batch_loss(learner, self.make_episode(), TrainConfig()).mean()
@@ -182,7 +185,7 @@ class LearnerConformance:
         assert torch.equal(before, after), "a saved and loaded state predicts something else"
 
     def test_weights_survive_saving(self) -> None:
-        """A fresh learner with the saved weights predicts the same: all fitted state is in the checkpoint."""
+        """A fresh learner with the saved weights predicts the same: nothing fitted is lost."""
         learner, episode = self._ready(), self.make_episode()
         weights = {n: v.contiguous().clone() for n, v in learner.state_dict().items()}
         other = self._fresh(1)
@@ -239,7 +242,7 @@ class LearnerConformance:
         )
 
     def test_padded_queries_do_not_count(self) -> None:
-        """Masked queries enter neither the loss nor the meta-gradient, even with the label of an absent class."""
+        """Masked queries enter neither the loss nor the meta-gradient."""
         learner, episode = self._ready(), self.make_episode()
         if learner.transductive:
             return
@@ -257,7 +260,7 @@ class LearnerConformance:
                     self._assert_equal(b, a, "the meta-gradient with padded queries")
 
     def test_queries_are_judged_alone(self) -> None:
-        """One query at a time is all at once, and a junk query changes nothing, unless ``transductive``."""
+        """One query at a time is all at once; a junk query changes nothing. Unless transductive."""
         learner, episode = self._ready(), self.make_episode()
         if learner.transductive:
             return
@@ -288,7 +291,7 @@ class LearnerConformance:
             assert not changed, f"adapt or predict changed {changed} (training={training})"
 
     def test_evaluation_changes_nothing(self) -> None:
-        """Evaluating twice gives equal scores, and leaves every bit and the mode of the learner alone."""
+        """Evaluating twice gives equal scores, and leaves every bit of the learner alone."""
         learner = self._ready().float().train()
         before = snapshot(learner)
         reports = [
@@ -381,7 +384,7 @@ class LearnerConformance:
         assert bool((probability[1:] > 0).all()), "an absent class of one task is lost in others"
 
     def test_labels_out_of_range_are_refused(self) -> None:
-        """A label outside ``[0, n_way)`` raises :class:`TaskError`, in the support and not in the padding."""
+        """A support label outside ``[0, n_way)`` raises :class:`TaskError`."""
         if self.regression:
             return
         learner, episode = self._ready(), self.make_episode()

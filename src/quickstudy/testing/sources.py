@@ -1,4 +1,4 @@
-"""The conformance suite of sources: an episode is named for ever, honest, and cannot be guessed by position."""
+"""The conformance suite of sources: episodes are named for ever, honest, and not guessable."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def _load(file: str, name: str) -> SourceConformance:
 
 
 class SourceConformance:
-    """Inherit it in a test module, name your class ``Test...``, define :meth:`make_source` and :meth:`make_spec`.
+    """Inherit it in a test module as ``Test...``; define :meth:`make_source` and :meth:`make_spec`.
 
     Attributes to declare:
 
     * ``regression``: targets are real numbers; what is said about labels is not tested.
     * ``episodes``: how many are looked at; raise it to 10,000 before a release.
-    * ``fresh_process``: also ask a new Python process for the same episodes. Needs the class at the top level
-      of its file.
+    * ``fresh_process``: also ask a new Python process for the same episodes. Needs the class at the
+      top level of its file.
     """
 
     regression: bool = False
@@ -83,10 +83,10 @@ class SourceConformance:
             for i in range(0, self.episodes, _BATCH)
         ]
 
-    # ------------------------------------------------------------------ (seed, task_id) names an episode
+    # ------------------------------------------------------------------ an episode has a name
 
     def test_an_episode_is_the_same_alone_in_a_batch_and_in_any_order(self) -> None:
-        """Episode 7 does not depend on its neighbours, on what was asked before, or on the object."""
+        """Episode 7 does not depend on its neighbours, on earlier calls, or on the object."""
         source, spec, ids = self.make_source(), self.make_spec(), [7, 0, 123_456_789_012, 3]
         together = episode_digests(source, spec, ids, self.seed).split()
         alone = [episode_digests(source, spec, [i], self.seed) for i in ids]
@@ -165,7 +165,7 @@ class SourceConformance:
                 assert valid, "a label lies outside [0, n_way)"
 
     def test_every_class_has_its_shots_and_queries(self) -> None:
-        """Exactly ``k_shot`` and ``n_query`` per class; with ranges, inside them and present on both sides."""
+        """Exactly ``k_shot`` and ``n_query`` per class; with ranges, inside them on both sides."""
         spec = self.make_spec()
         low_way, high_way = _range(spec.n_way)
         low_shot, high_shot = _range(spec.k_shot)
@@ -234,7 +234,8 @@ class SourceConformance:
             # 4 standard errors: the list is fixed, so this either holds for ever or never
             error = float(np.std(gains) / np.sqrt(len(gains)))
             assert gap <= 4 * error + 1e-12, (
-                f"the place in the {side} tells the label: {gap:+.3f} above chance. Shuffle every episode."
+                f"the place in the {side} tells the label: {gap:+.3f} above chance. "
+                "Shuffle every episode."
             )
 
     def test_every_class_gets_every_label(self) -> None:
@@ -256,8 +257,8 @@ class SourceConformance:
         freedom = int(used.sum() - used.any(1).sum())
         # mean and spread of a chi-squared variable; 6 of its standard deviations
         assert chi2 <= freedom + 6 * np.sqrt(2 * freedom), (
-            f"classes do not get every label equally often (chi-squared {chi2:.0f} for {freedom} degrees of "
-            "freedom). Draw the label of a class anew in every episode."
+            f"classes do not get every label equally often (chi-squared {chi2:.0f} for {freedom} "
+            "degrees of freedom). Draw the label of a class anew in every episode."
         )
 
 

@@ -30,7 +30,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old contents or the new, whatever happens in between.
 
     Raises:
-        CheckpointError: if the disk is full or the folder cannot be written; the old file is untouched.
+        CheckpointError: if the disk is full or the folder cannot be written; the old file is
+            untouched.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -83,7 +84,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or was not written by Quickstudy ({error}). Delete it to start again."
+            f"{path} is damaged or was not written by Quickstudy ({error}). Delete it to start "
+            f"again."
         ) from error
 
 

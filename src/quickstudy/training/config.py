@@ -49,18 +49,20 @@ class TrainConfig(BaseModel):
         n_way: classes per training episode, or a range.
         k_shot: support examples per class, or a range.
         n_query: queries per class.
-        roles: ``"fixed"``: support and query as drawn, as in the papers; ``"every"``: each image of the episode takes
-            its turn as support, see :func:`quickstudy.training.roles.every_role`.
+        roles: ``"fixed"``: support and query as drawn, as in the papers; ``"every"``: each image of
+            the episode takes its turn as support, see :func:`quickstudy.training.roles.every_role`.
         optimiser: ``"adam"`` (AdamW) or ``"sgd"`` (Nesterov momentum 0.9).
         outer_lr: peak learning rate.
-        schedule: ``"cosine"`` to zero, ``"halving"`` (halved every ``halve_every`` steps, as in Snell et al.) or
-            ``"constant"``.
+        schedule: ``"cosine"`` to zero, ``"halving"`` (halved every ``halve_every`` steps, as in
+            Snell et al.) or ``"constant"``.
         halve_every: see ``schedule``.
         warmup: steps of linear warm-up.
         weight_decay: decoupled weight decay.
         clip_norm: largest norm of the meta-gradient, or ``None``.
-        ema_decay: decay of the running average of the weights that is validated and kept; 0 keeps the weights.
-        precision: ``"float32"`` or ``"bfloat16"`` for the encoder (losses and distances stay in float32).
+        ema_decay: decay of the running average of the weights that is validated and kept; 0 keeps
+            the weights.
+        precision: ``"float32"`` or ``"bfloat16"`` for the encoder (losses and distances stay in
+            float32).
         seed: of initialisation and of the training episodes.
         checkpoint_every: steps between checkpoints.
         log_every: steps between log lines.

@@ -54,9 +54,7 @@ class RunLog:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise MissingExtraError("tensorboard", "tensorboard") from error
-            self._board = SummaryWriter(  # type: ignore[no-untyped-call]
-                str(folder / "tensorboard"), purge_step=from_step + 1
-            )
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one line; it must have a ``step``."""

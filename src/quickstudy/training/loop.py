@@ -48,7 +48,8 @@ class TrainResult:
         steps: outer steps done in all.
         stopped: ``"done"``, ``"early"`` (patience) or ``"interrupted"`` (resumable).
         best_step: step of the weights that were kept.
-        best_validation: their validation score (accuracy, or minus the mean squared error); ``None`` without one.
+        best_validation: their validation score (accuracy, or minus the mean squared error);
+            ``None`` without one.
         seconds: time spent training, over all resumed parts.
         episodes_per_second: training episodes per second in this part.
         sampling_share: share of this part's step time that making the episodes took.
@@ -111,18 +112,20 @@ def train(
 ) -> TrainResult:
     """Meta-train a learner in place; afterwards it holds the weights that validation chose.
 
-    Deterministic on a CPU for a seed and a number of threads; a run that was killed and resumed ends with the same
-    parameters, bit for bit, as one that was not.
+    Deterministic on a CPU for a seed and a number of threads; a run that was killed and resumed
+    ends with the same parameters, bit for bit, as one that was not.
 
     Args:
         learner: to be trained.
         source: training episodes.
         config: how.
         validation: episodes of validation classes; never the test split.
-        out: folder of the run: checkpoints, log and ``model.safetensors``. ``None`` keeps everything in memory.
+        out: folder of the run: checkpoints, log and ``model.safetensors``. ``None`` keeps
+            everything in memory.
         resume: go on from the checkpoint in ``out``, if there is one.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        manifest: JSON-ready facts that must be the same when the run is resumed (recipe, data hashes).
+        manifest: JSON-ready facts that must be the same when the run is resumed (recipe, data
+            hashes).
         tensorboard: write event files too.
         progress: show a bar with rate and time left on standard error.
 
@@ -131,9 +134,10 @@ def train(
         CheckpointError: if the run cannot be written, or resumed with these settings.
         QuickstudyError: if the loss is not finite.
     """
-    if validation is not None and validation.split == "test":
+    if validation is not None and "test" in validation.split.split("+"):
         raise ProtocolError(
-            f"validation on the test split of {validation.name} would tune on test. Use its validation classes."
+            f"validation on the test split of {validation.name} would tune on test. Use its "
+            f"validation classes."
         )
     keep_freed_memory()
     where = choose_device(device)
@@ -228,7 +232,8 @@ def _show(best: float | None) -> str:
 def _check_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
         raise QuickstudyError(
-            f"the loss is {loss} at step {step}: training has diverged. Lower outer_lr, set clip_norm, or check "
+            f"the loss is {loss} at step {step}: training has diverged. Lower outer_lr, set "
+            f"clip_norm, or check "
             "the inputs for NaN. The last checkpoint is from before."
         )
 
@@ -280,7 +285,7 @@ class _Run:
             group["lr"] = learning_rate(config, p.step)
         loss = batch_loss(self.learner, episode, config).mean()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip_norm)
         self.optimiser.step()
@@ -331,7 +336,8 @@ class _Run:
         ]
         if changed:
             raise CheckpointError(
-                f"{self.out} was made with another {' and another '.join(changed)}; a resumed run must not change it. "
+                f"{self.out} was made with another {' and another '.join(changed)}; a resumed "
+                f"run must not change it. "
                 "Use the same settings and data, or another --out."
             )
         parts: dict[str, dict[str, torch.Tensor]] = {}
@@ -365,7 +371,8 @@ class _Run:
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop after the step; the second one is immediate."""
+    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop after the step; the second one is
+    immediate."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -12,10 +12,10 @@ __all__ = ["every_role"]
 def every_role(episode: Episode, *, k_shot: int) -> Episode:
     """Return the tasks that arise when the episode's examples change roles.
 
-    The ``M`` examples of each class are cut into ``M // k_shot`` disjoint supports; each serves once while all
-    others are queries. One 60-way 1-shot 5-query episode becomes six, for the price of embedding one: the
-    distances that episodic training throws away are used (Laenen and Bertinetto 2021, "On Episodes, Prototypical
-    Networks, and Few-shot Learning", section 3).
+    The ``M`` examples of each class are cut into ``M // k_shot`` disjoint supports; each serves
+    once while all others are queries. One 60-way 1-shot 5-query episode becomes six, for the price
+    of embedding one: the distances that episodic training throws away are used (Laenen and
+    Bertinetto 2021, "On Episodes, Prototypical Networks, and Few-shot Learning", section 3).
 
     Args:
         episode: ``T`` tasks without padding, equally many examples of each class.
@@ -39,7 +39,8 @@ def every_role(episode: Episode, *, k_shot: int) -> Episode:
         balanced = bool((counts == per_class).all())
     if not balanced or not 1 <= k_shot < per_class:
         raise TaskError(
-            f"roles='every' needs classification episodes with the same number of examples (more than k_shot={k_shot}) "
+            f"roles='every' needs classification episodes with the same number of examples (more "
+            f"than k_shot={k_shot}) "
             "in each class. Use a fixed way and shot, or roles='fixed'."
         )
     order = torch.argsort(y, dim=1, stable=True).unflatten(1, (ways, per_class))  # [T, C, M]

@@ -19,7 +19,8 @@ __all__ = ["Average", "batch_loss", "build_optimiser", "learning_rate"]
 def batch_loss(learner: Learner, episode: Episode, config: TrainConfig) -> Tensor:
     """Return the loss of each task ``[T]`` (``[T * turns]`` with ``roles="every"``).
 
-    A learner with an encoder embeds support and query in one pass; then its head is trained like any learner.
+    A learner with an encoder embeds support and query in one pass; then its head is trained like
+    any learner.
 
     Raises:
         ConfigError: if ``roles="every"`` is asked of a learner without a common encoder pass.

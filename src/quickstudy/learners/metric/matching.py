@@ -19,8 +19,8 @@ __all__ = ["FullContext", "MatchingHead", "MatchingNetwork"]
 class FullContext(nn.Module):
     """Full-context embeddings: support and queries are read in the light of the whole support set.
 
-    Vinyals et al. (2016), sections 2.1.1-2.1.2 and appendix A: a bidirectional LSTM over the support, and an LSTM
-    with attention over the support for each query.
+    Vinyals et al. (2016), sections 2.1.1-2.1.2 and appendix A: a bidirectional LSTM over the
+    support, and an LSTM with attention over the support for each query.
 
     Args:
         features: width ``D`` of an embedding.
@@ -32,11 +32,12 @@ class FullContext(nn.Module):
         self.steps = steps
         self.forward_cell = nn.LSTMCell(features, features)
         self.backward_cell = nn.LSTMCell(features, features)
-        # its input is the query, its hidden state the sum of what it said and what it read (appendix A.1)
+        # input: the query; hidden state: what it said, then what it read (appendix A.1)
         self.read_cell = nn.LSTMCell(features, 2 * features)
 
     def support(self, z: Tensor, mask: Tensor) -> Tensor:
-        """Return the support read in both directions, ``[T, S, D] -> [T, S, D]``; padding is passed over."""
+        """Return the support read in both directions, ``[T, S, D] -> [T, S, D]``; padding is
+        passed over."""
         steps = range(z.shape[1])
         ahead = self._read(self.forward_cell, z, mask, list(steps))
         back = self._read(self.backward_cell, z, mask, list(reversed(steps)))
@@ -64,23 +65,25 @@ class FullContext(nn.Module):
             scores = h.unflatten(0, (tasks, queries)) @ support.transpose(1, 2)  # [T, Q, S]
             attention = scores.masked_fill(~mask[:, None], -torch.inf).softmax(2)
             r = (attention @ support).flatten(0, 1)
-        return h.unflatten(0, (tasks, queries))
+        return h.view(tasks, queries, width)
 
 
 class MatchingHead(Learner):
     """A query's label is the attention-weighted vote of the support examples.
 
-    ``P(y|x, S) = sum_i a(x, x_i) y_i`` with ``a`` the softmax of cosines (equations 1 and 2). The logits are the
-    logarithms of these probabilities.
+    ``P(y|x, S) = sum_i a(x, x_i) y_i`` with ``a`` the softmax of cosines (equations 1 and 2). The
+    logits are the logarithms of these probabilities.
 
     Args:
         features: width ``D`` of an embedding; needed for ``full_context``.
         temperature: cosines are divided by it.
         learn_temperature: whether meta-training adjusts the temperature.
-        full_context: read support and queries with :class:`FullContext`. Then the order of the support matters.
+        full_context: read support and queries with :class:`FullContext`. Then the order of the
+            support matters.
 
-    *Difference from the paper*: the paper's softmax has temperature 1, which keeps probabilities of 20-way tasks
-    below 0.3; here it starts at 0.1 and is learned. ``temperature=1, learn_temperature=False`` is the paper's.
+    *Difference from the paper*: the paper's softmax has temperature 1, which keeps probabilities of
+    20-way tasks below 0.3; here it starts at 0.1 and is learned. ``temperature=1,
+    learn_temperature=False`` is the paper's.
 
     Raises:
         ConfigError: if the temperature is not positive.

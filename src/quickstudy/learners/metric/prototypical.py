@@ -41,7 +41,8 @@ class PrototypeHead(Learner):
 
     Args:
         distance: ``"euclidean"`` (squared, as in the paper) or ``"cosine"``.
-        temperature: logits are ``-distance / temperature``; 1 for squared distances, 0.1 for cosines if not given.
+        temperature: logits are ``-distance / temperature``; 1 for squared distances, 0.1 for
+            cosines if not given.
         learn_temperature: whether meta-training adjusts the temperature.
 
     Raises:

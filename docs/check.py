@@ -1,0 +1,177 @@
+"""Check that the documents match the code; with --write, bring the generated tables up to date.
+
+Checked: every import in a Python block resolves; every ``quickstudy`` command and option in a
+shell block exists; every local link and picture exists; the tables of results equal
+docs/results/*.json.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from quickstudy.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Return the fenced blocks as ``(language, code)``."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def python_faults(code: str) -> list[str]:
+    """Return names that a block imports and that do not exist."""
+    faults = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("quickstudy"):
+            module = importlib.import_module(str(node.module))
+            faults += [
+                f"{node.module} has no {alias.name}"
+                for alias in node.names
+                if not hasattr(module, alias.name)
+            ]
+    return faults
+
+
+def command_faults(line: str) -> list[str]:
+    """Return what a ``quickstudy`` line uses that the command line does not have."""
+    words = shlex.split(line, comments=True)
+    command: Any = typer.main.get_command(app)
+    words = words[1:]
+    while hasattr(command, "commands"):
+        options = {o for p in command.params for o in p.opts}
+        while words and words[0] in options | {"--help"}:
+            words = words[1:]
+        if not words:
+            return []
+        if words[0] not in command.commands:
+            return [f"{line!r}: no command {words[0]!r}"]
+        command, words = command.commands[words[0]], words[1:]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    used = [word.split("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)]
+    return [f"{line!r}: no option {option}" for option in used if option not in known]
+
+
+def link_faults(page: Path, text: str) -> list[str]:
+    """Return local links of a page that lead nowhere."""
+    targets = re.findall(r"\]\(([^)#\s]+)", text)
+    local = [t for t in targets if not re.match(r"\w+:", t)]
+    return [f"no file {target}" for target in local if not (page.parent / target).exists()]
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """Return a result file, or ``None`` if it was not made yet."""
+    path = ROOT / "docs" / "results" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def percent(score: dict[str, float]) -> str:
+    """Return ``96.31 ± 0.24``."""
+    return f"{100 * score['mean']:.2f} ± {100 * score['ci95']:.2f}"
+
+
+def results_table() -> str:
+    """Return the table of all results, from their files."""
+    rows = [
+        "| run | tasks | accuracy, % (95 % CI over episodes) | wanted | pixel 1-NN | episodes |",
+        "|---|---|---|---|---|---|",
+    ]
+    files = sorted((ROOT / "docs" / "results").glob("*.json"))
+    documents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    for document in documents:
+        for cell in document.get("cells", []):
+            p = cell["protocol"]
+            turned = ", rotations as classes" if cell.get("rotations_as_classes") else ""
+            turned += ", tracks apart" if cell.get("group_aware") else ""
+            tasks = f"{cell['data']}, {p['n_way']}-way {p['k_shot']}-shot{turned}"
+            wanted = f"{100 * cell['wanted']:.1f}" if "wanted" in cell else ""
+            if "wanted" in cell and not cell["reached"]:
+                wanted += " (missed)"
+            floor = percent(cell["floor"]) if "floor" in cell else ""
+            rows.append(
+                f"| {document['name']} | {tasks} | {percent(cell['accuracy'])} | {wanted} | "
+                f"{floor} "
+                f"| {p['episodes']:,} |"
+            )
+        if "lake_20_runs" in document:
+            lake = document["lake_20_runs"]
+            rows.append(
+                f"| {document['name']} | Lake's 20 runs, 20-way 1-shot within an alphabet: error "
+                f"| {100 * lake['error']:.2f} ± {100 * lake['ci95_over_runs']:.2f} (over runs) "
+                f"| at most {100 * lake['wanted_at_most']:.1f} | 38.8 (modified Hausdorff) | 20 |"
+            )
+    return "\n".join([*rows, "", *speed_lines(documents)]).rstrip()
+
+
+def speed_lines(documents: list[dict[str, Any]]) -> list[str]:
+    """Return training times and speed ratios as sentences."""
+    lines = []
+    for document in documents:
+        if "training" in document:
+            steps, seconds = document["training"]["steps"], document["training"]["seconds"]
+            cores = document["machine"]["cores"]
+            lines.append(
+                f"* `{document['name']}`: {steps:,} steps in {seconds / 60:.1f} minutes on "
+                f"{cores} cores "
+                f"({document['machine']['device']}), validation included."
+            )
+    speed = load("speed")
+    if speed is not None:
+        e, s = speed["evaluation"], speed["training_step"]
+        lines += [
+            f"* 10,000 episodes ({e['spec']}) on cached embeddings: {e['seconds']:.1f} s, "
+            f"{e['times_faster_per_episode']:.0f} times faster per episode than easyfsl "
+            f"{e['easyfsl_version']} in the same process.",
+            f"* One training step ({s['step']}): {100 * s['share_of_matrix_product']:.0f} % of the "
+            "arithmetic rate of a large float32 matrix product; bfloat16 is "
+            f"{s['bfloat16_times_faster']:.2f} times faster.",
+            f"* Making a 60-way episode: {speed['sampling']['milliseconds']:.1f} ms, with "
+            f"augmentation "
+            f"{speed['sampling']['milliseconds_augmented']:.1f} ms.",
+        ]
+    return lines
+
+
+def tables(text: str) -> str:
+    """Return a page with its results table brought up to date."""
+    if BEGIN not in text:
+        return text
+    head, rest = text.split(BEGIN, 1)
+    return f"{head}{BEGIN}\n{results_table()}\n{END}{rest.split(END, 1)[1]}"
+
+
+def main() -> None:
+    """Check all pages, or write their tables."""
+    faults = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if "--write" in sys.argv:
+            page.write_text(tables(text), encoding="utf-8")
+            continue
+        found = link_faults(page, text)
+        if tables(text) != text:
+            found.append("the results table is not that of docs/results; run: make docs")
+        for language, code in blocks(text):
+            if language == "python":
+                found += python_faults(code)
+            for line in code.splitlines() if not language else []:
+                if line.startswith("quickstudy "):
+                    found += command_faults(line)
+        faults += [f"{page.relative_to(ROOT)}: {fault}" for fault in found]
+    print("\n".join(faults) or "documents match the code")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()

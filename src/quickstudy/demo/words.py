@@ -1,0 +1,161 @@
+"""What the page says in words, and the facts it says it from."""
+
+from __future__ import annotations
+
+import html
+import os
+import platform
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from quickstudy.core import EpisodeSpec
+from quickstudy.demo.data import DemoData
+from quickstudy.evaluation import Paired, Report
+from quickstudy.tasks import PoolSource
+from quickstudy.training import TrainConfig, TrainResult
+
+__all__ = ["Facts", "Score", "capital", "next_steps", "opening", "percent", "what_was_done"]
+
+_ENCODERS = {"conv4": "Conv-4", "resnet12": "ResNet-12", "mlp": "multilayer perceptron"}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One test: the learner and the floor on the same episodes.
+
+    Args:
+        what: the test data in plain words.
+        source: the test data.
+        spec: way, shot and queries.
+        ours: the learner's report.
+        floor: the floor's.
+        paired: their difference.
+    """
+
+    what: str
+    source: PoolSource
+    spec: EpisodeSpec
+    ours: Report
+    floor: Report
+    paired: Paired
+
+    @property
+    def title(self) -> str:
+        """For example ``"handwritten digits, 5-way 1-shot"``."""
+        return f"{self.what}, {self.spec}"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """How the learner came about.
+
+    Args:
+        data: what it was trained on.
+        config: how.
+        trained: what came of it.
+        seed: of weights, training episodes and tests.
+        run: folder with the trained weights.
+        device: where it was trained.
+    """
+
+    data: DemoData
+    config: TrainConfig
+    trained: TrainResult
+    seed: int
+    run: Path
+    device: torch.device
+
+
+def percent(mean: float, ci95: float) -> str:
+    """Return ``"96.31 ± 0.24 %"``."""
+    return f"{100 * mean:.2f} ± {100 * ci95:.2f} %"
+
+
+def capital(text: str) -> str:
+    """Return the text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def opening(title: str, scores: list[Score]) -> str:
+    """Return the heading and the result in two sentences."""
+    one, five = scores[-2], scores[-1]
+    return f"""<header><h1>{title}</h1>
+<p class="lede">After meta-training, this learner was shown <strong>one</strong> example each of
+five {html.escape(one.what)} and named further ones correctly in
+<strong>{100 * one.ours.mean:.1f} %</strong> of the cases; with five examples each, in
+<strong>{100 * five.ours.mean:.1f} %</strong>. Comparing pixels gets {100 * one.floor.mean:.1f} %
+and {100 * five.floor.mean:.1f} %. It had never seen these classes, and its weights did not change
+for them.</p></header>"""
+
+
+def what_was_done(scores: list[Score], facts: Facts) -> str:
+    """Return what it trained on, how, on what machine, and what the words mean."""
+    c, t, data = facts.config, facts.trained, facts.data
+    time = f"{t.seconds:.0f} seconds" if t.seconds < 100 else f"{t.seconds / 60:.1f} minutes"
+    threads = torch.get_num_threads()
+    used = f"{os.cpu_count()} cores, {threads} thread{'s' if threads > 1 else ''}"
+    first, last = scores[0], scores[-1]
+    shown = "one example" if c.k_shot == 1 else f"{c.k_shot} examples"
+    return f"""<h2>What was done</h2>
+<p>A Prototypical Network ({_ENCODERS[data.recipe.encoder.kind]} encoder) was meta-trained on
+{html.escape(data.trained_on)}: {data.train_classes:,} classes, turned copies included,
+{c.steps:,} steps, {time} on {html.escape(_machine(facts.device))} ({used}). Each step was one small
+task: {c.n_way} classes drawn at random, {shown} of each to learn from, {c.n_query} others of
+each to be judged on. The weights were chosen on validation classes (step {t.best_step:,} of
+{t.steps:,}); the test classes played no part.</p>
+<p>Then it was tested on classes it had never seen: {first.source.pool.n_classes}
+{html.escape(first.what)}, and the {last.source.pool.n_classes} {html.escape(last.what)} that come
+with scikit-learn.</p>
+<p><strong>5-way 1-shot</strong> means: shown one labelled example of each of five classes (the
+support), name the class of new examples (the queries). The <strong>floor</strong> gives a query
+the label of the support image nearest in pixels; a learner that does not beat it has learned
+nothing. <strong>Chance</strong> is blind guessing.</p>
+<p>Intervals are 95 % confidence intervals of the mean over {first.ours.protocol.episodes} episodes
+(tasks), the classes being fixed, seed {facts.seed}. No answer looks at other queries (not
+transductive).</p>"""
+
+
+def _machine(device: torch.device) -> str:
+    """Name the processor in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return name
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else name
+
+
+def next_steps(facts: Facts) -> str:
+    """Return what to try next, with the commands."""
+    run = shlex.quote(str(facts.run))
+    steps = [
+        (
+            "Try the trained learner on your own images: a folder with one folder per class.",
+            f"quickstudy evaluate {run} --data my_images/ --n-way 5 --k-shot 1 --floor",
+        ),
+        (
+            "Repeat one of the numbers above, as JSON.",
+            f"quickstudy evaluate {run} --data digits --n-way 5 --k-shot 5 --episodes 600 "
+            f"--seed {facts.seed} --json",
+        ),
+        (
+            "Train longer: this demonstration stops after two minutes, the recipe goes on.",
+            f"quickstudy train {facts.data.recipe.name} --out runs/longer",
+        ),
+    ]
+    if facts.data.recipe.data.name != "omniglot":
+        steps[-1] = (
+            "Train on real handwriting: fetch Omniglot (15 MB), then run the demonstration again.",
+            "quickstudy data get omniglot && quickstudy demo",
+        )
+    items = "".join(
+        f"<p>{html.escape(text)}</p><pre><code>{html.escape(command)}</code></pre>"
+        for text, command in steps
+    )
+    return f"<h2>What to do next</h2>{items}"

@@ -1,0 +1,276 @@
+"""The command line: one JSON document, exit codes, errors that help."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import quickstudy.cli.evaluate
+import quickstudy.recipes.build
+from quickstudy.cli import main
+from quickstudy.core import ConfigError
+from quickstudy.tasks import Pool
+
+FAST = [
+    *("-s", "steps=6", "-s", "train.n_way=5", "-s", "train.n_query=3", "-s", "precision=float32"),
+    *("-s", "channels=8", "-s", "checkpoint_every=2", "-s", "validation.every=3"),
+    *("-s", "validation.n_way=5", "-s", "validation.n_query=3", "-s", "validation.episodes=4"),
+]
+
+
+def shapes_pool(name: str = "shapes", split: str = "train", **_: Any) -> Pool:
+    """Return 12 classes of noisy bars and blobs, 10 images each."""
+    if name == "nowhere":
+        raise ConfigError("unknown data set 'nowhere'. Did you mean 'omniglot'?")
+    generator = torch.Generator().manual_seed(len(split))
+    x = torch.zeros(120, 1, 28, 28)
+    for row in range(120):
+        c = row // 10
+        x[row, 0, 2 * c : 2 * c + 3] = 200
+        x[row, 0, :, c : c + 2] = 120
+    x += 40 * torch.rand(x.shape, generator=generator)
+    y = torch.arange(12).repeat_interleave(10)
+    return Pool(x.to(torch.uint8), y, tuple(f"class {c}" for c in range(12)), name, split)
+
+
+@pytest.fixture
+def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quickstudy.recipes.build, "load_pool", shapes_pool)
+    monkeypatch.setattr(quickstudy.cli.evaluate, "load_pool", shapes_pool)
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    out = tmp_path / "run"
+    assert run("train", "omniglot-protonet", "--out", str(out), "--device", "cpu", *FAST) == 0
+    capsys.readouterr()
+    return out
+
+
+def test_train_prints_one_json_document(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "omniglot-protonet", "--out", str(out), "--json", "--device", "cpu"]
+    assert run(*words, *FAST) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert document["command"] == "train"
+    assert document["run"] == str(out)
+    assert document["steps"] == 6
+    assert document["stopped"] == "done"
+    assert 0 <= document["validation"]["mean"] <= 1
+    assert {p.name for p in out.iterdir()} == {
+        "checkpoint.safetensors",
+        "log.jsonl",
+        "model.safetensors",
+        "recipe.json",
+    }
+
+
+def test_evaluate_keeps_the_json_contract(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained(tmp_path, capsys)
+    words = ["evaluate", str(out), "--data", "shapes", "--n-way", "5", "--k-shot", "1"]
+    assert run(*words, "--n-query", "4", "--episodes", "20", "--floor", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["command"] == "evaluate"
+    assert document["run"] == str(out)
+    assert document["data"] == "shapes"
+    protocol = document["protocol"]
+    assert {
+        k: protocol[k] for k in ("split", "n_way", "k_shot", "n_query", "episodes", "seed")
+    } == {
+        "split": "test",
+        "n_way": 5,
+        "k_shot": 1,
+        "n_query": 4,
+        "episodes": 20,
+        "seed": 0,
+    }
+    assert protocol["transductive"] is False
+    assert len(protocol["episodes_sha256"]) == 64
+    assert 0.2 < document["accuracy"]["mean"] <= 1  # chance is 0.2
+    assert document["accuracy"]["ci95"] >= 0
+    assert document["seconds"] > 0
+    assert document["floor"]["protocol"]["episodes_sha256"] == protocol["episodes_sha256"]
+
+
+def test_variable_way_and_shot(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained(tmp_path, capsys)
+    words = ["--n-way", "3-6", "--k-shot", "1-4", "--n-query", "3", "--episodes", "10", "--json"]
+    assert run("evaluate", str(out), "--data", "shapes", *words) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["n_way"] == [3, 6]
+
+
+def test_a_folder_of_pictures_dark_on_light_is_inverted(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained(tmp_path, capsys)
+    pictures = tmp_path / "pictures"
+    pool = shapes_pool(split="mine")
+    for row, label in enumerate(pool.y.tolist()):
+        folder = pictures / pool.class_names[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - pool.x[row, 0].numpy()).resize((60, 60)).save(folder / f"{row}.png")
+    words = ["evaluate", str(out), "--data", str(pictures), "--n-query", "3", "--episodes", "5"]
+    assert run(*words) == 0
+    printed = capsys.readouterr()
+    assert "inverted" in printed.err
+    assert "12 classes" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["train", "omniglot-protonett"], 2, "Did you mean 'omniglot-protonet'"),
+        (["train", "omniglot-protonet", "-s", "stepps=3"], 2, "Did you mean 'steps'"),
+        (["train", "omniglot-protonet", "-s", "steps=-3"], 2, "greater than or equal to 1"),
+        (["train", "omniglot-protonet", "-s", "steps"], 2, "key=value"),
+        (["train", "omniglot-protonet", "-s", "n_way=5"], 2, "ambiguous"),
+        (["train"], 2, "--list"),
+        (["evaluate", "nothing-here", "--data", "omniglot"], 1, "holds no run"),
+        (["data", "get", "omniglott"], 2, "Did you mean 'omniglot'"),
+    ],
+)
+def test_misuse_is_answered_in_one_sentence(
+    words: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == code
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "shapes", "--n-way", "13"], "12 class(es); 13-way"),
+        (
+            ["--data", "shapes", "--n-query", "15"],
+            "has 10 examples; k_shot=1 + n_query=15 needs 16",
+        ),
+        (["--data", "shapes", "--n-way", "five"], "a whole number or a range"),
+        (["--data", "shapes", "--invert", "maybe"], "--invert must be"),
+        (["--data", "shapes", "--groups", "--n-query", "3"], "no groups"),
+        (["--data", "nowhere"], "Did you mean 'omniglot'"),
+        (["--data", "./no-such-folder"], "no-such-folder"),
+        (["--data", "shapes", "--episodes", "0", "--n-query", "3"], "at least 1"),
+        (["--data", "shapes", "--device", "abacus", "--n-query", "3"], "abacus"),
+    ],
+)
+def test_evaluate_refuses_what_cannot_be(
+    small_data: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    out = trained(tmp_path, capsys)
+    assert run("evaluate", str(out), *words) in (1, 2)
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_resume_needs_the_same_settings(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained(tmp_path, capsys)
+    assert run("train", "omniglot-protonet", "--out", str(out), *FAST) == 1
+    assert "already holds a run" in capsys.readouterr().err
+    changed = [*FAST, "-s", "outer_lr=0.5"]
+    assert run("train", "omniglot-protonet", "--out", str(out), "--resume", *changed) == 1
+    assert "another config" in capsys.readouterr().err
+    assert json.loads((out / "recipe.json").read_text())["recipe"]["train"]["outer_lr"] != 0.5
+    assert run("train", "omniglot-matching", "--out", str(out), "--resume") == 1
+    assert "not of 'omniglot-matching'" in capsys.readouterr().err
+
+
+def test_damaged_runs_are_named(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained(tmp_path, capsys)
+    model = out / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:100])
+    assert run("evaluate", str(out), "--data", "shapes") == 1
+    assert "model.safetensors is damaged" in capsys.readouterr().err
+    (out / "recipe.json").write_text("{")
+    assert run("evaluate", str(out), "--data", "shapes") == 1
+    assert "recipe.json is damaged" in capsys.readouterr().err
+    model.unlink()
+    assert run("evaluate", str(out), "--data", "shapes") == 1
+    assert "not finished" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "no-such-recipe", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["demo"], ["train"], ["evaluate"], ["data", "list"], ["data", "get"]):
+        assert run(*words, "--help") == 0
+        assert "Example: quickstudy " + " ".join(words) in capsys.readouterr().out
+
+
+def test_data_list_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("data", "list", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    names = [entry["name"] for entry in document["data"]]
+    assert {"omniglot", "miniimagenet", "cifar-fs", "quickdraw", "digits", "glyphs"} <= set(names)
+    assert all(entry["licence"] and entry["source"] for entry in document["data"])
+
+
+def test_the_installed_command_and_python_m_agree(tmp_path: Path) -> None:
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    for command in (["quickstudy"], [sys.executable, "-m", "quickstudy"]):
+        if command == ["quickstudy"]:
+            command = [str(Path(sys.executable).with_name("quickstudy"))]
+        done = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, env=environment, check=True
+        )
+        assert done.stdout.startswith("quickstudy ")
+
+
+@pytest.mark.skipif(
+    not os.environ.get("QUICKSTUDY_DATA"), reason="QUICKSTUDY_DATA names no folder of real data"
+)
+def test_train_and_evaluate_on_real_omniglot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    few = ["-s", "steps=60", "-s", "validation.every=60", "-s", "validation.episodes=50"]
+    assert run("train", "omniglot-protonet", "--out", str(out), "--device", "cpu", *few) == 0
+    capsys.readouterr()
+    words = ["--data", "omniglot", "--n-way", "5", "--k-shot", "1", "--episodes", "100"]
+    assert run("evaluate", str(out), *words, "--floor", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    # a minute's training is not much, but pixels are far behind already
+    assert document["accuracy"]["mean"] > document["floor"]["accuracy"]["mean"] + 0.1
+    assert np.isfinite(document["calibration_error"])

@@ -1,0 +1,82 @@
+"""Recipes: overriding, building, saving and loading."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from quickstudy.core import CheckpointError, ConfigError
+from quickstudy.learners import MatchingNetwork, PrototypicalNetwork
+from quickstudy.recipes import (
+    RECIPES,
+    EncoderConfig,
+    LearnerConfig,
+    build_learner,
+    get_recipe,
+    load_run,
+    override,
+)
+
+
+def test_names_are_the_keys_and_every_recipe_builds() -> None:
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        learner = build_learner(recipe.encoder, recipe.learner, seed=0)
+        wanted = MatchingNetwork if recipe.learner.kind == "matching" else PrototypicalNetwork
+        assert isinstance(learner, wanted)
+        side = recipe.encoder.image_size
+        x = torch.zeros(1, 2, recipe.encoder.in_channels, side, side)
+        assert learner.eval().encoder.encode(x)[0].shape[:2] == (1, 2)
+
+
+def test_override_by_path_and_by_last_part() -> None:
+    recipe = get_recipe("omniglot-protonet")
+    changed = override(
+        recipe, ["train.steps=7", "distance=cosine", "jitter.degrees=3", "norm=group"]
+    )
+    assert changed.train.steps == 7
+    assert changed.learner.distance == "cosine"
+    assert changed.data.jitter is not None
+    assert changed.data.jitter.degrees == 3
+    assert changed.encoder.norm == "group"
+    assert override(recipe, ["data.jitter=null"]).data.jitter is None
+    assert override(recipe, ["train.n_way=[5, 20]"]).train.n_way == (5, 20)
+    assert recipe.train.steps != 7
+
+
+@pytest.mark.parametrize("setting", ["steps=many", "distance=manhattan", "train.steps=0", "nope=1"])
+def test_override_refuses(setting: str) -> None:
+    with pytest.raises(ConfigError):
+        override(get_recipe("omniglot-protonet"), [setting])
+
+
+def test_weights_depend_on_the_seed_alone_and_the_global_generator_is_left_alone() -> None:
+    config = EncoderConfig(channels=8), LearnerConfig()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = build_learner(*config, seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, other = build_learner(*config, seed=5), build_learner(*config, seed=6)
+    name = "encoder.convs.0.weight"
+    assert torch.equal(first.state_dict()[name], again.state_dict()[name])
+    assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
+
+
+def test_a_run_of_another_shape_is_refused(tmp_path: Path) -> None:
+    from quickstudy.recipes.build import save_recipe
+    from quickstudy.training.checkpoint import save_tensors
+
+    recipe = get_recipe("omniglot-protonet")
+    save_recipe(tmp_path, recipe, {})
+    small = build_learner(EncoderConfig(channels=8), LearnerConfig(), seed=0)
+    save_tensors(tmp_path / "model.safetensors", small.state_dict(), {"step": 1})
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        load_run(tmp_path)
+    document = json.loads((tmp_path / "recipe.json").read_text())
+    document["recipe"]["encoder"]["channels"] = 8
+    (tmp_path / "recipe.json").write_text(json.dumps(document))
+    assert load_run(tmp_path).meta == {"step": 1}
