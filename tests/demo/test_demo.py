@@ -21,7 +21,7 @@ from quickstudy.recipes import get_recipe, load_run
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.tasks.datasets import DatasetStatus
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "br"}
 
 
 def blobs(name: str, split: str, n_classes: int, *, names: str = "class <{}> & co") -> PoolSource:

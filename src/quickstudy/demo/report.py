@@ -130,7 +130,8 @@ def _curves(facts: Facts) -> str:
         "<h2>Training</h2>"
         '<div class="panels wide"><figure><h3>Loss of the training tasks (nats, logarithmic)</h3>'
         + line_chart(loss, label=f"Training loss: {last}.", percent=False, markers=False)
-        + f"</figure><figure><h3>Accuracy on validation classes ({v.spec})</h3>"
+        + "</figure><figure><h3>Accuracy on validation classes, "
+        + f'<span class="whole">{v.spec}</span></h3>'
         + line_chart(
             validation,
             label=f"Validation accuracy over the steps; the best is {100 * best:.1f} %.",
@@ -145,7 +146,7 @@ def _numbers(scores: list[Score]) -> str:
     results, protocols = [], []
     for s in scores:
         p, classes, error = s.ours.protocol, s.ours.class_interval, s.ours.calibration_error
-        name = capital(s.title)
+        name = f'{html.escape(capital(s.what))}, <span class="whole">{s.spec}</span>'
         results.append(
             (
                 name,
@@ -182,11 +183,11 @@ numbers may be compared only if it is equal.</li></ul>"""
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table that scrolls sideways where it does not fit; the first column names the row."""
+    """Return a table that scrolls sideways; the first cell of a row is HTML and names it."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
     body = ""
     for first, *rest in rows:
         cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in rest)
-        body += f'<tr><th scope="row">{html.escape(str(first))}</th>{cells}</tr>'
+        body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="{title}">
 <table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"""

@@ -49,6 +49,7 @@ th, td { text-align: left; vertical-align: top; padding: .55rem 1rem .55rem 0;
 thead th { font-size: .85rem; font-weight: 600; color: var(--soft); vertical-align: bottom; }
 tbody th { font-weight: 600; }
 .scroll { overflow-x: auto; } .scroll:focus-visible { outline: 2px solid var(--link); }
+.whole { white-space: nowrap; }
 .scroll { margin: 0 0 1.2rem; } .scroll td { white-space: nowrap; }
 .scroll td, .scroll th { font-size: .95rem; } .scroll tbody th { min-width: 8.5rem; }
 .episode table { width: 100%; }

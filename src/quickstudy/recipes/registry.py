@@ -17,15 +17,19 @@ from quickstudy.training import TrainConfig, ValidationConfig
 
 __all__ = ["RECIPES", "get_recipe", "known_recipes"]
 
-_OMNIGLOT = DataConfig(name="omniglot", split_file="vinyals", rotations=True, jitter=JitterConfig())
-_BACKGROUND = DataConfig(
-    name="omniglot", split_file="background-evaluation", rotations=True, jitter=JitterConfig()
-)
+# other hands, and for each class of a task another slant, proportion and handedness: new characters
+_INK = {
+    "rotations": True,
+    "jitter": JitterConfig(),
+    "class_jitter": JitterConfig(degrees=36, scale=0.15, shear=0.3, shift=0, flip=True),
+}
+_OMNIGLOT = DataConfig(name="omniglot", split_file="vinyals", **_INK)
+_BACKGROUND = DataConfig(name="omniglot", split_file="background-evaluation", **_INK)
 _PHOTO_JITTER = JitterConfig(
     degrees=10, scale=0.15, shear=0.1, shift=0.15, flip=True, brightness=0.3
 )
 _OMNIGLOT_TRAINING = TrainConfig(
-    steps=18_000,
+    steps=12_000,
     n_way=60,
     k_shot=1,
     n_query=5,
@@ -54,16 +58,16 @@ _CIFAR_TRAINING = TrainConfig(
 RECIPES: dict[str, Recipe] = {
     "omniglot-protonet": Recipe(
         name="omniglot-protonet",
-        summary="Prototypical Network on Omniglot (Vinyals split, rotations); 25 minutes, 2 cores",
+        summary="Prototypical Network on Omniglot (Vinyals split, rotations); 20 minutes, 2 cores",
         data=_OMNIGLOT,
         train=_OMNIGLOT_TRAINING,
     ),
     "omniglot-matching": Recipe(
         name="omniglot-matching",
-        summary="Matching Network on Omniglot, Vinyals split with rotations; 12 minutes on 2 cores",
+        summary="Matching Network on Omniglot, Vinyals split with rotations; 10 minutes on 2 cores",
         data=_OMNIGLOT,
         learner=LearnerConfig(kind="matching"),
-        train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 8_000}),
+        train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 6_000}),
     ),
     "omniglot-matching-fce": Recipe(
         name="omniglot-matching-fce",
@@ -78,7 +82,7 @@ RECIPES: dict[str, Recipe] = {
         name="omniglot-background",
         summary="Prototypical Network on Omniglot's background alphabets only, for Lake's 20 runs",
         data=_BACKGROUND,
-        train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 10_000}),
+        train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 6_000}),
     ),
     "cifar-fs-protonet": Recipe(
         name="cifar-fs-protonet",

@@ -135,7 +135,7 @@ class OracleLearner(Learner):
     """
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
-        """Return each label's first number, ``told`` ``[T, C]``; infinite if the class is absent."""
+        """Return each label's first number, ``told`` ``[T, C]``; infinite if it is absent."""
         support.check_labels(n_way)
         first = support.x.flatten(2)[..., 0]  # [T, S]
         members = (support.y[..., None] == torch.arange(n_way, device=first.device)) & support.mask[
