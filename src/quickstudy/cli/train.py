@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ from quickstudy.recipes import (
     save_recipe,
     sources,
 )
-from quickstudy.training import train
+from quickstudy.training import TrainResult, train
 
 __all__ = ["train_command"]
 
@@ -77,11 +77,15 @@ def train_command(
             f"stopped at step {result.steps} of {chosen.train.steps}; nothing is lost. "
             f"Go on with: quickstudy train {recipe} --out {folder} --resume"
         )
-    v = chosen.train.validation
-    document = {
+    emit(_document(folder, chosen, result), as_json=as_json, text=_summary(folder, chosen, result))
+
+
+def _document(folder: Path, recipe: Recipe, result: TrainResult) -> dict[str, Any]:
+    v = recipe.train.validation
+    return {
         "command": "train",
         "run": str(folder),
-        "recipe": chosen.name,
+        "recipe": recipe.name,
         "steps": result.steps,
         "stopped": result.stopped,
         "best_step": result.best_step,
@@ -90,17 +94,17 @@ def train_command(
         "episodes_per_second": round(result.episodes_per_second, 2),
         "sampling_share": round(result.sampling_share, 4),
     }
+
+
+def _summary(folder: Path, recipe: Recipe, result: TrainResult) -> str:
     score = "" if result.best_validation is None else f"{100 * result.best_validation:.2f} %"
-    emit(
-        document,
-        as_json=as_json,
-        text=(
-            f"{folder}: {result.steps} steps in {result.seconds / 60:.1f} minutes "
-            f"({result.episodes_per_second:.1f} episodes/s, {100 * result.sampling_share:.0f} % "
-            f"of it sampling)\n"
-            f"kept step {result.best_step}: {score} on validation classes, {v.spec}\n"
-            f"next: quickstudy evaluate {folder} --data {chosen.data.name}"
-        ),
+    return (
+        f"{folder}: {result.steps} steps in {result.seconds / 60:.1f} minutes "
+        f"({result.episodes_per_second:.1f} episodes/s, {100 * result.sampling_share:.0f} % "
+        f"of it sampling)\n"
+        f"kept step {result.best_step}: {score} on validation classes, "
+        f"{recipe.train.validation.spec}\n"
+        f"next: quickstudy evaluate {folder} --data {recipe.data.name}"
     )
 
 

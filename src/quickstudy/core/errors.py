@@ -3,14 +3,13 @@
 ::
 
     QuickstudyError
-    ├── ConfigError        a setting, a name or an argument is not usable          (also ValueError)
-    ├── DataError          a file or folder cannot be read, or is not what it says (also ValueError)
+    ├── ConfigError        a setting, a name or an argument is not usable (also a ValueError)
+    ├── DataError          a file or folder cannot be read, or is not what it says (as above)
     │   └── ChecksumError  a file's sha256 is not the expected one
-    ├── TaskError          the data cannot give the episode that was asked for     (also ValueError)
-    ├── ProtocolError      two results cannot be compared, or a split is misused   (also ValueError)
+    ├── TaskError          the data cannot give the episode asked for (as above)
+    ├── ProtocolError      results cannot be compared, or a split is misused (as above)
     ├── CheckpointError    a run cannot be written, read or resumed
-    └── MissingExtraError  an optional dependency is not installed                 (also
-    ImportError)
+    └── MissingExtraError  an optional dependency is not installed (also an ImportError)
 """
 
 from __future__ import annotations

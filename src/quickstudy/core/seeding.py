@@ -16,6 +16,7 @@ import torch
 
 __all__ = ["generator", "keys", "normals", "uniforms"]
 
+_START = np.uint64(0xD1B54A32D192ED03)  # another than _GOLDEN, or leading zeros would vanish
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -42,8 +43,7 @@ def keys(seed: int, *counters: npt.ArrayLike) -> UInts:
         Keys with the broadcast shape of ``counters`` (``[]`` if there is none).
     """
     with np.errstate(over="ignore"):
-        state: UInts = _mix(np.asarray(seed % 2**64, dtype=np.uint64)[None] + _GOLDEN)[0:1]
-        shaped = state.reshape(())
+        shaped: UInts = _mix(np.asarray(seed % 2**64, dtype=np.uint64) + _START)
         for counter in counters:
             words = np.asarray(counter).astype(np.int64).view(np.uint64)
             shaped = _mix((shaped ^ _mix(words * _GOLDEN + _GOLDEN)) + _GOLDEN)

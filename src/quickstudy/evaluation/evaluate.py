@@ -68,49 +68,51 @@ def evaluate(
     where = torch.device(device) if device is not None else _device_of(learner)
     was_training = learner.training
     learner.eval().to(where)
+    tally = _Tally()
     try:
-        cached = (
-            cache_embeddings
-            and isinstance(source, PoolSource)
-            and isinstance(learner, EmbeddingLearner)
-            and not learner.encoder.episodic
-        )
-        tally = _Tally()
-        if cached:
-            assert isinstance(source, PoolSource)
-            assert isinstance(learner, EmbeddingLearner)
-            index = source.index(spec, range(episodes), seed=seed)
-            rows = np.unique(np.concatenate([index.support.ravel(), index.query.ravel()]))
-            embedded = embed_pool(learner, source, rows=rows[rows >= 0])
-            source, learner_used = embedded, learner.head
-        else:
-            learner_used = learner
-        for batch in _batches(source, spec, episodes, seed):
-            tally.add(learner_used, batch.to(where))
+        scored: tuple[Learner, TaskSource] = (learner, source)
+        if cache_embeddings:
+            scored = _embedded(learner, source, spec, episodes, seed)
+        for batch in _batches(scored[1], spec, episodes, seed):
+            tally.add(scored[0], batch.to(where))
             if progress is not None:
                 progress(batch.n_tasks)
     finally:
         learner.train(was_training)
-    protocol = Protocol(
-        data=source.name,
-        split=source.split,
-        n_way=spec.n_way,
-        k_shot=spec.k_shot,
-        n_query=spec.n_query,
-        episodes=episodes,
-        seed=seed,
-        transductive=learner.transductive,
-        metric=tally.metric,
-        episodes_sha256=tally.digest.hexdigest(),
-    )
     return Report(
         learner=name or type(learner).__name__,
-        protocol=protocol,
+        protocol=Protocol(
+            data=source.name,
+            split=source.split,
+            n_way=spec.n_way,
+            k_shot=spec.k_shot,
+            n_query=spec.n_query,
+            episodes=episodes,
+            seed=seed,
+            transductive=learner.transductive,
+            metric=tally.metric,
+            episodes_sha256=tally.digest.hexdigest(),
+        ),
         scores=np.concatenate(tally.scores),
         class_interval=tally.class_interval(),
         calibration_error=tally.calibration.error() if tally.metric == "accuracy" else None,
         seconds=time.perf_counter() - start,
     )
+
+
+def _embedded(
+    learner: Learner, source: TaskSource, spec: EpisodeSpec, episodes: int, seed: int
+) -> tuple[Learner, TaskSource]:
+    """Return the head and a source of embeddings, where an embedding is the same in each task."""
+    if (
+        not isinstance(source, PoolSource)
+        or not isinstance(learner, EmbeddingLearner)
+        or learner.encoder.episodic
+    ):
+        return learner, source
+    index = source.index(spec, range(episodes), seed=seed)
+    rows = np.unique(np.concatenate([index.support.ravel(), index.query.ravel()]))
+    return learner.head, embed_pool(learner, source, rows=rows[rows >= 0])
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ class LeakReport:
         shared_groups: episodes where one group (drawer, track) is support and query, or ``None``
             without groups.
         duplicates: rows of the pool that repeat another row byte for byte.
-        conflicting: how many of these carry another label than their twin.
+        conflicting: rows, originals included, with a byte-identical row of another class.
     """
 
     episodes: int

@@ -78,20 +78,21 @@ class EmbeddingLearner(Learner):
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Embed the support set and let the head learn from it."""
         support.check_labels(n_way)
-        z, stats = self.encoder.encode(support.x, support.mask)  # [T, S, ...] -> [T, S, D]
-        state = self.head.adapt(Examples(z, support.y, support.mask), n_way=n_way)
+        z, stats = self._encode(support.x, support.mask)  # [T, S, ...] -> [T, S, D]
+        with torch.autocast(z.device.type, enabled=False):
+            state = self.head.adapt(Examples(z, support.y, support.mask), n_way=n_way)
         return state | {_STATS + name: value for name, value in stats.items()}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
-        """Embed the queries, with the support's statistics if the encoder is episodic, and ask the
-        head."""
+        """Embed the queries, with the support's statistics if it has any, and ask the head."""
         stats = {n.removeprefix(_STATS): v for n, v in state.items() if n.startswith(_STATS)}
-        z, _ = self.encoder.encode(x, stats=stats or None)  # [T, Q, ...] -> [T, Q, D]
-        return self.head.predict({n: v for n, v in state.items() if not n.startswith(_STATS)}, z)
+        z, _ = self._encode(x, stats=stats or None)  # [T, Q, ...] -> [T, Q, D]
+        rest = {n: v for n, v in state.items() if not n.startswith(_STATS)}
+        with torch.autocast(z.device.type, enabled=False):
+            return self.head.predict(rest, z)
 
     def embed_episode(self, episode: Episode, *, track: bool = False) -> Episode:
-        """Return the episode with embeddings for inputs; support and query go through the encoder
-        together.
+        """Return the episode with embeddings for inputs, support and query encoded together.
 
         In training mode this is one batch for batch norm, as in Snell et al.'s code. Not for
         episodic encoders.
@@ -102,13 +103,23 @@ class EmbeddingLearner(Learner):
         """
         s, q = episode.support, episode.query
         x = torch.cat([s.x, q.x], 1)  # [T, S+Q, ...]
-        z, _ = self.encoder.encode(x, torch.cat([s.mask, q.mask], 1), track=track)
-        # losses and distances in float32 also when the encoder ran in bfloat16
-        z = z if z.dtype == torch.float64 else z.float()
+        z, _ = self._encode(x, torch.cat([s.mask, q.mask], 1), track=track)
         zs, zq = z.split([s.x.shape[1], q.x.shape[1]], dim=1)
         return Episode(
             Examples(zs, s.y, s.mask), Examples(zq, q.y, q.mask), episode.n_way, episode.info
         )
+
+    def _encode(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        stats: TaskState | None = None,
+        *,
+        track: bool = False,
+    ) -> tuple[Tensor, TaskState]:
+        """Embed; heads and losses compute in float32 also when the encoder ran in bfloat16."""
+        z, found = self.encoder.encode(x, mask, stats, track=track)
+        return z.to(torch.promote_types(z.dtype, torch.float32)), found
 
 
 def meta_loss(learner: Learner, episode: Episode) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quickstudy.core import ConfigError
 from quickstudy.nets.encoder import Encoder
-from quickstudy.nets.norm import NormContext, build_norm
+from quickstudy.nets.norm import NormContext, build_norm, under_vmap
 
 __all__ = ["ResNet12"]
 
@@ -86,7 +86,8 @@ class ResNet12(Encoder):
 
     def features(self, x: Tensor, context: NormContext) -> Tensor:
         """Return embeddings ``[B, D]`` of images ``[B, channels, height, width]``."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        if not under_vmap(x):
+            x = x.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x, context)
         return x.mean((2, 3))  # [B, D, h, w] -> [B, D]

@@ -134,8 +134,11 @@ class Pool:
     def select(self, classes: Sequence[int], *, split: str | None = None) -> Pool:
         """Return the pool of some classes, in the order of their indices."""
         chosen = sorted(set(classes))
-        if not chosen:
-            raise DataError(f"{self.name}: no class is left in this selection.")
+        if not chosen or not 0 <= chosen[0] <= chosen[-1] < self.n_classes:
+            raise DataError(
+                f"{self.name} has classes 0 to {self.n_classes - 1}; the selection {chosen[:3]} ... "
+                f"{chosen[-3:]} of {len(chosen)} does not lie in it or is empty."
+            )
         renumber = torch.full((self.n_classes,), -1, dtype=torch.int64)
         renumber[chosen] = torch.arange(len(chosen))
         keep = renumber[self.y] >= 0
@@ -154,6 +157,11 @@ class Pool:
 
         Rotations as new classes follow Santoro et al. (2016), section 4.1.
         """
+        if self.x.ndim != 4 or self.x.shape[2] != self.x.shape[3]:
+            raise DataError(
+                f"{self.name}: only square images [M, channels, side, side] can be turned; "
+                f"got {list(self.x.shape)}."
+            )
         n, m = self.n_classes, len(self.y)
         x = torch.stack([torch.rot90(self.x, turn, (2, 3)) for turn in range(4)], dim=1)
         y = self.y[:, None] * 4 + torch.arange(4)  # [M, 4]

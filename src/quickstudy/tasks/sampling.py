@@ -273,13 +273,11 @@ def _cut_groups(
             want = len(names) * spec.max_shot / (spec.max_shot + spec.n_query)
             cut = int(cuts[np.abs(cuts + 1 - want).argmin()])
             return {int(g) for g in names[order[: cut + 1]]}
-    worst = classes[int(sizes.sum(1).argmin())]
+    worst = int(sizes.sum(1).argmin())
     raise TaskError(
-        f"{pool.name}: the groups of class {pool.class_names[worst]!r} "
-        f"({int((sizes[0] > 0).sum())} groups) cannot be "
-        f"split into {spec.max_shot} support and {spec.n_query} query examples without sharing a "
-        f"group. "
-        "Lower k_shot or n_query."
+        f"{pool.name}: the {int((sizes[worst] > 0).sum())} groups of class "
+        f"{pool.class_names[classes[worst]]!r} cannot be split into {spec.max_shot} support and "
+        f"{spec.n_query} query examples without sharing a group. Lower k_shot or n_query."
     )
 
 

@@ -130,15 +130,16 @@ def train(
         progress: show a bar with rate and time left on standard error.
 
     Raises:
-        ProtocolError: if ``validation`` is a test split.
+        ProtocolError: if ``source`` or ``validation`` is a test split.
         CheckpointError: if the run cannot be written, or resumed with these settings.
         QuickstudyError: if the loss is not finite.
     """
-    if validation is not None and "test" in validation.split.split("+"):
-        raise ProtocolError(
-            f"validation on the test split of {validation.name} would tune on test. Use its "
-            f"validation classes."
-        )
+    for what, used in (("training", source), ("validation", validation)):
+        if used is not None and "test" in used.split.split("+"):
+            raise ProtocolError(
+                f"{what} on the test split of {used.name} would tune on test. Use its training "
+                "and validation classes."
+            )
     keep_freed_memory()
     where = choose_device(device)
     learner.to(where).train()
@@ -149,31 +150,39 @@ def train(
         raise CheckpointError(
             f"{out} already holds a run. Use --resume to go on, or another --out."
         )
-    with RunLog(out, from_step=run.progress.step, tensorboard=tensorboard) as log:
-        clock = _Clock()
-        with (
-            _stop_signal() as stop,
-            tqdm(
-                total=config.steps,
-                initial=run.progress.step,
-                disable=not progress,
-                unit="step",
-                file=sys.stderr,
-                dynamic_ncols=True,
-                smoothing=0.05,
-            ) as bar,
-        ):
-            stopped = _loop(run, source, validation, log, clock, stop, bar, where)
-        if stopped != "interrupted":
-            run.finish(validation is not None)
-    p = run.progress
+    clock = _Clock()
+    with (
+        RunLog(out, from_step=run.progress.step, tensorboard=tensorboard) as log,
+        _stop_signal() as stop,
+        _bar(config.steps, run.progress.step, progress) as bar,
+    ):
+        stopped = _loop(run, source, validation, log, clock, stop, bar, where)
+    if stopped != "interrupted":
+        run.finish(validation is not None)
+    return _result(run, stopped, clock, log)
+
+
+def _bar(steps: int, done: int, shown: bool) -> tqdm[Any]:
+    return tqdm(
+        total=steps,
+        initial=done,
+        disable=not shown,
+        unit="step",
+        file=sys.stderr,
+        dynamic_ncols=True,
+        smoothing=0.05,
+    )
+
+
+def _result(run: _Run, stopped: str, clock: _Clock, log: RunLog) -> TrainResult:
+    p, tasks = run.progress, run.config.tasks_per_step
     return TrainResult(
         steps=p.step,
         stopped=stopped,
         best_step=p.best_step,
         best_validation=p.best,
         seconds=p.seconds,
-        episodes_per_second=clock.steps * config.tasks_per_step / max(clock.total, 1e-9),
+        episodes_per_second=clock.steps * tasks / max(clock.total, 1e-9),
         sampling_share=clock.sampling / max(clock.total, 1e-9),
         log=log.lines,
     )
@@ -240,7 +249,8 @@ def _check_finite(loss: float, step: int) -> None:
 
 def _fingerprint(config: TrainConfig, manifest: Mapping[str, Any] | None) -> dict[str, str]:
     """Name what must not change between a run and its resumption."""
-    facts = {"config": config.model_dump(mode="json"), **(manifest or {})}
+    settings = {f"config.{n}": v for n, v in config.model_dump(mode="json").items()}
+    facts = {**settings, **(manifest or {})}
     return {
         name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
         for name, value in facts.items()

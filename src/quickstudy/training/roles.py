@@ -17,6 +17,9 @@ def every_role(episode: Episode, *, k_shot: int) -> Episode:
     of embedding one: the distances that episodic training throws away are used (Laenen and
     Bertinetto 2021, "On Episodes, Prototypical Networks, and Few-shot Learning", section 3).
 
+    Examples come out sorted by class; a head that reads its support in order (full-context
+    embeddings) should be trained with fixed roles instead.
+
     Args:
         episode: ``T`` tasks without padding, equally many examples of each class.
         k_shot: support examples per class.
