@@ -70,7 +70,7 @@ def test_selecting_classes_renumbers_them():
         part.groups.tolist()
         == pool.groups[pool.y == 1].tolist() + pool.groups[pool.y == 4].tolist()
     )
-    with pytest.raises(DataError, match="no class is left"):
+    with pytest.raises(DataError, match="is empty or leaves"):
         pool.select([])
 
 

@@ -54,7 +54,7 @@ def test_a_mixed_episode_is_the_part_s_episode():
     parts = [PoolSource(gaussian_pool(6, 8, (3,), seed=s)) for s in range(2)]
     mixture = MixtureSource(parts, [1, 1])
     chosen = mixture.episodes(SPEC, range(8), seed=0).info["source"].tolist()
-    assert chosen == [1, 0, 0, 0, 0, 1, 1, 0]  # golden
+    assert chosen == [1, 0, 0, 0, 1, 1, 1, 0]  # golden
     mixed = episode_digests(mixture, SPEC, range(8), 0).split()
     for i, number in enumerate(chosen):
         assert mixed[i] == episode_digests(parts[number], SPEC, [i], 0)

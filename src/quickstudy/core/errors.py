@@ -3,13 +3,13 @@
 ::
 
     QuickstudyError
-    ├── ConfigError        a setting, a name or an argument is not usable (also a ValueError)
-    ├── DataError          a file or folder cannot be read, or is not what it says (as above)
+    ├── ConfigError        a setting, a name or an argument is not usable (also ValueError)
+    ├── DataError          a file or folder cannot be read or is not what it says (also ValueError)
     │   └── ChecksumError  a file's sha256 is not the expected one
-    ├── TaskError          the data cannot give the episode asked for (as above)
-    ├── ProtocolError      results cannot be compared, or a split is misused (as above)
+    ├── TaskError          the data cannot give the episode asked for (also ValueError)
+    ├── ProtocolError      results cannot be compared, or a split is misused (also ValueError)
     ├── CheckpointError    a run cannot be written, read or resumed
-    └── MissingExtraError  an optional dependency is not installed (also an ImportError)
+    └── MissingExtraError  an optional dependency is not installed (also ImportError)
 """
 
 from __future__ import annotations

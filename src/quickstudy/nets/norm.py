@@ -7,8 +7,8 @@
   and adaptive ("contextual batch norm" is what MAML's code does with support and query apart; here
   the query never enters).
 
-Under ``torch.func.vmap`` batch norm is computed in plain operations: PyTorch's own kernel gives wrong
-second-order gradients there (seen on torch 2.13).
+Under ``torch.func.vmap`` batch norm is computed in plain operations: PyTorch's own kernel gives
+wrong second-order gradients there (seen on torch 2.13).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class BatchNorm(Norm):
         )
 
     def _plain(self, x: Tensor) -> Tensor:
-        """Return the same as :func:`torch.nn.functional.batch_norm`, in operations that vmap knows."""
+        """Return what :func:`torch.nn.functional.batch_norm` does, in operations vmap knows."""
         axes = [0, *range(2, x.ndim)]
         mean = x.mean(axes, keepdim=True)
         var = (x - mean).square().mean(axes, keepdim=True)

@@ -136,8 +136,8 @@ class Pool:
         chosen = sorted(set(classes))
         if not chosen or not 0 <= chosen[0] <= chosen[-1] < self.n_classes:
             raise DataError(
-                f"{self.name} has classes 0 to {self.n_classes - 1}; the selection {chosen[:3]} ... "
-                f"{chosen[-3:]} of {len(chosen)} does not lie in it or is empty."
+                f"{self.name} has classes 0 to {self.n_classes - 1}; the selection "
+                f"{chosen[:1]} to {chosen[-1:]} is empty or leaves them."
             )
         renumber = torch.full((self.n_classes,), -1, dtype=torch.int64)
         renumber[chosen] = torch.arange(len(chosen))
