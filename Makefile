@@ -31,7 +31,7 @@ demo: $(VENV)/core
 	$(BIN)/quickstudy demo --out report.html
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .

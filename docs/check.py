@@ -101,8 +101,7 @@ def results_table() -> str:
             floor = percent(cell["floor"]) if "floor" in cell else ""
             rows.append(
                 f"| {document['name']} | {tasks} | {percent(cell['accuracy'])} | {wanted} | "
-                f"{floor} "
-                f"| {p['episodes']:,} |"
+                f"{floor} | {p['episodes']:,} |"
             )
         if "lake_20_runs" in document:
             lake = document["lake_20_runs"]
@@ -122,9 +121,8 @@ def speed_lines(documents: list[dict[str, Any]]) -> list[str]:
             steps, seconds = document["training"]["steps"], document["training"]["seconds"]
             cores = document["machine"]["cores"]
             lines.append(
-                f"* `{document['name']}`: {steps:,} steps in {seconds / 60:.1f} minutes on "
-                f"{cores} cores "
-                f"({document['machine']['device']}), validation included."
+                f"* `{document['name']}`: {steps:,} steps in {seconds / 60:.1f} minutes on {cores} "
+                f"cores ({document['machine']['device']}), validation included."
             )
     speed = load("speed")
     if speed is not None:
@@ -137,8 +135,7 @@ def speed_lines(documents: list[dict[str, Any]]) -> list[str]:
             "arithmetic rate of a large float32 matrix product; bfloat16 is "
             f"{s['bfloat16_times_faster']:.2f} times faster.",
             f"* Making a 60-way episode: {speed['sampling']['milliseconds']:.1f} ms, with "
-            f"augmentation "
-            f"{speed['sampling']['milliseconds_augmented']:.1f} ms.",
+            f"augmentation {speed['sampling']['milliseconds_augmented']:.1f} ms.",
         ]
     return lines
 

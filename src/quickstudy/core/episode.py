@@ -38,10 +38,9 @@ class Examples:
     def __post_init__(self) -> None:
         if self.x.ndim < 2 or self.y.shape != self.x.shape[:2] or self.mask.shape != self.y.shape:
             raise TaskError(
-                f"examples need x [T, N, ...], y [T, N] and mask [T, N]; got x "
-                f"{tuple(self.x.shape)}, "
-                f"y {tuple(self.y.shape)}, mask {tuple(self.mask.shape)}. Add the task axis in "
-                f"front."
+                "examples need x [T, N, ...], y [T, N] and mask [T, N]; got x "
+                f"{tuple(self.x.shape)}, y {tuple(self.y.shape)}, mask {tuple(self.mask.shape)}. "
+                "Add the task axis in front."
             )
         if self.mask.dtype != torch.bool:
             raise TaskError(f"mask must be bool; got {self.mask.dtype}. Use mask.bool().")

@@ -79,8 +79,8 @@ class Encoder(nn.Module, ABC):
         if tuple(x.shape[1:]) != expected:
             raise ConfigError(
                 f"the encoder was built for inputs of shape {list(expected)}; got "
-                f"{list(x.shape[1:])}. "
-                "Read the data with the size and channels of the recipe that trained it."
+                f"{list(x.shape[1:])}. Read the data with the size and channels of the recipe that "
+                "trained it."
             )
 
     @property

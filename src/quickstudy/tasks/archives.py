@@ -113,8 +113,7 @@ def pool_from_cifar100(path: str | Path, *, size: int = 32, split: str = "all") 
     else:
         raise DataError(
             f"{source}: this is not an archive of CIFAR-100 (found {sorted(members) or 'none'} of "
-            f"its "
-            "files). Download cifar-100-binary.tar.gz again."
+            "its files). Download cifar-100-binary.tar.gz again."
         )
     if size != 32:
         x = _resized(x, size)
@@ -189,9 +188,8 @@ def _zip_images(path: Path) -> list[tuple[str, bytes]]:
                     data = stream.read(_MAX_IMAGE_BYTES + 1)
                 if len(data) > _MAX_IMAGE_BYTES:
                     raise DataError(
-                        f"{path}:{name}: larger than {_MAX_IMAGE_BYTES:,} bytes, which no image "
-                        f"of this "
-                        "data set is. Download the archive again."
+                        f"{path}:{name}: larger than {_MAX_IMAGE_BYTES:,} bytes, which no image of "
+                        "this data set is. Download the archive again."
                     )
                 found.append((name, data))
     except FileNotFoundError as error:
@@ -218,8 +216,7 @@ def _tar_members(path: Path, wanted: set[str]) -> dict[str, bytes]:
                 if member.size > _MAX_CIFAR_BYTES:
                     raise DataError(
                         f"{path}:{member.name}: {member.size:,} bytes, larger than any file of "
-                        f"CIFAR-100. "
-                        "Download the archive again."
+                        "CIFAR-100. Download the archive again."
                     )
                 stream = archive.extractfile(member)
                 found[name] = stream.read() if stream else b""
@@ -299,8 +296,7 @@ def read_plain_pickle(data: bytes, *, what: str) -> dict[str, Any]:
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, UnicodeError) as error:
         raise DataError(
             f"{what}: refused: {error}. Only dictionaries, lists, text, numbers and uint8 arrays "
-            f"are "
-            "read; use the binary version of the data set."
+            "are read; use the binary version of the data set."
         ) from error
     if not isinstance(result, dict):
         raise DataError(

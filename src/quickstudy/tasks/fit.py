@@ -42,8 +42,7 @@ def fit_images(pool: Pool, *, channels: int, size: int, invert: Invert = "no") -
     if x.ndim != 4 or x.shape[1] not in (1, 3) or x.dtype != torch.uint8:
         raise DataError(
             f"{pool.name} holds {str(x.dtype).removeprefix('torch.')} {list(x.shape[1:])}, not "
-            f"images "
-            "of 1 or 3 channels. Choose an encoder for such inputs."
+            "images of 1 or 3 channels. Choose an encoder for such inputs."
         )
     if x.shape[1] == 3 and channels == 1:
         weights = torch.tensor(_LUMA)[:, None, None]

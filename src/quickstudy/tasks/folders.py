@@ -59,9 +59,8 @@ def pool_from_folder(
     if loose and on_error == "raise":
         raise DataError(
             f"{root}: {len(loose)} image(s) lie directly in it, in no class folder (first: "
-            f"{loose[0]}). "
-            "Put them into one folder per class, name them in a CSV (pool_from_csv), or skip them "
-            "with on_error='skip'."
+            f"{loose[0]}). Put them into one folder per class, name them in a CSV (pool_from_csv), "
+            "or skip them with on_error='skip'."
         )
     labelled = [(file, file.rsplit("/", 1)[0]) for file in files if "/" in file]
     if not labelled:
@@ -190,8 +189,7 @@ def _large_classes(
         seen = ", ".join(f"{c!r} ({n} images)" for c, n in counts.most_common(3)) or "none"
         raise DataError(
             f"{root}: a task needs at least two classes with {min_per_class} or more readable "
-            f"images; "
-            f"found {len(large)} (largest: {seen}). "
+            f"images; found {len(large)} (largest: {seen}). "
             + (
                 "This is a folder with one class: give the folder above it, or add folders."
                 if len(counts) == 1

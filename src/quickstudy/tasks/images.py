@@ -197,8 +197,7 @@ def _check_header(image: Image.Image, what: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise DataError(
             f"{what}: the image has {width}x{height} pixels, more than the limit of "
-            f"{max_pixels:,}. "
-            "Make it smaller first."
+            f"{max_pixels:,}. Make it smaller first."
         )
 
 

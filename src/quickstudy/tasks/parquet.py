@@ -141,8 +141,7 @@ def _label_text(value: object, names: list[str] | None, what: str) -> str:
     if not 0 <= value < len(names):
         raise DataError(
             f"{what}: the label {value} has no name; the file's metadata names {len(names)} "
-            f"classes. "
-            "Drop the row (-1 marks an unlabelled one) or repair the metadata."
+            "classes. Drop the row (-1 marks an unlabelled one) or repair the metadata."
         )
     return names[value]
 
@@ -155,8 +154,7 @@ def _image_bytes(source: Path, column: Any, rows: Sequence[int]) -> list[bytes]:
         if "bytes" not in fields:
             raise DataError(
                 f"{source}: the image column is a struct of {fields}; 'bytes' is needed. Write it "
-                f"in the "
-                "Hugging Face layout: struct(bytes, path)."
+                "in the Hugging Face layout: struct(bytes, path)."
             )
         values = pa.chunked_array(
             [chunk.field("bytes") for chunk in column.chunks], type=kind.field("bytes").type
@@ -171,7 +169,6 @@ def _image_bytes(source: Path, column: Any, rows: Sequence[int]) -> list[bytes]:
         if not isinstance(value, bytes):
             raise DataError(
                 f"{source}, row {row}: the image is {type(value).__name__}, not bytes. Embed the "
-                f"encoded "
-                "images in the file, not their paths or pixels."
+                "encoded images in the file, not their paths or pixels."
             )
     return list(values)

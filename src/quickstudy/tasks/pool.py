@@ -63,9 +63,8 @@ class Pool:
         if self.x.is_floating_point() and not bool(torch.isfinite(self.x).all()):
             bad = int((~torch.isfinite(self.x)).flatten(1).any(1).nonzero()[0])
             raise DataError(
-                f"{self.name}: row {bad} (class {self.class_names[int(self.y[bad])]!r}) has NaN "
-                f"or infinite "
-                "values. Drop or repair it."
+                f"{self.name}: row {bad} (class {self.class_names[int(self.y[bad])]!r}) has NaN or "
+                "infinite values. Drop or repair it."
             )
 
     @classmethod

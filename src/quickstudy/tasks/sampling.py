@@ -94,9 +94,8 @@ def sample_index(
 def _check(pool: Pool, spec: EpisodeSpec, group_aware: bool) -> None:
     if pool.n_classes < spec.max_way:
         raise TaskError(
-            f"{pool.name} ({pool.split}) has {pool.n_classes} class(es); {spec.max_way}-way "
-            f"tasks need "
-            f"{spec.max_way}. Lower n_way or add classes."
+            f"{pool.name} ({pool.split}) has {pool.n_classes} class(es); {spec.max_way}-way tasks "
+            f"need {spec.max_way}. Lower n_way or add classes."
         )
     counts = pool.counts
     low_shot = spec.k_shot[0] if isinstance(spec.k_shot, tuple) else spec.k_shot
@@ -105,8 +104,8 @@ def _check(pool: Pool, spec: EpisodeSpec, group_aware: bool) -> None:
     if (short := int(counts.argmin())) >= 0 and counts[short] < need:
         raise TaskError(
             f"class {pool.class_names[short]!r} of {pool.name} has {counts[short]} examples; "
-            f"k_shot={low_shot} + "
-            f"n_query={need - low_shot} needs {need}. Lower n_query or drop the class."
+            f"k_shot={low_shot} + n_query={need - low_shot} needs {need}. Lower n_query or drop "
+            "the class."
         )
     if group_aware and pool.groups is None:
         raise TaskError(

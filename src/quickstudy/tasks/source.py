@@ -177,9 +177,8 @@ class MixtureSource:
             or not 0 < total < np.inf
         ):
             raise ConfigError(
-                f"a mixture needs one non-negative weight per source, not all zero; got "
-                f"{len(sources)} "
-                f"sources and weights {list(weights)}."
+                "a mixture needs one non-negative weight per source, not all zero; got "
+                f"{len(sources)} sources and weights {list(weights)}."
             )
         self._sources = tuple(sources)
         self._edges = np.cumsum(np.asarray(weights, dtype=np.float64) / total)

@@ -40,7 +40,7 @@ __all__ = [
     "verify",
 ]
 
-_FORMAT = 1  # raise when decoding or the layout of a cached pool changes
+_FORMAT = 2  # raise when decoding or the layout of a cached pool changes
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30.0
 
@@ -183,8 +183,7 @@ def download(url: str, sha256: str, target: str | Path) -> Path:
             part.replace(bad)
             raise ChecksumError(
                 f"{url}: {kind} is not the expected one: expected {expected}, got {digest}. The "
-                f"file is "
-                f"kept as {bad}; try again, or get it from another source."
+                f"file is kept as {bad}; try again, or get it from another source."
             )
         part.replace(place)
     # http.client errors: the server hangs up or talks nonsense in the middle
@@ -192,8 +191,7 @@ def download(url: str, sha256: str, target: str | Path) -> Path:
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"{url}: cannot be downloaded ({reason}). Check the connection, or fetch the file "
-            f"elsewhere and "
-            f"put it at {place}."
+            f"elsewhere and put it at {place}."
         ) from error
     finally:
         with contextlib.suppress(OSError):

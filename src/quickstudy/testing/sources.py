@@ -102,9 +102,9 @@ class SourceConformance:
             return
         kind = type(self)
         code = (
-            "import sys; from quickstudy.testing.sources import _load, episode_digests; "
-            "s = _load(*sys.argv[1:3]); "
-            "print(episode_digests(s.make_source(), s.make_spec(), range(5), s.seed))"
+            "import sys; from quickstudy.testing.sources import _load, episode_digests; s = "
+            "_load(*sys.argv[1:3]); print(episode_digests(s.make_source(), s.make_spec(), "
+            "range(5), s.seed))"
         )
         here = str(Path(__file__).parents[2])
         path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

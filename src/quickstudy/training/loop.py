@@ -242,8 +242,7 @@ def _check_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
         raise QuickstudyError(
             f"the loss is {loss} at step {step}: training has diverged. Lower outer_lr, set "
-            f"clip_norm, or check "
-            "the inputs for NaN. The last checkpoint is from before."
+            "clip_norm, or check the inputs for NaN. The last checkpoint is from before."
         )
 
 
@@ -346,9 +345,8 @@ class _Run:
         ]
         if changed:
             raise CheckpointError(
-                f"{self.out} was made with another {' and another '.join(changed)}; a resumed "
-                f"run must not change it. "
-                "Use the same settings and data, or another --out."
+                f"{self.out} was made with another {' and another '.join(changed)}; a resumed run "
+                "must not change it. Use the same settings and data, or another --out."
             )
         parts: dict[str, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():

@@ -42,9 +42,8 @@ def every_role(episode: Episode, *, k_shot: int) -> Episode:
         balanced = bool((counts == per_class).all())
     if not balanced or not 1 <= k_shot < per_class:
         raise TaskError(
-            f"roles='every' needs classification episodes with the same number of examples (more "
-            f"than k_shot={k_shot}) "
-            "in each class. Use a fixed way and shot, or roles='fixed'."
+            "roles='every' needs classification episodes with the same number of examples (more "
+            f"than k_shot={k_shot}) in each class. Use a fixed way and shot, or roles='fixed'."
         )
     order = torch.argsort(y, dim=1, stable=True).unflatten(1, (ways, per_class))  # [T, C, M]
     supports, queries = [], []
