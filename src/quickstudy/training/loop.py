@@ -171,6 +171,7 @@ def _bar(steps: int, done: int, shown: bool) -> tqdm[Any]:
         file=sys.stderr,
         dynamic_ncols=True,
         smoothing=0.05,
+        mininterval=0.1 if sys.stderr.isatty() else 30,  # a log file wants a line now and then
     )
 
 
