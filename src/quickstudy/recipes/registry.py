@@ -28,6 +28,7 @@ _BACKGROUND = DataConfig(name="omniglot", split_file="background-evaluation", **
 _PHOTO_JITTER = JitterConfig(
     degrees=10, scale=0.15, shear=0.1, shift=0.15, flip=True, brightness=0.3
 )
+_LIGHT_JITTER = JitterConfig(degrees=0, scale=0.1, shear=0, shift=0.05, flip=True, brightness=0.1)
 _OMNIGLOT_TRAINING = TrainConfig(
     steps=12_000,
     n_way=60,
@@ -106,21 +107,24 @@ RECIPES: dict[str, Recipe] = {
     ),
     "miniimagenet-protonet": Recipe(
         name="miniimagenet-protonet",
-        summary="Prototypical Network (Conv-4) on miniImageNet; hours on 2 cores, or a GPU",
-        data=DataConfig(name="miniimagenet", jitter=_PHOTO_JITTER),
+        summary="Prototypical Network (Conv-4) on miniImageNet; 35 minutes on 2 cores",
+        data=DataConfig(name="miniimagenet", jitter=_LIGHT_JITTER),
         encoder=EncoderConfig(image_size=84, in_channels=3),
+        # 1,600 features add up to large distances; as they are, the softmax starts saturated and
+        # the first thousands of steps go into shrinking the embedding
+        learner=LearnerConfig(temperature=200),
         train=TrainConfig(
-            steps=20_000,
+            steps=6_000,
             n_way=20,
             k_shot=1,
             n_query=9,
             roles="every",
-            outer_lr=2e-3,
+            outer_lr=3e-3,
             weight_decay=5e-4,
             ema_decay=0.999,
             precision="bfloat16",
             log_every=50,
-            validation=ValidationConfig(n_way=5, k_shot=1, episodes=600, every=500),
+            validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
         ),
     ),
     "glyphs-protonet": Recipe(
