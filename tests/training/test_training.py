@@ -331,6 +331,27 @@ def test_a_run_is_not_overwritten_or_changed(tmp_path):
             train(learner(), source(), config, out=tmp_path, manifest={"data": data}, resume=True)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_trained_model_without_a_checkpoint_is_not_written_over(tmp_path, resume):
+    train(learner(), source(), CONFIG, out=tmp_path)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="without a checkpoint"):
+        train(learner(), source(), CONFIG, out=tmp_path, resume=resume)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_resuming_with_other_threads_says_so(tmp_path, capsys):
+    threads = torch.get_num_threads()
+    train(learner(), source(), CONFIG, out=tmp_path)
+    torch.set_num_threads(threads + 1)
+    try:
+        train(learner(), source(), CONFIG, out=tmp_path, resume=True, progress=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert f"with {threads + 1} threads, begun with {threads}" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_net_is_refused(tmp_path):
     train(learner(), source(), CONFIG, out=tmp_path)
     other = PrototypicalNetwork(MLP((6,), (9, 5)), learn_temperature=True)

@@ -20,7 +20,7 @@ from quickstudy.recipes import (
     save_recipe,
     sources,
 )
-from quickstudy.training import TrainResult, train
+from quickstudy.training import CHECKPOINT, TrainResult, check_folder, train
 
 __all__ = ["train_command"]
 
@@ -50,14 +50,11 @@ def train_command(
         raise ConfigError("name a recipe; 'quickstudy train --list' shows them.")
     folder = out or Path("runs") / recipe
     chosen = _recipe(recipe, setting or [], folder, resume)
-    if (folder / "checkpoint.safetensors").exists() and not resume:
-        raise CheckpointError(
-            f"{folder} already holds a run. Use --resume to go on, or another --out."
-        )
+    check_folder(folder, resume=resume)
     say(f"{chosen.name}: {chosen.summary}")
     source, validation, facts = sources(chosen)
     learner = build_learner(chosen.encoder, chosen.learner, seed=chosen.train.seed)
-    if not (folder / "checkpoint.safetensors").exists():
+    if not (folder / CHECKPOINT).exists():
         # a resumed run has its recipe already, and train() refuses any other
         save_recipe(folder, chosen, facts)
     result = train(

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ from quickstudy.training.config import TrainConfig
 from quickstudy.training.logs import RunLog
 from quickstudy.training.step import Average, batch_loss, build_optimiser, learning_rate
 
-__all__ = ["TrainResult", "choose_device", "train"]
+__all__ = ["CHECKPOINT", "TrainResult", "check_folder", "choose_device", "train"]
 
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
 
@@ -144,12 +144,10 @@ def train(
     where = choose_device(device)
     learner.to(where).train()
     run = _Run(learner, config, out, _fingerprint(config, manifest))
+    if out is not None:
+        check_folder(out, resume=resume)
     if resume:
-        run.restore()
-    elif out is not None and (out / CHECKPOINT).exists():
-        raise CheckpointError(
-            f"{out} already holds a run. Use --resume to go on, or another --out."
-        )
+        run.restore(warn=lambda text: print(text, file=sys.stderr) if progress else None)
     clock = _Clock()
     with (
         RunLog(out, from_step=run.progress.step, tensorboard=tensorboard) as log,
@@ -160,6 +158,23 @@ def train(
     if stopped != "interrupted":
         run.finish(validation is not None)
     return _result(run, stopped, clock, log)
+
+
+def check_folder(out: Path, *, resume: bool) -> None:
+    """Refuse to write over a run.
+
+    Raises:
+        CheckpointError: if the folder holds a run, and ``resume`` does not or cannot go on with it.
+    """
+    if (out / CHECKPOINT).exists():
+        if not resume:
+            raise CheckpointError(
+                f"{out} already holds a run. Use --resume to go on, or another --out."
+            )
+    elif (out / MODEL).exists():
+        raise CheckpointError(
+            f"{out} holds a trained model without a checkpoint to go on from. Use another --out."
+        )
 
 
 def _bar(steps: int, done: int, shown: bool) -> tqdm[Any]:
@@ -230,6 +245,7 @@ def _loop(
             log.write({"step": p.step, "validation": report.mean, "validation_ci95": report.ci95})
         p.seconds += time.perf_counter() - begin
         if p.step % config.checkpoint_every == 0 or last:
+            _check_finite(float(loss), p.step)
             run.save()
         bar.update()
     return "done"
@@ -330,8 +346,11 @@ class _Run:
         }
         save_tensors(self.out / CHECKPOINT, tensors, meta)
 
-    def restore(self) -> None:
+    def restore(self, *, warn: Callable[[str], None]) -> None:
         """Go on from the checkpoint, if there is one.
+
+        Args:
+            warn: is told if the result will not be bit for bit that of a run never stopped.
 
         Raises:
             CheckpointError: if it was made with other settings or other data.
@@ -348,6 +367,11 @@ class _Run:
             raise CheckpointError(
                 f"{self.out} was made with another {' and another '.join(changed)}; a resumed run "
                 "must not change it. Use the same settings and data, or another --out."
+            )
+        if meta["threads"] != torch.get_num_threads():
+            warn(
+                f"resumed with {torch.get_num_threads()} threads, begun with {meta['threads']}: "
+                "sums are rounded in another order, so the weights will differ in their last bits."
             )
         parts: dict[str, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
