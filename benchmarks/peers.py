@@ -2,7 +2,8 @@
 
 easyfsl's module tree imports torchvision, of which no CPU build goes with our torch. What we
 time (task sampler, feature data set, Prototypical Network, evaluation loop) never calls it, so
-its names are filled with empty ones.
+its names are filled with empty ones. Its task sampler hands ``data_source`` to torch's Sampler,
+which newer versions of torch do not take any more; it is taken and dropped, as before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import importlib.util
 import sys
 import types
 from typing import Any
+
+from torch.utils.data import Sampler
 
 
 class _Anything:
@@ -40,6 +43,8 @@ def easyfsl() -> types.SimpleNamespace:
     if importlib.util.find_spec("torchvision") is None:
         for name in ("", ".models", ".models.resnet", ".datasets", ".transforms", ".utils"):
             sys.modules.setdefault(f"torchvision{name}", _Empty(f"torchvision{name}"))
+    if Sampler.__init__ is object.__init__:
+        Sampler.__init__ = lambda self, data_source=None: None  # type: ignore[method-assign]
     return types.SimpleNamespace(
         version=importlib.metadata.version("easyfsl"),
         TaskSampler=importlib.import_module("easyfsl.samplers").TaskSampler,

@@ -494,3 +494,40 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert train(learner(), source(), CONFIG, tensorboard=True).log
     assert not list(tmp_path.iterdir())
+
+
+def test_two_threads_give_the_same_gradient_every_time():
+    """The gradient of indexing is summed by whichever thread comes first; none may be left."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        model = PrototypicalNetwork(Conv4()).train()
+        config = TrainConfig(n_way=60, n_query=5, roles="every")
+        data = PoolSource(gaussian_pool(60, 6, (1, 28, 28)))
+        episode = data.episodes(config.spec, [0], seed=0)
+        parameters = list(model.parameters())
+
+        def gradient():
+            return torch.autograd.grad(batch_loss(model, episode, config).mean(), parameters)
+
+        first = gradient()
+        for _ in range(15):
+            assert all(torch.equal(a, b) for a, b in zip(first, gradient(), strict=True))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_training_asks_for_deterministic_kernels_and_leaves_the_setting_alone():
+    seen = []
+
+    class Spy(PrototypeHead):
+        def predict(self, state, x):
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return super().predict(state, x)
+
+    model = learner()
+    model.head = Spy()
+    train(model, source(), CONFIG, device="cpu")
+    assert seen
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -141,10 +141,10 @@ class SupportNorm(Norm):
         context.found[f"{self._name}.mean"], context.found[f"{self._name}.var"] = mean, var
         scale = self.weight * torch.rsqrt(var + self._eps)  # [T, C]
         shift = self.bias - mean * scale
-        shape = (*scale[context.owner].shape, *(1,) * (x.ndim - 2))
-        return x * scale[context.owner].view(shape).to(x.dtype) + shift[context.owner].view(
-            shape
-        ).to(x.dtype)
+        shape = (len(x), -1, *(1,) * (x.ndim - 2))
+        # index_select: its gradient adds rows in a fixed order, that of indexing may not
+        scale, shift = (v.index_select(0, context.owner).view(shape) for v in (scale, shift))
+        return x * scale.to(x.dtype) + shift.to(x.dtype)
 
     def _statistics(self, x: Tensor, context: NormContext) -> tuple[Tensor, Tensor]:
         """Return mean and biased variance of each task's rows: ``[B, C, ...] -> [T, C], [T,
@@ -159,7 +159,7 @@ class SupportNorm(Norm):
         size = zeros.index_add(0, context.owner, torch.ones_like(rows[..., 0])) * rows.shape[2]
         size = size.clamp(min=1)
         mean = zeros.index_add(0, context.owner, rows.sum(2)) / size
-        centred = rows - mean[context.owner][..., None]
+        centred = rows - mean.index_select(0, context.owner)[..., None]
         return mean, zeros.index_add(0, context.owner, centred.square().sum(2)) / size
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from quickstudy.core import CheckpointError, ConfigError, ProtocolError, QuickstudyError
 from quickstudy.core.allocator import keep_freed_memory
+from quickstudy.core.determinism import deterministic_on_cpu
 from quickstudy.evaluation import evaluate
 from quickstudy.learners.base import Learner
 from quickstudy.tasks import TaskSource
@@ -152,6 +153,7 @@ def train(
     with (
         RunLog(out, from_step=run.progress.step, tensorboard=tensorboard) as log,
         _stop_signal() as stop,
+        deterministic_on_cpu(where),
         _bar(config.steps, run.progress.step, progress) as bar,
     ):
         stopped = _loop(run, source, validation, log, clock, stop, bar, where)

@@ -45,17 +45,19 @@ def every_role(episode: Episode, *, k_shot: int) -> Episode:
             "roles='every' needs classification episodes with the same number of examples (more "
             f"than k_shot={k_shot}) in each class. Use a fixed way and shot, or roles='fixed'."
         )
-    order = torch.argsort(y, dim=1, stable=True).unflatten(1, (ways, per_class))  # [T, C, M]
-    supports, queries = [], []
-    for turn in range(per_class // k_shot):
-        at = torch.arange(turn * k_shot, (turn + 1) * k_shot, device=y.device)
-        rest = torch.cat([torch.arange(int(at[0])), torch.arange(int(at[-1]) + 1, per_class)])
-        supports.append(order[:, :, at].flatten(1))  # [T, C*K]
-        queries.append(order[:, :, rest.to(y.device)].flatten(1))  # [T, C*(M-K)]
+    task = torch.arange(tasks, device=y.device)[:, None]
+    order = torch.argsort(y, dim=1, stable=True)
+    x = x[task, order].unflatten(1, (ways, per_class))  # [T, C, M, ...]
+    y = y[task, order].unflatten(1, (ways, per_class))
+    starts = range(0, per_class - k_shot + 1, k_shot)
 
-    def take(rows: list[torch.Tensor]) -> Examples:
-        at = torch.stack(rows, 1)  # [T, turns, N]
-        task = torch.arange(tasks, device=y.device)[:, None, None]
-        return Examples.full(x[task, at].flatten(0, 1), y[task, at].flatten(0, 1))
+    # slices, not one gather: the gradient of a gather that repeats rows is summed in any order
+    def support(v: torch.Tensor) -> torch.Tensor:
+        turns = [v[:, :, at : at + k_shot].flatten(1, 2) for at in starts]
+        return torch.stack(turns, 1).flatten(0, 1)  # [T * turns, C*K, ...]
 
-    return Episode(take(supports), take(queries), ways)
+    def query(v: torch.Tensor) -> torch.Tensor:
+        rest = [torch.cat([v[:, :, :at], v[:, :, at + k_shot :]], 2) for at in starts]
+        return torch.stack([r.flatten(1, 2) for r in rest], 1).flatten(0, 1)
+
+    return Episode(Examples.full(support(x), support(y)), Examples.full(query(x), query(y)), ways)
