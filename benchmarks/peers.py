@@ -38,13 +38,17 @@ class _Empty(types.ModuleType):
         return _Anything
 
 
+def _take_and_drop(self: Any, data_source: Any = None) -> None:
+    del self, data_source
+
+
 def easyfsl() -> types.SimpleNamespace:
     """Return easyfsl's sampler, feature data set, Prototypical Network and evaluation loop."""
     if importlib.util.find_spec("torchvision") is None:
         for name in ("", ".models", ".models.resnet", ".datasets", ".transforms", ".utils"):
             sys.modules.setdefault(f"torchvision{name}", _Empty(f"torchvision{name}"))
     if Sampler.__init__ is object.__init__:
-        Sampler.__init__ = lambda self, data_source=None: None  # type: ignore[method-assign]
+        Sampler.__init__ = _take_and_drop  # type: ignore[method-assign, assignment]
     return types.SimpleNamespace(
         version=importlib.metadata.version("easyfsl"),
         TaskSampler=importlib.import_module("easyfsl.samplers").TaskSampler,
