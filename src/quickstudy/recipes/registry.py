@@ -108,14 +108,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "miniimagenet-protonet": Recipe(
         name="miniimagenet-protonet",
-        summary="Prototypical Network (Conv-4) on miniImageNet; 35 minutes on 2 cores",
+        summary="Prototypical Network (Conv-4) on miniImageNet; 75 minutes on 2 cores",
         data=DataConfig(name="miniimagenet", jitter=_LIGHT_JITTER),
         encoder=EncoderConfig(image_size=84, in_channels=3),
         # 1,600 features add up to large distances; as they are, the softmax starts saturated and
         # the first thousands of steps go into shrinking the embedding
         learner=LearnerConfig(temperature=200),
         train=TrainConfig(
-            steps=6_000,
+            steps=14_000,
             n_way=20,
             k_shot=1,
             n_query=9,
