@@ -1,5 +1,18 @@
-"""``python -m quickstudy``."""
+"""``quickstudy`` and ``python -m quickstudy``."""
 
-from quickstudy.cli import main
+from __future__ import annotations
 
-main()
+import signal
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it is still being imported just ends the process."""
+    usual = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from quickstudy.cli import main as run
+
+    signal.signal(signal.SIGINT, usual)
+    run()
+
+
+if __name__ == "__main__":
+    main()

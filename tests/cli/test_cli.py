@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +208,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_resume_needs_the_same_se
     assert "already holds a run" in capsys.readouterr().err
     changed = [*FAST, "-s", "outer_lr=0.5"]
     assert run("train", "omniglot-protonet", "--out", str(out), "--resume", *changed) == 1
-    assert "another config" in capsys.readouterr().err
+    assert "train.outer_lr: 0.003 in the run, 0.5 now" in capsys.readouterr().err
     assert json.loads((out / "recipe.json").read_text())["recipe"]["train"]["outer_lr"] != 0.5
     assert run("train", "omniglot-matching", "--out", str(out), "--resume") == 1
     assert "not of 'omniglot-matching'" in capsys.readouterr().err
@@ -226,6 +228,123 @@ def test_damaged_runs_are_named(
     model.unlink()
     assert run("evaluate", str(out), "--data", "shapes") == 1
     assert "not finished" in capsys.readouterr().err
+
+
+def test_resume_needs_a_run(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "mistyped"
+    assert run("train", "omniglot-protonet", "--out", str(nowhere), "--resume") == 1
+    assert "there is no run to resume" in capsys.readouterr().err
+    assert not nowhere.exists()
+    out = trained(tmp_path, capsys)
+    (out / "recipe.json").unlink()
+    assert run("train", "omniglot-protonet", "--out", str(out), "--resume") == 1
+    assert "recipe.json is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["train", "no-such-recipe"], 2, "there is no recipe"),
+        (["train", "--no-such-option"], 2, "No such option"),
+        (["evaluate", "x", "--data", "mnist", "--episodes", "abc"], 2, "--episodes"),
+        (["evaluate", "x", "--data", "mnist"], 1, "holds no run"),
+        (["evaluate", "x", "--data", ""], 2, "--data is empty"),
+        (["data", "check", "omniglo"], 2, "Did you mean 'omniglot'"),
+        (["data", "frobnicate"], 2, "No such command"),
+        (["train", "omniglot-protonet", "-s", "train.n_way=0"], 2, "train: Value error, n_way"),
+        (["train", "omniglot-protonet", "-s", "n_way=5"], 2, "Write train.n_way=... or"),
+        (["train", "omniglot-protonet", "-s", "lr=5"], 2, "outer_lr"),
+    ],
+)
+def test_errors_are_one_json_document(
+    words: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words, "--json") == code
+    printed = capsys.readouterr()
+    error = json.loads(printed.out)["error"]
+    assert set(error) == {"type", "message"}
+    assert says in error["message"]
+    assert printed.err.strip() == f"error: {error['message']}"
+    assert run(*words) == code
+    assert capsys.readouterr().out == ""
+
+
+def test_one_episode_has_no_interval(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained(tmp_path, capsys)
+    words = ["evaluate", str(out), "--data", "shapes", "--n-way", "3", "--episodes", "1"]
+    words += ["--n-query", "3", "--floor"]
+    assert run(*words, "--json") == 0
+    document = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert document["accuracy"]["ci95"] is None
+    assert document["paired"]["ci95"] is None
+    assert run(*words) == 0
+    said = capsys.readouterr().out
+    assert "one episode has no interval" in said
+    assert "nan" not in said
+
+
+def test_evaluate_says_when_the_classes_were_trained_on(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained(tmp_path, capsys)
+    words = ["evaluate", str(out), "--n-way", "3", "--episodes", "4", "--n-query", "3", "--json"]
+    for split, seen in (("train", True), ("val", True), ("test", False)):
+        assert run(*words, "--data", "omniglot", "--split", split) == 0
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["protocol"]["trained_on"] is seen
+        assert ("says nothing about classes" in printed.err) is seen
+    assert run(*words, "--data", str(tmp_path), "--split", "train") == 2
+    assert "is for named data sets" in capsys.readouterr().err
+
+
+def test_a_broken_output_is_said_plainly(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "quickstudy", "train", "--list"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write to standard output: No space left on device.\n"
+
+
+def test_ctrl_c_while_starting_shows_no_traceback(tmp_path: Path) -> None:
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    for wait in (0.15, 0.6, 1.2):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "quickstudy", "demo", "--out", str(tmp_path / "r.html")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        time.sleep(wait)
+        child.send_signal(signal.SIGINT)
+        _, complaint = child.communicate()
+        assert child.returncode in (-signal.SIGINT, 130)
+        assert "Traceback" not in complaint or "site.py" in complaint  # Python itself, starting
+
+
+def test_the_package_makes_waiting_threads_sleep() -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP", "OMP_WAIT"))}
+    code = (
+        "import os, quickstudy, sys;print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    )
+    for extra, says in (({}, "1000 False"), ({"OMP_WAIT_POLICY": "active"}, "None False")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env=environment | extra,
+            check=True,
+        )
+        assert done.stdout.strip() == says
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,13 @@
 """Pools: any labels in, sorted classes out, errors that name the culprit."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quickstudy.core import DataError
-from quickstudy.tasks import Pool
+from quickstudy.core import DataError, EpisodeSpec
+from quickstudy.tasks import Pool, PoolSource
 from quickstudy.testing import gaussian_pool
 
 
@@ -76,7 +77,7 @@ def test_selecting_classes_renumbers_them():
 
 def test_rotations_are_new_classes():
     pool = Pool.build(
-        torch.arange(12).view(3, 1, 2, 2), ["a", "b", "a"], name="r", groups=[1, 2, 3]
+        torch.arange(12.0).view(3, 1, 2, 2), ["a", "b", "a"], name="r", groups=[1, 2, 3]
     )
     turned = pool.with_rotations()
     assert turned.n_classes == 8
@@ -97,3 +98,25 @@ def test_the_hash_sees_every_content():
     others = [base.with_x(x), Pool(base.x, base.y, base.class_names, groups=groups), renamed]
     assert base.sha256() == gaussian_pool(3, 4, (2,), groups_per_class=2).sha256()
     assert len({base.sha256(), *(o.sha256() for o in others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "says"),
+    [
+        (np.zeros((2, 3), np.float32), torch.tensor([0, 1]), "x must be a torch tensor"),
+        (torch.zeros(2, 3), np.array([0, 1]), "y must be a torch tensor"),
+        (torch.zeros(2, 3, dtype=torch.int64), torch.tensor([0, 1]), "x must be uint8"),
+        (torch.zeros(2, 3), torch.tensor([0.0, 1.0]), "y must be int64"),
+        (torch.zeros(2, 3), torch.tensor([-1, 0]), "label -1; classes are numbered from 0"),
+        (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), "there are no rows"),
+    ],
+)
+def test_wrong_types_are_named(x, y, says):
+    with pytest.raises(DataError, match=says):
+        Pool(x, y, ("a", "b"))
+
+
+def test_double_precision_inputs_reach_the_learner_as_float32():
+    pool = Pool(torch.rand(4, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 1]), ("a", "b"))
+    episode = PoolSource(pool).episodes(EpisodeSpec(2, 1, 1), [0], seed=0)
+    assert episode.support.x.dtype == torch.float32

@@ -57,7 +57,7 @@ def check(pool, index):
     st.data(),
 )
 def test_fixed_episodes_of_any_shape(counts, k_shot, n_query, seed, data):
-    pool, n_way = pool_of(counts), data.draw(st.integers(1, len(counts)))
+    pool, n_way = pool_of(counts), data.draw(st.integers(2, len(counts)))
     index = sample_index(pool, EpisodeSpec(n_way, k_shot, n_query), [3, 0, 3], seed=seed)
     assert index.support.shape == (3, n_way * k_shot)
     assert index.query.shape == (3, n_way * n_query)
@@ -185,3 +185,16 @@ def test_errors_name_the_class_and_the_way_out(pool, spec, options, says):
 def test_no_task_ids_are_refused():
     with pytest.raises(TaskError, match="no task ids"):
         sample_index(pool_of([9] * 3), EpisodeSpec(2, 1, 1), [], seed=0)
+
+
+@pytest.mark.parametrize("n_way", [1, (1, 4)])
+def test_a_task_with_one_class_is_refused(n_way):
+    with pytest.raises(TaskError, match="at least 2"):
+        sample_index(pool_of([5] * 4), EpisodeSpec(n_way, 1, 1), [0], seed=0)
+
+
+def test_too_few_examples_says_what_helps():
+    with pytest.raises(TaskError, match=r"Lower k_shot\.$"):
+        sample_index(pool_of([5, 5]), EpisodeSpec(2, 9, 1), [0], seed=0)
+    with pytest.raises(TaskError, match="Lower k_shot or n_query or drop the class"):
+        sample_index(pool_of([5, 9]), EpisodeSpec(2, 1, 6), [0], seed=0)

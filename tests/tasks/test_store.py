@@ -81,6 +81,18 @@ def test_sha256_is_remembered_until_the_file_changes(
         store.sha256_of(tmp_path / "gone")
 
 
+def test_a_disk_that_rots_without_a_new_date_is_found_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"hello")
+    store.verify(path, SHA)
+    before = path.stat()
+    path.write_bytes(b"jello")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    store.verify(path, SHA)  # what is remembered is good enough for loading
+    with pytest.raises(ChecksumError):
+        store.verify(path, SHA, reread=True)
+
+
 def test_verify_names_both_checksums(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"hello")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from quickstudy import __version__
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo_command
 from quickstudy.cli.evaluate import evaluate_command
-from quickstudy.cli.output import guarded, say
+from quickstudy.cli.output import guarded
 from quickstudy.cli.train import train_command
 
 __all__ = ["app", "main"]
@@ -47,25 +48,21 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 misused."""
+    """Run the command line and exit: 0 done, 1 failed, 2 misused, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     # wherever it stands: nobody remembers which options come before the command
     given = [argument for argument in given if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no plus-minus sign
     code = 0
 
     def run() -> None:
         nonlocal code
-        try:
-            app(given)
-        except SystemExit as stop:  # usage errors are 2, --help is 0
-            code = stop.code if isinstance(stop.code, int) else 1
+        # without standalone mode errors come here instead of being printed in a box
+        result = app(given, prog_name="quickstudy", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
 
-    failure = guarded(run, debug=debug)
-    if sys.stdout is not None and not sys.stdout.closed:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            say("the reader of the output has gone.")
-            failure = 1
+    failure = guarded(run, debug=debug, as_json="--json" in given)
     sys.exit(failure or code)

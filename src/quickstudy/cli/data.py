@@ -74,7 +74,8 @@ def get_command(
 @data_app.command("check")
 def check_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names of data sets [all that are found].")
+        list[str] | None,
+        typer.Argument(help="Names of data sets; if none, all that are found."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -82,14 +83,18 @@ def check_command(
 
     Example: quickstudy data check omniglot
     """
-    chosen = names or [n for n in DATASETS if dataset_status(n).state in ("found", "cached")]
-    checked, faults = [], []
-    for name in chosen:
-        try:
-            checked.append(_document(check_dataset(name)))
-        except DataError as error:
-            faults.append(f"{name}: {error}")
-    if faults:
-        raise DataError("; ".join(faults))
+    chosen = names or [n for n in DATASETS if dataset_status(n).state == "found"]
+    checked = [_checked(name) for name in chosen]
     lines = [f"{d['name']}: {d['message']}" for d in checked]
+    if not chosen:
+        lines = ["no data set was found, so there is nothing to check; see 'quickstudy data list'."]
     emit({"command": "data check", "data": checked}, as_json=as_json, text="\n".join(lines))
+    if any(d["state"] == "damaged" for d in checked):
+        raise typer.Exit(1)
+
+
+def _checked(name: str) -> dict[str, Any]:
+    try:
+        return _document(check_dataset(name))
+    except DataError as error:
+        return _document(dataset_status(name)) | {"state": "damaged", "message": str(error)}

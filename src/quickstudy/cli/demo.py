@@ -15,7 +15,8 @@ __all__ = ["demo_command"]
 def demo_command(
     out: Annotated[Path, typer.Option(help="Where the report is written.")] = Path("report.html"),
     steps: Annotated[
-        int | None, typer.Option(help="Training steps [about two minutes' worth].", min=1)
+        int | None,
+        typer.Option(help="Training steps; if not given, two minutes' worth.", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, training episodes and tests.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",

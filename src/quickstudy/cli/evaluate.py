@@ -31,7 +31,9 @@ def evaluate_command(
     n_query: Annotated[int, typer.Option("--n-query", help="Queries per class.")] = 15,
     episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 600,
     seed: Annotated[int, typer.Option(help="Names the list of episodes.")] = 0,
-    split: Annotated[str, typer.Option(help="Part of a named data set.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Part of a named data set; test if not given.")
+    ] = None,
     rotations: Annotated[
         bool, typer.Option("--rotations", help="Turned classes are classes of their own.")
     ] = False,
@@ -47,15 +49,23 @@ def evaluate_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Score a run on tasks of classes it has never seen, with a 95 % interval.
+    """Score a run on tasks, with a 95 % interval: of classes it has never seen, unless --split
+    says otherwise.
 
     Example: quickstudy evaluate runs/x --data omniglot --n-way 20 --k-shot 1 --episodes 600 --json
     """
     if invert not in ("auto", "yes", "no"):
         raise ConfigError(f"--invert must be auto, yes or no; got {invert!r}.")
     spec = EpisodeSpec(_number(n_way, "--n-way"), _number(k_shot, "--k-shot"), n_query)
+    if not data:
+        raise ConfigError("--data is empty; name a data set or a folder of class folders.")
     loaded = load_run(run)
-    pool = _pool(loaded, data, split, rotations, invert)  # type: ignore[arg-type]
+    pool, facts = _pool(loaded, data, split, rotations, invert)  # type: ignore[arg-type]
+    if facts["trained_on"]:
+        say(
+            f"note: {pool.name} ({pool.split}) holds the classes that this run was trained or "
+            "validated on; the score says nothing about classes it has never seen."
+        )
     source = PoolSource(pool, groups)
     name = loaded.recipe.name
     with tqdm(total=episodes, unit="episode", file=sys.stderr, delay=2, dynamic_ncols=True) as bar:
@@ -70,6 +80,7 @@ def evaluate_command(
             progress=bar.update,
         )
     document: dict[str, Any] = {"command": "evaluate", "run": str(run), **report.to_dict()}
+    document["protocol"] |= {**facts, "group_aware": groups}
     lines = [
         f"{run} on {pool.name} ({pool.split}, {pool.n_classes} classes), {spec}:",
         f"  {report}",
@@ -90,12 +101,19 @@ def _number(text: str, option: str) -> int | tuple[int, int]:
         ) from error
 
 
-def _pool(run: Run, data: str, split: str, rotations: bool, invert: Invert) -> Pool:
-    """Return the images to judge on, fitted to the run's encoder."""
+def _pool(
+    run: Run, data: str, split: str | None, rotations: bool, invert: Invert
+) -> tuple[Pool, dict[str, Any]]:
+    """Return the images to judge on, fitted to the run's encoder, and how they were made."""
     encoder, trained = run.recipe.encoder, run.recipe.data
     size, channels = encoder.image_size, encoder.in_channels
     path = Path(data)
+    split_file: str | None = None
+    if path.is_file():
+        raise ConfigError(f"{data} is a file; name a folder of class folders, or a data set.")
     if path.is_dir() or "/" in data or data.startswith("."):
+        if split is not None:
+            raise ConfigError(f"--split is for named data sets; {data} is a folder.")
         pool = pool_from_folder(path, size=size, channels=channels)
         ink = trained.name in ("omniglot", "glyphs") and channels == 1
         chosen: Invert = invert if ink or invert != "auto" else "no"
@@ -105,10 +123,18 @@ def _pool(run: Run, data: str, split: str, rotations: bool, invert: Invert) -> P
             )
     else:
         split_file = trained.split_file if data == trained.name else None
-        pool = load_pool(data, split=split, split_file=split_file, size=size)
+        pool = load_pool(data, split=split or "test", split_file=split_file, size=size)
         chosen = "no" if invert == "auto" else invert
-    pool = fit_images(pool, channels=channels, size=size, invert=chosen)
-    return pool.with_rotations() if rotations else pool
+    fitted = fit_images(pool, channels=channels, size=size, invert=chosen)
+    facts = {
+        "classes": fitted.n_classes * (4 if rotations else 1),
+        "split_file": split_file,
+        "rotations": rotations,
+        "inverted": chosen == "yes" or (chosen == "auto" and looks_dark_on_light(pool)),
+        "trained_on": pool.name == trained.name
+        and pool.split in (trained.train, trained.validation, "all"),
+    }
+    return (fitted.with_rotations() if rotations else fitted), facts
 
 
 def _add_floor(
@@ -125,8 +151,8 @@ def _add_floor(
     )
     paired = compare(report, below)
     document["floor"] = below.to_dict()
-    document["paired"] = {"mean": paired.mean, "ci95": paired.ci95}
+    document["paired"] = paired.to_dict()
     return [
         f"  pixel nearest neighbour on the same episodes: {below}",
-        f"  difference: {100 * paired.mean:+.2f} ± {100 * paired.ci95:.2f} points (paired)",
+        f"  difference: {paired}",
     ]

@@ -3,57 +3,102 @@ tracebacks."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+import typer
+
 from quickstudy.core import ConfigError, QuickstudyError
 
-__all__ = ["MISUSED", "emit", "guarded", "say"]
+__all__ = ["INTERRUPTED", "MISUSED", "emit", "guarded", "say"]
 
-FAILED, MISUSED = 1, 2
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 
 def emit(document: dict[str, Any], *, as_json: bool, text: str) -> None:
-    """Print the result: the JSON document for machines, or the text for people."""
-    print(json.dumps(document, ensure_ascii=False) if as_json else text)
+    """Print the result: the JSON document for machines, or the text for people.
+
+    Raises:
+        QuickstudyError: if standard output cannot be written.
+    """
+    # allow_nan: a document that only Python can read would be worse than an error
+    line = json.dumps(document, ensure_ascii=False, allow_nan=False) if as_json else text
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _abandon(sys.stdout)
+        raise QuickstudyError(f"cannot write to standard output: {error.strerror}.") from error
 
 
 def say(text: str) -> None:
     """Tell a person what is going on, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    # file names need not be text
+    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
 
-def guarded(action: Callable[[], None], *, debug: bool) -> int:
-    """Run a command and return its exit code: 0 done, 1 failed, 2 misused.
+def guarded(action: Callable[[], None], *, debug: bool, as_json: bool = False) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted.
 
-    Errors become one sentence on standard error; the traceback is shown with ``--debug``.
+    Errors become one sentence on standard error, and with ``--json`` a document ``{"error":
+    {"type", "message"}}`` on standard output as well; the traceback is shown with ``--debug``.
     """
     try:
         action()
-    except QuickstudyError as error:
-        if debug:
-            traceback.print_exc()
-        say(f"error: {error}")
-        return MISUSED if isinstance(error, ConfigError) else FAILED
-    except KeyboardInterrupt:
-        say("stopped.")
-        return FAILED
+        return 0
     except BrokenPipeError:
         # the reader of our output has gone, for example 'head'
-        sys.stderr.close()
+        _abandon(sys.stdout)
         return FAILED
-    except MemoryError:
-        say("error: out of memory. Use fewer episodes, a smaller image size or tasks_per_step.")
-        return FAILED
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        say(
-            f"error: {type(error).__name__}: {error}. This is a fault of Quickstudy's; "
-            "run again with --debug before the command and report what it shows."
-        )
-        return FAILED
-    return 0
+        kind, message, code = _explain(error)
+    if message:
+        say(message if code == INTERRUPTED else f"error: {message}")
+    if as_json:
+        document = {"error": {"type": kind, "message": message}}
+        with contextlib.suppress(OSError, QuickstudyError):
+            emit(document, as_json=True, text="")
+    return code
+
+
+def _explain(error: BaseException) -> tuple[str, str, int]:
+    """Return the kind of an error, a message for people, and the exit code."""
+    kind = type(error).__name__
+    if isinstance(error, QuickstudyError):
+        return kind, str(error), MISUSED if isinstance(error, ConfigError) else FAILED
+    if callable(format_message := getattr(error, "format_message", None)):
+        # a misused option or argument: Typer's own error, whose class is not public
+        context = getattr(error, "ctx", None)
+        command = "quickstudy" if context is None else context.command_path
+        text = str(format_message())
+        if kind == "NoArgsIsHelpError":  # the help has been shown
+            return kind, "", MISUSED
+        end = "" if text.endswith(("?", ".")) else "."
+        return kind, f"{text}{end} See '{command} --help'.", MISUSED
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return "KeyboardInterrupt", str(error) or "stopped.", INTERRUPTED
+    if isinstance(error, MemoryError):
+        advice = "Use fewer episodes, a smaller image size or fewer tasks_per_step."
+        return kind, f"out of memory. {advice}", FAILED
+    return (
+        kind,
+        f"{kind}: {error}. This is a fault of Quickstudy's; run again with --debug and report "
+        "what it shows.",
+        FAILED,
+    )
+
+
+def _abandon(stream: Any) -> None:
+    """Point a stream that cannot be written to nowhere, or Python complains on its way out."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

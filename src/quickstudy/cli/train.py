@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from quickstudy.cli.output import emit, say
-from quickstudy.core import CheckpointError, ConfigError, QuickstudyError
+from quickstudy.core import CheckpointError, ConfigError
 from quickstudy.recipes import (
     Recipe,
     build_learner,
@@ -20,7 +20,13 @@ from quickstudy.recipes import (
     save_recipe,
     sources,
 )
-from quickstudy.training import CHECKPOINT, TrainResult, check_folder, train
+from quickstudy.training import (
+    CHECKPOINT,
+    TrainingInterrupted,
+    TrainResult,
+    check_folder,
+    train,
+)
 
 __all__ = ["train_command"]
 
@@ -30,7 +36,7 @@ def train_command(
     setting: Annotated[
         list[str] | None, typer.Option("-s", "--set", help="Change a setting: key=value.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run [runs/RECIPE].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; else runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files too.")] = False,
@@ -57,23 +63,24 @@ def train_command(
     if not (folder / CHECKPOINT).exists():
         # a resumed run has its recipe already, and train() refuses any other
         save_recipe(folder, chosen, facts)
-    result = train(
-        learner,
-        source,
-        chosen.train,
-        validation=validation,
-        out=folder,
-        resume=resume,
-        device=device,
-        manifest=manifest(chosen, facts),
-        tensorboard=tensorboard,
-        progress=True,
-    )
-    if result.stopped == "interrupted":
-        raise QuickstudyError(
-            f"stopped at step {result.steps} of {chosen.train.steps}; nothing is lost. "
-            f"Go on with: quickstudy train {recipe} --out {folder} --resume"
+    try:
+        result = train(
+            learner,
+            source,
+            chosen.train,
+            validation=validation,
+            out=folder,
+            resume=resume,
+            device=device,
+            manifest=manifest(chosen, facts),
+            tensorboard=tensorboard,
+            progress=True,
         )
+    except TrainingInterrupted as stop:
+        raise KeyboardInterrupt(
+            f"stopped at step {stop.step} of {stop.steps}; nothing is lost. "
+            f"Go on with: quickstudy train {recipe} --out {folder} --resume"
+        ) from stop
     emit(_document(folder, chosen, result), as_json=as_json, text=_summary(folder, chosen, result))
 
 
@@ -95,10 +102,14 @@ def _document(folder: Path, recipe: Recipe, result: TrainResult) -> dict[str, An
 
 def _summary(folder: Path, recipe: Recipe, result: TrainResult) -> str:
     score = "" if result.best_validation is None else f"{100 * result.best_validation:.2f} %"
+    rate = (
+        f" ({result.episodes_per_second:.1f} episodes/s, {100 * result.sampling_share:.0f} % of "
+        "it sampling)"
+        if result.episodes_per_second
+        else "; nothing was left to do"
+    )
     return (
-        f"{folder}: {result.steps} steps in {result.seconds / 60:.1f} minutes "
-        f"({result.episodes_per_second:.1f} episodes/s, {100 * result.sampling_share:.0f} % "
-        f"of it sampling)\n"
+        f"{folder}: {result.steps} steps in {result.seconds / 60:.1f} minutes{rate}\n"
         f"kept step {result.best_step}: {score} on validation classes, "
         f"{recipe.train.validation.spec}\n"
         f"next: quickstudy evaluate {folder} --data {recipe.data.name}"
@@ -106,18 +117,23 @@ def _summary(folder: Path, recipe: Recipe, result: TrainResult) -> str:
 
 
 def _recipe(name: str, settings: list[str], folder: Path, resume: bool) -> Recipe:
-    """Return the recipe to run; a resumed run without new settings keeps its own."""
+    """Return the recipe to run: a resumed run's own, with settings changed."""
     recipe = get_recipe(name)
+    if not resume:
+        return override(recipe, settings)
     saved = folder / "recipe.json"
-    if resume and not settings and saved.exists():
-        try:
-            kept = Recipe.model_validate(json.loads(saved.read_text(encoding="utf-8"))["recipe"])
-        except (ValueError, KeyError, OSError) as error:
-            raise CheckpointError(f"{saved} is damaged ({error}); it cannot be resumed.") from error
-        if kept.name != name:
-            raise CheckpointError(f"{folder} holds a run of {kept.name!r}, not of {name!r}.")
-        return kept
-    return override(recipe, settings)
+    if not saved.exists():
+        raise CheckpointError(
+            f"{saved} is missing: there is no run to resume in {folder}. Name the folder of the "
+            "run with --out, or leave --resume off to begin one."
+        )
+    try:
+        kept = Recipe.model_validate(json.loads(saved.read_text(encoding="utf-8"))["recipe"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CheckpointError(f"{saved} is damaged ({error}); it cannot be resumed.") from error
+    if kept.name != name:
+        raise CheckpointError(f"{folder} holds a run of {kept.name!r}, not of {name!r}.")
+    return override(kept, settings)
 
 
 def _list(as_json: bool) -> None:

@@ -95,10 +95,12 @@ class EpisodeSpec:
         for name in ("n_way", "k_shot", "n_query"):
             value = getattr(self, name)
             low, high = value if isinstance(value, tuple) else (value, value)
-            if not (isinstance(low, int) and isinstance(high, int)) or low < 1 or high < low:
+            whole = all(isinstance(v, int) and not isinstance(v, bool) for v in (low, high))
+            if not whole or low < 1 or high < low:
                 raise ConfigError(
-                    f"{name} must be a whole number of at least 1 or a range (low, high); got "
-                    f"{value!r}."
+                    f"{name} must be a whole number of at least 1"
+                    + (" or a range from low to high" if name != "n_query" else "")
+                    + f"; got {value!r}."
                 )
 
     @property

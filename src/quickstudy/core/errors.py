@@ -29,6 +29,8 @@ __all__ = [
     "nearest_names",
 ]
 
+_SHOWN = 40
+
 
 class QuickstudyError(Exception):
     """Base of every error that Quickstudy raises on purpose."""
@@ -77,8 +79,12 @@ def nearest_names(given: str, known: Iterable[str]) -> str:
     Returns:
         For example ``"Did you mean 'omniglot'?"`` or ``"Known names: a, b."``.
     """
-    names = sorted(known)
-    close = difflib.get_close_matches(given.lower(), names, n=3, cutoff=0.5)
+    names, wanted = sorted(known), given.lower()
+    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    # "lr" is near "outer_lr" for people
+    close = close or sorted((name for name in names if wanted and wanted in name), key=len)[:3]
     if close:
         return "Did you mean " + " or ".join(repr(name) for name in close) + "?"
-    return "Known names: " + ", ".join(names) + "."
+    shown = sorted(names, key=len)[:_SHOWN] if len(names) > _SHOWN else names
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return "Known names: " + ", ".join(sorted(shown)) + more + "."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,7 +116,7 @@ def run_demo(
 
     Raises:
         ConfigError: if ``out``, ``steps``, ``episodes`` or ``device`` is not usable.
-        KeyboardInterrupt: if it was interrupted; nothing is written then.
+        TrainingInterrupted: if it was interrupted; nothing is written then.
     """
     start = time.perf_counter()
     _check(out, steps, episodes)
@@ -134,8 +134,6 @@ def run_demo(
         device=str(where),
         progress=progress,
     )
-    if trained.stopped == "interrupted":
-        raise KeyboardInterrupt
     run = out.with_name(out.stem + "-run")
     save_recipe(run, recipe, data.facts)
     meta = {"step": trained.best_step, "validation": trained.best_validation}
@@ -171,8 +169,12 @@ def _check(out: Path, steps: int | None, episodes: int) -> None:
         raise ConfigError(
             f"the folder {out.parent} cannot be made ({error.strerror}). Choose another place."
         ) from error
-    if not os.access(out.parent, os.W_OK):
-        raise ConfigError(f"{out.parent} cannot be written to. Choose another place.")
+    try:
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{out.parent} cannot be written to ({error.strerror}). Choose another place."
+        ) from error
     if steps is not None and steps < 1:
         raise ConfigError(f"steps must be at least 1; got {steps}.")
     if episodes < 2:
@@ -212,5 +214,5 @@ def _document(score: Score, run: Path) -> dict[str, Any]:
         "what": score.what,
         **score.ours.to_dict(),
         "floor": {name: floor[name] for name in ("learner", "accuracy", "seconds")},
-        "paired": {"mean": score.paired.mean, "ci95": score.paired.ci95},
+        "paired": score.paired.to_dict(),
     }

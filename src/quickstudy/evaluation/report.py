@@ -3,6 +3,7 @@ compared."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -79,22 +80,26 @@ class Report:
     def __str__(self) -> str:
         p = self.protocol
         over = f"(95 % CI over {p.episodes} episodes, fixed classes, seed {p.seed})"
-        if p.metric == "mse":
-            return f"{self.mean:.4f} ± {self.ci95:.4f} mean squared error {over}"
-        text = f"{100 * self.mean:.2f} ± {100 * self.ci95:.2f} % {over}"
+        mse = p.metric == "mse"
+        mean = f"{self.mean:.4f}" if mse else f"{100 * self.mean:.2f}"
+        spread = f" ± {self.ci95:.4f}" if mse else f" ± {100 * self.ci95:.2f}"
+        if p.episodes < 2:
+            spread, over = "", f"(one episode has no interval; seed {p.seed})"
+        text = f"{mean}{spread} {'mean squared error' if mse else '%'} {over}"
         if self.class_interval is not None:
             low, high = 100 * self.class_interval.low, 100 * self.class_interval.high
             text += f"; over new classes {low:.1f} to {high:.1f} % (class bootstrap)"
         return text + (" [transductive]" if p.transductive else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-ready values: fractions, not per cents."""
+        """Return the report as JSON-ready values: fractions, not per cents; no interval is None."""
         protocol = asdict(self.protocol)
         document: dict[str, Any] = {
             "learner": self.learner,
             "data": protocol.pop("data"),
             "protocol": protocol,
-            self.protocol.metric: {"mean": self.mean, "ci95": self.ci95},
+            # JSON has no NaN
+            self.protocol.metric: {"mean": self.mean, "ci95": _none_if_nan(self.ci95)},
         }
         if self.class_interval is not None:
             interval = [self.class_interval.low, self.class_interval.high]
@@ -119,6 +124,19 @@ class Paired:
     second: str
     mean: float
     ci95: float
+
+    def __str__(self) -> str:
+        spread = "" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.2f}"
+        return f"{100 * self.mean:+.2f}{spread} points (paired)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the difference as JSON-ready fractions; no interval is None."""
+        return {"mean": self.mean, "ci95": _none_if_nan(self.ci95)}
+
+
+def _none_if_nan(value: float) -> float | None:
+    """Return a number that JSON can hold."""
+    return None if math.isnan(value) else value
 
 
 def compare(first: Report, second: Report) -> Paired:

@@ -134,9 +134,9 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             p for p in dict.fromkeys(paths) if p.endswith("." + key)
         ]
         if len(found) != 1:
-            what = f"is ambiguous: {', '.join(found)}" if found else "does not exist"
+            what = "is ambiguous" if found else "does not exist"
             hint = (
-                ""
+                f" Write {' or '.join(f'{name}=...' for name in found)}."
                 if found
                 else " " + nearest_names(key, {p for q in paths for p in (q, q.split(".")[-1])})
             )

@@ -197,10 +197,8 @@ def _fetched(remote: RemoteFile) -> Path:
 
 
 def _how_to_get(info: DatasetInfo) -> str:
-    text = (
-        f"{info.name}: not found. Looked for {info.path} in {store.data_home()} and "
-        f"{store.cache_home()}. "
-    )
+    places = " and ".join(dict.fromkeys(map(str, (store.data_home(), store.cache_home()))))
+    text = f"{info.name}: not found. Looked for {info.path} in {places}. "
     if info.folder:
         text += (
             f"Its terms ({info.licence}) allow no download from here: get the images from "
@@ -319,12 +317,13 @@ def check_dataset(name: str) -> DatasetStatus:
         return status
     path = store.find_file(info.path)
     if path is not None:
-        store.verify(path, info.sha256)
+        store.verify(path, info.sha256, reread=True)  # a disk may rot without a new date
         return replace(status, message=f"found at {path}, sha256 as expected")
     if status.path is not None and status.path.is_dir():
         return replace(status, message=f"found at {status.path}; a folder has no checksum")
     for remote in info.remote:
-        _fetched(remote)
+        if (file := store.find_file(remote.path)) is not None:
+            store.verify(file, remote.digest, reread=True)
     return replace(status, message=f"found at {status.path}, checksums as expected")
 
 

@@ -59,8 +59,8 @@ def pool_from_folder(
     if loose and on_error == "raise":
         raise DataError(
             f"{root}: {len(loose)} image(s) lie directly in it, in no class folder (first: "
-            f"{loose[0]}). Put them into one folder per class, name them in a CSV (pool_from_csv), "
-            "or skip them with on_error='skip'."
+            f"{loose[0]}). Put them into one folder per class, or take them away. In Python, "
+            "pool_from_csv reads a table of files and labels, and on_error='skip' leaves them out."
         )
     labelled = [(file, file.rsplit("/", 1)[0]) for file in files if "/" in file]
     if not labelled:

@@ -46,6 +46,7 @@ class Pool:
     groups: Tensor | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         counts = torch.bincount(self.y, minlength=len(self.class_names))
         if (
             len(self.x) != len(self.y)
@@ -65,6 +66,30 @@ class Pool:
             raise DataError(
                 f"{self.name}: row {bad} (class {self.class_names[int(self.y[bad])]!r}) has NaN or "
                 "infinite values. Drop or repair it."
+            )
+
+    def _check_types(self) -> None:
+        for what, value in (("x", self.x), ("y", self.y), ("groups", self.groups)):
+            if value is not None and not isinstance(value, Tensor):
+                raise DataError(
+                    f"{self.name}: {what} must be a torch tensor; got {type(value).__name__}. "
+                    "torch.as_tensor makes one."
+                )
+        if self.x.dtype != torch.uint8 and not self.x.is_floating_point():
+            raise DataError(
+                f"{self.name}: x must be uint8 images or floating numbers; got {self.x.dtype}. "
+                "Use x.float(), or x.to(torch.uint8) for pixels from 0 to 255."
+            )
+        if self.y.dtype != torch.int64 or self.y.ndim != 1:
+            raise DataError(
+                f"{self.name}: y must be int64 [M]; got {self.y.dtype} {list(self.y.shape)}. "
+                "Pool.build takes labels of any kind."
+            )
+        if len(self.y) == 0 or int(self.y.min()) < 0:
+            what = "there are no rows" if len(self.y) == 0 else f"label {int(self.y.min())}"
+            raise DataError(
+                f"{self.name}: {what}; classes are numbered from 0. Pool.build takes labels of "
+                "any kind."
             )
 
     @classmethod

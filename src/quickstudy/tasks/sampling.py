@@ -92,6 +92,8 @@ def sample_index(
 
 
 def _check(pool: Pool, spec: EpisodeSpec, group_aware: bool) -> None:
+    if (spec.n_way[0] if isinstance(spec.n_way, tuple) else spec.n_way) < 2:
+        raise TaskError("a task with one class has only one answer; n_way must be at least 2.")
     if pool.n_classes < spec.max_way:
         raise TaskError(
             f"{pool.name} ({pool.split}) has {pool.n_classes} class(es); {spec.max_way}-way tasks "
@@ -104,8 +106,9 @@ def _check(pool: Pool, spec: EpisodeSpec, group_aware: bool) -> None:
     if (short := int(counts.argmin())) >= 0 and counts[short] < need:
         raise TaskError(
             f"class {pool.class_names[short]!r} of {pool.name} has {counts[short]} examples; "
-            f"k_shot={low_shot} + n_query={need - low_shot} needs {need}. Lower n_query or drop "
-            "the class."
+            f"k_shot={low_shot} + n_query={need - low_shot} needs {need}. Lower "
+            + ("k_shot or n_query" if counts[short] > low_shot else "k_shot")
+            + (" or drop the class." if int(counts.max()) >= need else ".")
         )
     if group_aware and pool.groups is None:
         raise TaskError(

@@ -51,8 +51,8 @@ class TaskSource(Protocol):
 
 
 def as_input(x: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [0, 1]; anything else as it is."""
-    return x.to(torch.float32).div_(255.0) if x.dtype == torch.uint8 else x
+    """Return uint8 images as float32 in [0, 1], other numbers as float32."""
+    return x.to(torch.float32).div_(255.0) if x.dtype == torch.uint8 else x.to(torch.float32)
 
 
 @dataclass(frozen=True, slots=True)

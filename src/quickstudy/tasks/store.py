@@ -100,11 +100,15 @@ def find_file(name: str) -> Path | None:
     return None
 
 
-def sha256_of(path: str | Path) -> str:
+def sha256_of(path: str | Path, *, reread: bool = False) -> str:
     """Return a file's sha256 in hexadecimal.
 
     It is remembered in the cache folder by path, size and time of the last change, so that a large
     file is read once and not on every run.
+
+    Args:
+        path: the file.
+        reread: do not trust what is remembered.
 
     Raises:
         DataError: if the file cannot be read.
@@ -116,7 +120,7 @@ def sha256_of(path: str | Path) -> str:
         stamp = [status.st_size, status.st_mtime_ns]
         known = _read_json(_checksum_file())
         entry = known.get(key)
-        if isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3:
+        if not reread and isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3:
             return str(entry[2])
         digest = _digest(source, "sha256")
     except OSError as error:
@@ -125,13 +129,14 @@ def sha256_of(path: str | Path) -> str:
     return digest
 
 
-def verify(path: str | Path, digest: str) -> None:
+def verify(path: str | Path, digest: str, *, reread: bool = False) -> None:
     """Check a file against its published checksum.
 
     Args:
         path: the file.
         digest: sha256 in hexadecimal, or ``"md5:"`` and an MD5, for old archives whose authors
             published no better one.
+        reread: as for :func:`sha256_of`.
 
     Raises:
         ChecksumError: if the file is another one.
@@ -140,7 +145,7 @@ def verify(path: str | Path, digest: str) -> None:
     source = Path(path)
     kind, expected = _parse_digest(digest)
     try:
-        got = sha256_of(source) if kind == "sha256" else _digest(source, kind)
+        got = sha256_of(source, reread=reread) if kind == "sha256" else _digest(source, kind)
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror}). Check the path.") from error
     if got != expected:

@@ -1,13 +1,21 @@
 """Meta-training: one loop for every learner."""
 
 from quickstudy.training.config import TrainConfig, ValidationConfig
-from quickstudy.training.loop import CHECKPOINT, TrainResult, check_folder, choose_device, train
+from quickstudy.training.loop import (
+    CHECKPOINT,
+    TrainingInterrupted,
+    TrainResult,
+    check_folder,
+    choose_device,
+    train,
+)
 from quickstudy.training.roles import every_role
 
 __all__ = [
     "CHECKPOINT",
     "TrainConfig",
     "TrainResult",
+    "TrainingInterrupted",
     "ValidationConfig",
     "check_folder",
     "choose_device",

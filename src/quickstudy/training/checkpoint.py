@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -45,11 +47,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        kept = "What was saved before is intact." if path.exists() else "Nothing was saved before."
         raise CheckpointError(
-            f"cannot write {path} ({len(data) / 1e6:.1f} MB): {error.strerror or error}. {kept} "
-            "Free some space or choose another --out, then resume."
+            f"cannot write {path} ({len(data) / 1e6:.1f} MB): {error.strerror or error}. "
+            + _remedy(error, path)
         ) from error
+
+
+def _remedy(error: OSError, path: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "What was written before is intact: free some space and go on from there."
+    return "Choose another place." if not path.exists() else "Make the folder writable."
 
 
 def _sync_folder(folder: Path) -> None:
@@ -65,7 +72,18 @@ def _sync_folder(folder: Path) -> None:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and JSON-ready metadata into one safetensors file, atomically."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, save(plain, metadata={"quickstudy": json.dumps(meta)}))
+    about = {"quickstudy": json.dumps(meta)}
+    write_atomically(path, save(plain, metadata={**about, "sha256": _digest(plain, about)}))
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """Return the sha256 over metadata, names, shapes and bytes."""
+    hasher = hashlib.sha256(about["quickstudy"].encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        hasher.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        hasher.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -76,16 +94,19 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {})["quickstudy"])
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about["sha256"] != _digest(tensors, about):
+            raise ValueError("its contents do not fit its checksum")
+        return tensors, json.loads(about["quickstudy"])
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} does not exist. Train first, or name another run."
         ) from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or was not written by Quickstudy ({error}). Delete it to start "
-            f"again."
+            f"{path} is damaged or was not written by Quickstudy ({error}). Take a copy, or train "
+            "again into another folder."
         ) from error
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quickstudy.core import EpisodeSpec
 
@@ -33,6 +33,11 @@ class ValidationConfig(BaseModel):
     episodes: int = Field(400, ge=2)
     every: int = Field(500, ge=1)
     patience: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_spec(self) -> Self:
+        _ = self.spec
+        return self
 
     @property
     def spec(self) -> EpisodeSpec:
@@ -90,6 +95,12 @@ class TrainConfig(BaseModel):
     checkpoint_every: int = Field(500, ge=1)
     log_every: int = Field(20, ge=1)
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _check_spec(self) -> Self:
+        """Find out before the data is loaded that no such episode exists."""
+        _ = self.spec
+        return self
 
     @property
     def spec(self) -> EpisodeSpec:

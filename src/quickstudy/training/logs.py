@@ -14,15 +14,27 @@ __all__ = ["RunLog", "read_log"]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log; a last line cut short by a crash is left out."""
-    if not path.exists():
+    """Return the lines of a log; one cut short by a crash, or damaged, is left out.
+
+    Raises:
+        CheckpointError: if it cannot be read at all.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {path}: {error.strerror}. Move it away, then resume."
+        ) from error
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         try:
-            lines.append(json.loads(line))
+            entry = json.loads(line)
         except json.JSONDecodeError:
-            break
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            lines.append(entry)
     return lines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import signal
@@ -19,7 +18,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from quickstudy.core import CheckpointError, ConfigError, ProtocolError, QuickstudyError
+from quickstudy.core import (
+    CheckpointError,
+    ConfigError,
+    ProtocolError,
+    QuickstudyError,
+    nearest_names,
+)
 from quickstudy.core.allocator import keep_freed_memory
 from quickstudy.core.determinism import deterministic_on_cpu
 from quickstudy.evaluation import evaluate
@@ -36,9 +41,32 @@ from quickstudy.training.config import TrainConfig
 from quickstudy.training.logs import RunLog
 from quickstudy.training.step import Average, batch_loss, build_optimiser, learning_rate
 
-__all__ = ["CHECKPOINT", "TrainResult", "check_folder", "choose_device", "train"]
+__all__ = [
+    "CHECKPOINT",
+    "TrainResult",
+    "TrainingInterrupted",
+    "check_folder",
+    "choose_device",
+    "train",
+]
 
+_DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM during training; what was done is saved, if the run has a folder.
+
+    Args:
+        step: outer steps done.
+        steps: outer steps wanted.
+        out: folder of the run, or ``None``.
+    """
+
+    def __init__(self, step: int, steps: int, out: Path | None) -> None:
+        self.step, self.steps, self.out = step, steps, out
+        kept = "nothing is kept" if out is None else f"{out} can be resumed"
+        super().__init__(f"training stopped at step {step} of {steps}; {kept}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +75,7 @@ class TrainResult:
 
     Args:
         steps: outer steps done in all.
-        stopped: ``"done"``, ``"early"`` (patience) or ``"interrupted"`` (resumable).
+        stopped: ``"done"`` or ``"early"`` (patience).
         best_step: step of the weights that were kept.
         best_validation: their validation score (accuracy, or minus the mean squared error);
             ``None`` without one.
@@ -93,7 +121,8 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"device {name!r} is not usable here ({error}). Try 'auto' or 'cpu'."
+            f"device {name!r} is not usable here. {nearest_names(name, _DEVICES)} "
+            "'auto' takes a GPU if there is one."
         ) from error
     return device
 
@@ -134,6 +163,7 @@ def train(
         ProtocolError: if ``source`` or ``validation`` is a test split.
         CheckpointError: if the run cannot be written, or resumed with these settings.
         QuickstudyError: if the loss is not finite.
+        TrainingInterrupted: after the first Ctrl-C (or SIGTERM), when the step is done and saved.
     """
     for what, used in (("training", source), ("validation", validation)):
         if used is not None and "test" in used.split.split("+"):
@@ -157,8 +187,7 @@ def train(
         _bar(config.steps, run.progress.step, progress) as bar,
     ):
         stopped = _loop(run, source, validation, log, clock, stop, bar, where)
-    if stopped != "interrupted":
-        run.finish(validation is not None)
+    run.finish(validation is not None)
     return _result(run, stopped, clock, log)
 
 
@@ -216,7 +245,7 @@ def _loop(
     bar: tqdm[Any],
     where: torch.device,
 ) -> str:
-    """Run until the last step, patience or a signal; returns which it was."""
+    """Run until the last step or patience; returns which it was."""
     config, p = run.config, run.progress
     v = config.validation
     while p.step < config.steps:
@@ -224,7 +253,7 @@ def _loop(
             return "early"
         if stop.is_set():
             run.save()
-            return "interrupted"
+            raise TrainingInterrupted(p.step, config.steps, run.out)
         begin = time.perf_counter()
         ids = range(p.step * config.tasks_per_step, (p.step + 1) * config.tasks_per_step)
         episode = source.episodes(config.spec, ids, seed=config.seed).to(where)
@@ -238,7 +267,8 @@ def _loop(
             rate = round(clock.steps * config.tasks_per_step / clock.total, 3)
             lr = learning_rate(config, p.step - 1)
             log.write({"step": p.step, "loss": value, "lr": lr, "episodes_per_second": rate})
-            bar.set_postfix(loss=f"{value:.3f}", validation=_show(p.best), refresh=False)
+            best = {} if p.best is None else {"validation": f"{p.best:.4f}"}
+            bar.set_postfix(loss=f"{value:.3f}", **best, refresh=False)
         if validation is not None and (p.step % v.every == 0 or last):
             report = evaluate(
                 run.average, validation, v.spec, episodes=v.episodes, seed=config.seed
@@ -253,10 +283,6 @@ def _loop(
     return "done"
 
 
-def _show(best: float | None) -> str:
-    return "-" if best is None else f"{best:.4f}"
-
-
 def _check_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
         raise QuickstudyError(
@@ -266,13 +292,18 @@ def _check_finite(loss: float, step: int) -> None:
 
 
 def _fingerprint(config: TrainConfig, manifest: Mapping[str, Any] | None) -> dict[str, str]:
-    """Name what must not change between a run and its resumption."""
-    settings = {f"config.{n}": v for n, v in config.model_dump(mode="json").items()}
-    facts = {**settings, **(manifest or {})}
-    return {
-        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-        for name, value in facts.items()
-    }
+    """Name what must not change between a run and its resumption, each value as JSON."""
+    return _flat({"train": config.model_dump(mode="json"), **(manifest or {})})
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.dumps(value)
+    return flat
 
 
 class _Clock:
@@ -360,15 +391,16 @@ class _Run:
         if self.out is None or not (self.out / CHECKPOINT).exists():
             return
         tensors, meta = load_tensors(self.out / CHECKPOINT)
+        before = meta["fingerprint"]
         changed = [
-            name
-            for name in sorted(self.fingerprint.keys() | meta["fingerprint"].keys())
-            if self.fingerprint.get(name) != meta["fingerprint"].get(name)
+            f"{name}: {before.get(name, 'nothing')} in the run, {self.fingerprint.get(name)} now"
+            for name in sorted(self.fingerprint.keys() | before.keys())
+            if self.fingerprint.get(name) != before.get(name)
         ]
         if changed:
             raise CheckpointError(
-                f"{self.out} was made with another {' and another '.join(changed)}; a resumed run "
-                "must not change it. Use the same settings and data, or another --out."
+                f"{self.out} was made with other settings or data, and a resumed run must not "
+                f"change them ({'; '.join(changed)}). Use the same, or another --out."
             )
         if meta["threads"] != torch.get_num_threads():
             warn(
