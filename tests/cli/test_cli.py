@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,39 @@ def test_ctrl_c_while_starting_shows_no_traceback(tmp_path: Path) -> None:
         _, complaint = child.communicate()
         assert child.returncode in (-signal.SIGINT, 130)
         assert "Traceback" not in complaint or "site.py" in complaint  # Python itself, starting
+
+
+def test_ctrl_c_in_a_command_says_what_is_left(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "omniglot-protonet", "--out", str(out), "--device", "cpu", *FAST]
+
+    def pull(*_: Any, **__: Any) -> Pool:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return shapes_pool()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstudy.recipes.build, "load_pool", pull)
+        assert run(*words, "-s", "steps=100000", "-s", "validation.every=100000", "--json") == 130
+    printed = capsys.readouterr()
+    assert "nothing is lost. Go on with: quickstudy train" in printed.err
+    assert json.loads(printed.out)["error"]["type"] == "KeyboardInterrupt"
+    assert (out / "checkpoint.safetensors").exists()
+
+
+def test_ctrl_c_while_evaluating_is_said(
+    small_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained(tmp_path, capsys)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstudy.cli.evaluate, "evaluate", stop)
+        assert run("evaluate", str(out), "--data", "shapes") == 130
+    assert capsys.readouterr().err == "stopped.\n"
 
 
 def test_the_package_makes_waiting_threads_sleep() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
 from typing import Annotated
@@ -60,9 +61,15 @@ def main(arguments: list[str] | None = None) -> None:
 
     def run() -> None:
         nonlocal code
-        # without standalone mode errors come here instead of being printed in a box
-        result = app(given, prog_name="quickstudy", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
+        if "_QUICKSTUDY_COMPLETE" in os.environ:  # the shell asks what could come next
+            app(given, prog_name="quickstudy")
+        # not app(): it prints errors in boxes, and swallows Ctrl-C with what it has to say
+        command = typer.main.get_command(app)
+        try:
+            with command.make_context("quickstudy", given) as context:
+                command.invoke(context)
+        except typer.Exit as done:
+            code = done.exit_code
 
     failure = guarded(run, debug=debug, as_json="--json" in given)
     sys.exit(failure or code)

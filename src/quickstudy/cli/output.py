@@ -6,9 +6,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -60,13 +62,27 @@ def guarded(action: Callable[[], None], *, debug: bool, as_json: bool = False) -
         if debug:
             traceback.print_exc()
         kind, message, code = _explain(error)
-    if message:
-        say(message if code == INTERRUPTED else f"error: {message}")
-    if as_json:
-        document = {"error": {"type": kind, "message": message}}
-        with contextlib.suppress(OSError, QuickstudyError):
-            emit(document, as_json=True, text="")
+    with _patience() if code == INTERRUPTED else contextlib.nullcontext():
+        if message:
+            say(message if code == INTERRUPTED else f"error: {message}")
+        if as_json:
+            document = {"error": {"type": kind, "message": message}}
+            with contextlib.suppress(OSError, QuickstudyError):
+                emit(document, as_json=True, text="")
     return code
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Let no further Ctrl-C cut off what is being said."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _explain(error: BaseException) -> tuple[str, str, int]:
