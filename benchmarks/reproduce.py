@@ -9,7 +9,6 @@ read here and nowhere else.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from quickstudy.recipes import Run, get_recipe, load_run
 from quickstudy.tasks import PoolSource
 from quickstudy.tasks.datasets import load_lake_runs, load_pool
 from quickstudy.tasks.fit import fit_images
+from quickstudy.training.logs import read_log
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,13 @@ def main() -> None:
     parser.add_argument("--no-floor", action="store_true")
     parser.add_argument("-s", action="append", default=[], help="as in quickstudy train")
     given = parser.parse_args()
+    trial = given.s or given.no_floor or given.episodes != parser.get_default("episodes")
+    if trial and given.results is None:
+        parser.error("a trial must not replace the published result: name another --results")
     out = given.runs / given.name
     if not (out / "model.safetensors").exists():
-        words = ["train", given.name, "--out", str(out), "--resume"]
+        begun = ["--resume"] if (out / "recipe.json").exists() else []
+        words = ["train", given.name, "--out", str(out), *begun]
         try:
             command_line(words + [w for s in given.s for w in ("-s", s)])
         except SystemExit as stop:
@@ -138,7 +142,7 @@ def main() -> None:
     cells = [
         score(run, c, episodes=given.episodes, floor=not given.no_floor) for c in CELLS[given.name]
     ]
-    log = [json.loads(x) for x in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = read_log(out / "log.jsonl")
     document = {
         "name": given.name,
         **provenance(seeds=[run.recipe.train.seed]),
