@@ -63,17 +63,15 @@ def setting(steps, per_step):
     return params, rates, x, y
 
 
+def adapted(params, rates, x, y, **options):
+    start = {n: v.expand(T, *v.shape) for n, v in params.items()}
+    return descend(network, start, rates, context=(x, y), **options)
+
+
 def meta_gradient(memory, steps, *, order="second", per_step=True, every_step=False):
     params, rates, x, y = setting(steps, per_step)
-    trajectory = descend(
-        network,
-        {n: v.expand(T, *v.shape) for n, v in params.items()},
-        rates,
-        steps=steps,
-        context=(x, y),
-        order=order,
-        memory=memory,
-        every_step=every_step,
+    trajectory = adapted(
+        params, rates, x, y, steps=steps, order=order, memory=memory, every_step=every_step
     )
     query = normal(T, Q, D, stream=40), torch.randint(3, (T, Q), generator=generator(0, 41))
     loss = sum(network(p, query, 0).sum() for p in trajectory)
@@ -105,13 +103,7 @@ def test_the_gradient_is_the_central_difference():
     leaves = [*params.values(), *rates.values(), x]
 
     def loss():
-        (after,) = descend(
-            network,
-            {n: v.expand(T, *v.shape) for n, v in params.items()},
-            rates,
-            steps=4,
-            context=(x, y),
-        )
+        (after,) = adapted(params, rates, x, y, steps=4)
         return network(after, (normal(T, Q, D, stream=40), y[:, :Q]), 0).sum()
 
     for i, (leaf, gradient) in enumerate(
@@ -161,14 +153,7 @@ def saved_bytes(memory, steps):
     x = x.detach().repeat(1, 200, 1)
     y = y.repeat(1, 200)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = descend(
-            network,
-            {n: v.expand(T, *v.shape) for n, v in params.items()},
-            rates,
-            steps=steps,
-            context=(x, y),
-            memory=memory,
-        )
+        result = adapted(params, rates, x, y, steps=steps, memory=memory)
     alive = [tensor for ref in kept if (tensor := ref()) is not None]
     assert result[0]["w1"].requires_grad
     storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in alive}
@@ -180,12 +165,22 @@ def test_memory_is_flat_in_the_number_of_steps():
     assert saved_bytes("unrolled", 20) > 5 * saved_bytes("unrolled", 1)
 
 
-def test_without_a_graph_nothing_is_kept():
+@pytest.mark.parametrize("memory", ["flat", "unrolled"])
+def test_without_a_graph_nothing_is_kept(memory):
     params, rates, x, y = setting(2, True)
-    start = {n: v.expand(T, *v.shape) for n, v in params.items()}
+    (expected,) = adapted(params, rates, x, y, steps=2, memory=memory)
     with torch.no_grad():
-        (after,) = descend(network, start, rates, steps=2, context=(x, y))
+        (after,) = adapted(params, rates, x, y, steps=2, memory=memory)
+    assert all(torch.equal(v, expected[n]) for n, v in after.items())
     assert all(v.grad_fn is None and not v.requires_grad for v in after.values())
+
+
+@pytest.mark.parametrize("memory", ["flat", "unrolled"])
+def test_what_the_caller_gave_is_left_alone(memory):
+    start = {"w": normal(T, D, stream=60)}
+    context = (normal(T, S, D, stream=1), normal(T, S, stream=2))
+    descend(linear, start, {"w": torch.ones(1, 1)}, steps=2, context=context, memory=memory)
+    assert not any(v.requires_grad for v in (start["w"], *context))
 
 
 def test_wrong_arguments_are_named():

@@ -116,8 +116,9 @@ def _pool(
             raise ConfigError(f"--split is for named data sets; {data} is a folder.")
         pool = pool_from_folder(path, size=size, channels=channels)
         ink = trained.name in ("omniglot", "glyphs") and channels == 1
-        chosen: Invert = invert if ink or invert != "auto" else "no"
-        if chosen == "auto" and looks_dark_on_light(pool):
+        chosen: Invert = "no" if invert == "auto" else invert
+        if invert == "auto" and ink and looks_dark_on_light(pool):
+            chosen = "yes"
             say(
                 "the pictures look like dark ink on light paper: inverted (--invert no keeps them)."
             )
@@ -126,15 +127,17 @@ def _pool(
         pool = load_pool(data, split=split or "test", split_file=split_file, size=size)
         chosen = "no" if invert == "auto" else invert
     fitted = fit_images(pool, channels=channels, size=size, invert=chosen)
+    if rotations:
+        fitted = fitted.with_rotations()
     facts = {
-        "classes": fitted.n_classes * (4 if rotations else 1),
+        "classes": fitted.n_classes,
         "split_file": split_file,
         "rotations": rotations,
-        "inverted": chosen == "yes" or (chosen == "auto" and looks_dark_on_light(pool)),
+        "inverted": chosen == "yes",
         "trained_on": pool.name == trained.name
         and pool.split in (trained.train, trained.validation, "all"),
     }
-    return (fitted.with_rotations() if rotations else fitted), facts
+    return fitted, facts
 
 
 def _add_floor(

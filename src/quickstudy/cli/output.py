@@ -17,7 +17,7 @@ import typer
 
 from quickstudy.core import ConfigError, QuickstudyError
 
-__all__ = ["INTERRUPTED", "MISUSED", "emit", "guarded", "say"]
+__all__ = ["emit", "guarded", "say"]
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from quickstudy.recipes import (
     known_recipes,
     manifest,
     override,
+    read_recipe,
     save_recipe,
     sources,
 )
@@ -127,10 +127,7 @@ def _recipe(name: str, settings: list[str], folder: Path, resume: bool) -> Recip
             f"{saved} is missing: there is no run to resume in {folder}. Name the folder of the "
             "run with --out, or leave --resume off to begin one."
         )
-    try:
-        kept = Recipe.model_validate(json.loads(saved.read_text(encoding="utf-8"))["recipe"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise CheckpointError(f"{saved} is damaged ({error}); it cannot be resumed.") from error
+    kept = read_recipe(folder)
     if kept.name != name:
         raise CheckpointError(f"{folder} holds a run of {kept.name!r}, not of {name!r}.")
     return override(kept, settings)

@@ -109,9 +109,19 @@ class EpisodeSpec:
         return isinstance(self.n_way, tuple) or isinstance(self.k_shot, tuple)
 
     @property
+    def min_way(self) -> int:
+        """The smallest number of classes in a task."""
+        return self.n_way[0] if isinstance(self.n_way, tuple) else self.n_way
+
+    @property
     def max_way(self) -> int:
         """The largest number of classes in a task."""
         return self.n_way[1] if isinstance(self.n_way, tuple) else self.n_way
+
+    @property
+    def min_shot(self) -> int:
+        """The smallest number of support examples of a class."""
+        return self.k_shot[0] if isinstance(self.k_shot, tuple) else self.k_shot
 
     @property
     def max_shot(self) -> int:

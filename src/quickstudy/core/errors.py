@@ -85,6 +85,6 @@ def nearest_names(given: str, known: Iterable[str]) -> str:
     close = close or sorted((name for name in names if wanted and wanted in name), key=len)[:3]
     if close:
         return "Did you mean " + " or ".join(repr(name) for name in close) + "?"
-    shown = sorted(names, key=len)[:_SHOWN] if len(names) > _SHOWN else names
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return "Known names: " + ", ".join(sorted(shown)) + more + "."
+    shown = sorted(sorted(names, key=len)[:_SHOWN])
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return "Known names: " + ", ".join(shown) + more + "."

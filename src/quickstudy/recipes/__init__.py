@@ -6,6 +6,7 @@ from quickstudy.recipes.build import (
     build_learner,
     load_run,
     manifest,
+    read_recipe,
     save_recipe,
     sources,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "load_run",
     "manifest",
     "override",
+    "read_recipe",
     "save_recipe",
     "sources",
 ]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from quickstudy.core import CheckpointError, generator
 from quickstudy.learners import EmbeddingLearner, MatchingNetwork, PrototypicalNetwork
@@ -24,6 +23,7 @@ __all__ = [
     "build_learner",
     "load_run",
     "manifest",
+    "read_recipe",
     "save_recipe",
     "sources",
 ]
@@ -117,11 +117,11 @@ class Run:
     meta: dict[str, Any]
 
 
-def load_run(folder: Path) -> Run:
-    """Return the run in a folder.
+def read_recipe(folder: Path) -> Recipe:
+    """Return the recipe in a run folder.
 
     Raises:
-        CheckpointError: if it is missing, unfinished or damaged.
+        CheckpointError: if it is missing or damaged.
     """
     path = folder / _RECIPE
     if not path.exists():
@@ -129,15 +129,24 @@ def load_run(folder: Path) -> Run:
             f"{folder} holds no run (no {_RECIPE}). Name the folder that 'quickstudy train "
             f"--out' wrote."
         )
-    if not (folder / "model.safetensors").exists():
+    try:
+        return Recipe.model_validate(json.loads(path.read_text(encoding="utf-8"))["recipe"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}). Train again.") from error
+
+
+def load_run(folder: Path) -> Run:
+    """Return the run in a folder.
+
+    Raises:
+        CheckpointError: if it is missing, unfinished or damaged.
+    """
+    if (folder / _RECIPE).exists() and not (folder / "model.safetensors").exists():
         raise CheckpointError(
             f"the run in {folder} is not finished. Go on with 'quickstudy train ... --out "
             f"{folder} --resume'."
         )
-    try:
-        recipe = Recipe.model_validate(json.loads(path.read_text(encoding="utf-8"))["recipe"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Train again.") from error
+    recipe = read_recipe(folder)
     tensors, meta = load_tensors(folder / "model.safetensors")
     learner = build_learner(recipe.encoder, recipe.learner, seed=recipe.train.seed)
     load_weights(learner, tensors, where=str(folder / "model.safetensors"))

@@ -92,7 +92,7 @@ def sample_index(
 
 
 def _check(pool: Pool, spec: EpisodeSpec, group_aware: bool) -> None:
-    if (spec.n_way[0] if isinstance(spec.n_way, tuple) else spec.n_way) < 2:
+    if spec.min_way < 2:
         raise TaskError("a task with one class has only one answer; n_way must be at least 2.")
     if pool.n_classes < spec.max_way:
         raise TaskError(
@@ -100,7 +100,7 @@ def _check(pool: Pool, spec: EpisodeSpec, group_aware: bool) -> None:
             f"need {spec.max_way}. Lower n_way or add classes."
         )
     counts = pool.counts
-    low_shot = spec.k_shot[0] if isinstance(spec.k_shot, tuple) else spec.k_shot
+    low_shot = spec.min_shot
     # with ranges the queries shrink to half the class (Meta-Dataset, equation 1)
     need = low_shot + (1 if spec.variable else spec.n_query)
     if (short := int(counts.argmin())) >= 0 and counts[short] < need:
@@ -170,14 +170,13 @@ def _assemble(
 
 
 def _variable(pool: Pool, spec: EpisodeSpec, task: int, seed: int) -> EpisodeIndex:
-    low, high = spec.n_way if isinstance(spec.n_way, tuple) else (spec.n_way, spec.n_way)
-    n_way = low + int(float(uniforms(seed, _WAY, task)) * (high - low + 1))
+    spread = spec.max_way - spec.min_way
+    n_way = spec.min_way + int(float(uniforms(seed, _WAY, task)) * (spread + 1))
     ids = np.array([task])
     classes = _classes(pool, n_way, ids, seed)  # [1, C]
     sizes = pool.counts[classes[0]]
-    low_shot = spec.k_shot[0] if isinstance(spec.k_shot, tuple) else spec.k_shot
     # equation 1; in small classes the lowest shot comes before the queries
-    n_query = int(min(spec.n_query, (sizes // 2).min(), (sizes - low_shot).min()))
+    n_query = int(min(spec.n_query, (sizes // 2).min(), (sizes - spec.min_shot).min()))
     shots = (
         _imbalanced_shots(sizes, n_query, spec.k_shot, task, seed)
         if isinstance(spec.k_shot, tuple)

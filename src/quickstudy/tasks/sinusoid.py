@@ -71,8 +71,8 @@ class SinusoidSource:
             y = amplitude * np.sin(x - phase)
             return torch.from_numpy(x).float()[..., None], torch.from_numpy(y).float()
 
-        low = spec.k_shot[0] if isinstance(spec.k_shot, tuple) else spec.k_shot
-        shots = low + np.floor((spec.max_shot - low + 1) * uniforms(seed, part, ids, _TASK, 2))
+        spread = spec.max_shot - spec.min_shot
+        shots = spec.min_shot + np.floor((spread + 1) * uniforms(seed, part, ids, _TASK, 2))
         mask = torch.from_numpy(np.arange(spec.max_shot)[None] < shots)  # [T, S]
         x, y = draw(_SUPPORT, spec.max_shot)
         support = Examples(x * mask[..., None], y * mask, mask)

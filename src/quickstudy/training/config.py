@@ -13,7 +13,27 @@ __all__ = ["TrainConfig", "ValidationConfig"]
 Range = tuple[int, int]
 
 
-class ValidationConfig(BaseModel):
+class _Episodic(BaseModel):
+    """Way, shot and queries, checked before any data is loaded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_way: int | Range = 5
+    k_shot: int | Range = 1
+    n_query: int = 15
+
+    @model_validator(mode="after")
+    def _check_spec(self) -> Self:
+        _ = self.spec
+        return self
+
+    @property
+    def spec(self) -> EpisodeSpec:
+        """The size of an episode."""
+        return EpisodeSpec(self.n_way, self.k_shot, self.n_query)
+
+
+class ValidationConfig(_Episodic):
     """How the model is judged during training, on validation classes.
 
     Args:
@@ -25,27 +45,12 @@ class ValidationConfig(BaseModel):
         patience: stop after this many validations without a better one; ``None`` = never.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n_way: int | Range = 5
-    k_shot: int | Range = 1
-    n_query: int = 15
     episodes: int = Field(400, ge=2)
     every: int = Field(500, ge=1)
     patience: int | None = Field(None, ge=1)
 
-    @model_validator(mode="after")
-    def _check_spec(self) -> Self:
-        _ = self.spec
-        return self
 
-    @property
-    def spec(self) -> EpisodeSpec:
-        """Way, shot and queries."""
-        return EpisodeSpec(self.n_way, self.k_shot, self.n_query)
-
-
-class TrainConfig(BaseModel):
+class TrainConfig(_Episodic):
     """How to meta-train.
 
     Args:
@@ -74,8 +79,6 @@ class TrainConfig(BaseModel):
         validation: how the model is judged on the way.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     steps: int = Field(2000, ge=1)
     tasks_per_step: int = Field(1, ge=1)
     n_way: int | Range = 20
@@ -95,14 +98,3 @@ class TrainConfig(BaseModel):
     checkpoint_every: int = Field(500, ge=1)
     log_every: int = Field(20, ge=1)
     validation: ValidationConfig = ValidationConfig()
-
-    @model_validator(mode="after")
-    def _check_spec(self) -> Self:
-        """Find out before the data is loaded that no such episode exists."""
-        _ = self.spec
-        return self
-
-    @property
-    def spec(self) -> EpisodeSpec:
-        """Way, shot and queries of a training episode."""
-        return EpisodeSpec(self.n_way, self.k_shot, self.n_query)

@@ -118,36 +118,42 @@ class _Plan:
         self, params: Params, rates: Params, context: list[Tensor], *, keep_graph: bool
     ) -> list[Params]:
         """Return the parameters before the first step and after each."""
+        keep_graph = keep_graph and torch.is_grad_enabled()
         trajectory = [params]
         for k in range(self.steps):
-            if keep_graph:
-                gradient = self.gradient(params, context, k, create_graph=self.second)
-            else:
-                leaves = {n: v.detach().requires_grad_() for n, v in params.items()}
-                gradient = self.gradient(leaves, context, k, create_graph=False)
-            params = {n: v - _rate(rates[n], k) * gradient[n] for n, v in params.items()}
+            # what the caller gave is never marked in place
+            tracked = {
+                n: v if keep_graph and v.requires_grad else v.detach().requires_grad_()
+                for n, v in params.items()
+            }
+            gradient = self.gradient(tracked, context, k, create_graph=keep_graph and self.second)
+            params = {n: v - rates[n][_row(rates[n], k)] * gradient[n] for n, v in params.items()}
             trajectory.append(params)
         return trajectory
 
     def gradient(
         self, params: Params, context: Sequence[Tensor], k: int, *, create_graph: bool
     ) -> Params:
-        """Return the gradient of each task's support loss by its own parameters."""
+        """Return the gradient of each task's support loss by its own parameters.
+
+        The parameters require gradients.
+        """
         with torch.enable_grad():
-            tracked = {n: v if v.requires_grad else v.requires_grad_() for n, v in params.items()}
             # tasks are independent, so the gradient of the sum holds each task's own
-            total = self.loss(tracked, context, k).sum()
+            total = self.loss(params, context, k).sum()
             found = torch.autograd.grad(
-                total, list(tracked.values()), create_graph=create_graph, allow_unused=True
+                total,
+                list(params.values()),
+                create_graph=create_graph,
+                allow_unused=True,
+                materialize_grads=True,
             )
-        return {
-            n: torch.zeros_like(v) if g is None else g
-            for (n, v), g in zip(tracked.items(), found, strict=True)
-        }
+        return dict(zip(params, found, strict=True))
 
 
-def _rate(rate: Tensor, k: int) -> Tensor:
-    return rate[k if len(rate) > 1 else 0]
+def _row(rate: Tensor, k: int) -> int:
+    """Return which row of a rate holds for step ``k``."""
+    return k if len(rate) > 1 else 0
 
 
 class _Flat(torch.autograd.Function):
@@ -182,31 +188,36 @@ class _Flat(torch.autograd.Function):
             }
             leaves = [c.detach().requires_grad_(c.is_floating_point()) for c in context]
             gradient = plan.gradient(params, leaves, k, create_graph=plan.second)
-            pushed = [_rate(rates[m], k) * v for m, v in zip(plan.names, adjoint, strict=True)]
+            pushed = []
             for at, (name, v) in enumerate(zip(plan.names, adjoint, strict=True)):
-                row = k if len(rates[name]) > 1 else 0
-                by_rate[at][row] -= (v * gradient[name].detach()).sum_to_size(
-                    rates[name][row].shape
-                )
+                row = _row(rates[name], k)
+                rate = rates[name][row]
+                by_rate[at][row] -= (v * gradient[name].detach()).sum_to_size(rate.shape)
+                pushed.append(rate * v)
             if plan.second:
-                sources = [*params.values(), *(c for c in leaves if c.requires_grad)]
-                live = [
-                    (g, p)
-                    for g, p in zip(gradient.values(), pushed, strict=True)
-                    if g.requires_grad
-                ]
-                products: Sequence[Tensor | None] = [None] * len(sources)
-                if live:
-                    products = torch.autograd.grad(
-                        [g for g, _ in live], sources, [p for _, p in live], allow_unused=True
-                    )
-                adjoint = [
-                    v if h is None else v - h for v, h in zip(adjoint, products[:n], strict=True)
-                ]
-                rest = iter(products[n:])
-                for at, c in enumerate(leaves):
-                    if c.requires_grad and (h := next(rest)) is not None:
-                        by_context[at] -= h
+                learned = [i for i, c in enumerate(leaves) if c.requires_grad]
+                by = [*params.values(), *(leaves[i] for i in learned)]
+                products = _products(list(gradient.values()), pushed, by)
+                adjoint = [v - h for v, h in zip(adjoint, products[:n], strict=True)]
+                for i, h in zip(learned, products[n:], strict=True):
+                    by_context[i] -= h
             if plan.every_step and k > 0:
                 adjoint = [v + o for v, o in zip(adjoint, outer[(k - 1) * n : k * n], strict=True)]
         return (None, *adjoint, *by_rate, *by_context)
+
+
+def _products(gradients: list[Tensor], vectors: list[Tensor], by: list[Tensor]) -> list[Tensor]:
+    """Return the derivatives of ``sum(gradients * vectors)``: Hessian-vector products."""
+    # a gradient that is constant, as of a linear or an unused parameter, has no graph
+    live = [i for i, g in enumerate(gradients) if g.requires_grad]
+    if not live:
+        return [torch.zeros_like(v) for v in by]
+    return list(
+        torch.autograd.grad(
+            [gradients[i] for i in live],
+            by,
+            [vectors[i] for i in live],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    )
