@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
+from quickstudy.core import keys
 from quickstudy.tasks.store import data_home
 
 OUT = Path(__file__).parents[1] / "src" / "quickstudy" / "tasks" / "splits"
@@ -49,6 +51,13 @@ def by_alphabet() -> Parts:
     return parts
 
 
+def at_random() -> Parts:
+    """Return 1,100, 100 and 423 characters, drawn once for ever by our own hash."""
+    labels = np.array([label for label, _ in classes("omniglot.parquet", "label", "split")])
+    drawn = labels[np.argsort(keys(0, np.arange(len(labels))), kind="stable")].tolist()
+    return {"train": drawn[:1100], "val": drawn[1100:1200], "test": drawn[1200:]}
+
+
 def write(name: str, source: str, parts: Parts, names: dict[str, str] | None = None) -> None:
     content: dict[str, object] = {"name": name, "source": source, "parts": parts}
     if names:
@@ -65,6 +74,13 @@ def main() -> None:
         "omniglot-vinyals",
         "Vinyals et al. (2016), as split by Snell et al. (2017); without rotations",
         by_column("omniglot.parquet", "label", "vinyals_split"),
+    )
+    write(
+        "omniglot-random",
+        "1,200 characters to train on (the last 100 of them to validate) and 423 to test on, drawn "
+        "at random over all alphabets as in Finn et al. (2017); theirs were never published, this "
+        "draw is ours",
+        at_random(),
     )
     write("omniglot-by-alphabet", f"Lake et al. (2015); {smallest}", alphabets)
     write(

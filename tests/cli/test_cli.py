@@ -207,10 +207,15 @@ def test_a_second_run_in_the_same_folder_is_refused_and_resume_needs_the_same_se
     out = trained(tmp_path, capsys)
     assert run("train", "omniglot-protonet", "--out", str(out), *FAST) == 1
     assert "already holds a run" in capsys.readouterr().err
-    changed = [*FAST, "-s", "outer_lr=0.5"]
+    changed = [*FAST, "-s", "warmup=7"]
     assert run("train", "omniglot-protonet", "--out", str(out), "--resume", *changed) == 1
-    assert "train.outer_lr: 0.003 in the run, 0.5 now" in capsys.readouterr().err
-    assert json.loads((out / "recipe.json").read_text())["recipe"]["train"]["outer_lr"] != 0.5
+    assert "train.warmup: 50 in the run, 7 now" in capsys.readouterr().err
+    assert json.loads((out / "recipe.json").read_text())["recipe"]["train"]["warmup"] == 50
+    # what a diverged run may need to get on is accepted, said, and written down
+    softer = [*FAST, "-s", "outer_lr=0.001"]
+    assert run("train", "omniglot-protonet", "--out", str(out), "--resume", *softer) == 0
+    assert "train.outer_lr: 0.003 in the run, 0.001 now" in capsys.readouterr().err
+    assert json.loads((out / "recipe.json").read_text())["recipe"]["train"]["outer_lr"] == 0.001
     assert run("train", "omniglot-matching", "--out", str(out), "--resume") == 1
     assert "not of 'omniglot-matching'" in capsys.readouterr().err
 

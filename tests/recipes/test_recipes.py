@@ -13,7 +13,7 @@ from quickstudy.learners import MatchingNetwork, PrototypicalNetwork
 from quickstudy.recipes import (
     RECIPES,
     EncoderConfig,
-    LearnerConfig,
+    MetricConfig,
     build_learner,
     get_recipe,
     load_run,
@@ -54,7 +54,7 @@ def test_override_refuses(setting: str) -> None:
 
 
 def test_weights_depend_on_the_seed_alone_and_the_global_generator_is_left_alone() -> None:
-    config = EncoderConfig(channels=8), LearnerConfig()
+    config = EncoderConfig(channels=8), MetricConfig()
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = build_learner(*config, seed=5)
@@ -72,7 +72,7 @@ def test_a_run_of_another_shape_is_refused(tmp_path: Path) -> None:
 
     recipe = get_recipe("omniglot-protonet")
     save_recipe(tmp_path, recipe, {})
-    small = build_learner(EncoderConfig(channels=8), LearnerConfig(), seed=0)
+    small = build_learner(EncoderConfig(channels=8), MetricConfig(), seed=0)
     save_tensors(tmp_path / "model.safetensors", small.state_dict(), {"step": 1})
     with pytest.raises(CheckpointError, match="does not fit the model"):
         load_run(tmp_path)

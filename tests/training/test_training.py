@@ -149,7 +149,7 @@ def test_a_diverging_run_is_stopped():
 
     model = learner()
     model.head = Exploding()
-    with pytest.raises(QuickstudyError, match=r"loss is (nan|inf) at step 2"):
+    with pytest.raises(QuickstudyError, match=r"diverged at step 1: the loss is (nan|inf)"):
         train(model, source(), CONFIG, device="cpu")
 
 
@@ -325,9 +325,9 @@ def test_a_run_is_not_overwritten_or_changed(tmp_path):
         train(learner(), source(), CONFIG, out=tmp_path, manifest={"data": "abc"})
     for config, data, says in [
         (
-            CONFIG.model_copy(update={"outer_lr": 0.5}),
+            CONFIG.model_copy(update={"warmup": 7}),
             "abc",
-            r"train\.outer_lr: .* in the run, 0\.5 now",
+            r"train\.warmup: .* in the run, 7 now",
         ),
         (CONFIG, "xyz", 'data: "abc" in the run, "xyz" now'),
         (

@@ -21,7 +21,6 @@ from quickstudy.recipes import (
     sources,
 )
 from quickstudy.training import (
-    CHECKPOINT,
     TrainingInterrupted,
     TrainResult,
     check_folder,
@@ -59,10 +58,9 @@ def train_command(
     check_folder(folder, resume=resume)
     say(f"{chosen.name}: {chosen.summary}")
     source, validation, facts = sources(chosen)
-    learner = build_learner(chosen.encoder, chosen.learner, seed=chosen.train.seed)
-    if not (folder / CHECKPOINT).exists():
-        # a resumed run has its recipe already, and train() refuses any other
-        save_recipe(folder, chosen, facts)
+    learner = build_learner(
+        chosen.encoder, chosen.learner, seed=chosen.train.seed, n_way=chosen.n_way
+    )
     try:
         result = train(
             learner,
@@ -75,6 +73,7 @@ def train_command(
             manifest=manifest(chosen, facts),
             tensorboard=tensorboard,
             progress=True,
+            begun=lambda: save_recipe(folder, chosen, facts),
         )
     except TrainingInterrupted as stop:
         raise KeyboardInterrupt(

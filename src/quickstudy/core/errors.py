@@ -8,6 +8,7 @@
     │   └── ChecksumError  a file's sha256 is not the expected one
     ├── TaskError          the data cannot give the episode asked for (also ValueError)
     ├── ProtocolError      results cannot be compared, or a split is misused (also ValueError)
+    ├── DivergenceError    an inner loop or a training has left the finite numbers
     ├── CheckpointError    a run cannot be written, read or resumed
     └── MissingExtraError  an optional dependency is not installed (also ImportError)
 """
@@ -22,6 +23,7 @@ __all__ = [
     "ChecksumError",
     "ConfigError",
     "DataError",
+    "DivergenceError",
     "MissingExtraError",
     "ProtocolError",
     "QuickstudyError",
@@ -54,6 +56,10 @@ class TaskError(QuickstudyError, ValueError):
 
 class ProtocolError(QuickstudyError, ValueError):
     """Two results cannot be compared, or a split is used for what it is not for."""
+
+
+class DivergenceError(QuickstudyError):
+    """An inner loop or a meta-training has left the finite numbers."""
 
 
 class CheckpointError(QuickstudyError):

@@ -125,6 +125,8 @@ def run_demo(
     config = _config(data.recipe.train, steps, seed)
     recipe = data.recipe.model_copy(update={"train": config})
     learner = build_learner(recipe.encoder, recipe.learner, seed=seed)
+    if not isinstance(learner, EmbeddingLearner):
+        raise ConfigError(f"the demo needs a metric learner; {recipe.name} has another.")
     say(f"{config.steps:,} steps, each one task of {config.n_way} classes.")
     trained = train(
         learner,

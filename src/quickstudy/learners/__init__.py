@@ -2,13 +2,31 @@
 
 from quickstudy.learners.base import EmbeddingLearner, Learner, meta_loss
 from quickstudy.learners.floor import NearestNeighbour
+from quickstudy.learners.gradient import (
+    ANIL,
+    FOMAML,
+    IMAML,
+    MAML,
+    InnerLoop,
+    MetaSGD,
+    ProtoMAML,
+    Reptile,
+)
 from quickstudy.learners.metric import MatchingNetwork, PrototypicalNetwork
 
 __all__ = [
+    "ANIL",
+    "FOMAML",
+    "IMAML",
+    "MAML",
     "EmbeddingLearner",
+    "InnerLoop",
     "Learner",
     "MatchingNetwork",
+    "MetaSGD",
     "NearestNeighbour",
+    "ProtoMAML",
     "PrototypicalNetwork",
+    "Reptile",
     "meta_loss",
 ]

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import Episode, Examples, TaskState
-from quickstudy.nets import Encoder
+from quickstudy.core.workers import Schedule
+from quickstudy.nets import BatchNorm, Encoder
 
-__all__ = ["EmbeddingLearner", "Learner", "meta_loss"]
+__all__ = ["EmbeddingLearner", "Learner", "mean_loss", "meta_loss"]
 
 _STATS = "encoder."
 
@@ -26,6 +27,12 @@ class Learner(nn.Module, ABC):
 
     order_sensitive: bool = False
     """True only if the order of the support examples changes the state."""
+
+    label_sensitive: bool = False
+    """True only if renaming the labels changes more than the names of the predictions."""
+
+    independent_tasks: bool = True
+    """Whether a batch of tasks may be trained on in parts: no task's loss depends on another."""
 
     @abstractmethod
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
@@ -56,6 +63,21 @@ class Learner(nn.Module, ABC):
         """
 
 
+    def schedule(self, episode: Episode) -> Schedule:
+        """Return how the tasks of an episode are best run: all at once, unless a family knows
+        better."""
+        return Schedule(episode.n_tasks)
+
+    def training_loss(self, episode: Episode, *, progress: float) -> Tensor:  # noqa: ARG002
+        """Return what meta-training minimises, one number for each task ``[T]``.
+
+        Args:
+            episode: ``T`` tasks.
+            progress: share of the meta-training that is done, from 0 to 1.
+        """
+        return meta_loss(self, episode)
+
+
 class EmbeddingLearner(Learner):
     """A learner made of an encoder and a head that learns from embeddings.
 
@@ -74,6 +96,8 @@ class EmbeddingLearner(Learner):
         self.head = head
         self.transductive = head.transductive
         self.order_sensitive = head.order_sensitive
+        self.label_sensitive = head.label_sensitive
+        self.independent_tasks = not any(isinstance(m, BatchNorm) for m in encoder.modules())
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Embed the support set and let the head learn from it."""
@@ -128,13 +152,20 @@ def meta_loss(learner: Learner, episode: Episode) -> Tensor:
     Mean cross-entropy over the task's queries (nats), or mean squared error for regression. Padding
     does not count.
     """
-    query = episode.query
-    output = learner.predict(learner.adapt(episode.support, n_way=episode.n_way), query.x)
-    if episode.regression:
-        loss = (output[..., 0] - query.y).square()  # [T, Q]
+    state = learner.adapt(episode.support, n_way=episode.n_way)
+    return mean_loss(learner.predict(state, episode.query.x), episode.query)
+
+
+def mean_loss(output: Tensor, examples: Examples) -> Tensor:
+    """Return the mean loss of each task's examples, ``[T, N, C]`` or ``[T, N, 1] -> [T]``.
+
+    Cross-entropy in nats, or squared error if the targets are real numbers. Padding does not count.
+    """
+    if examples.y.is_floating_point():
+        loss = (output[..., 0] - examples.y).square()  # [T, N]
     else:
         # a padded query may carry an absent class's label: its infinite loss would be no gradient
-        logits = output.masked_fill(~query.mask[..., None], 0.0)
-        loss = F.cross_entropy(logits.flatten(0, 1), query.y.flatten(), reduction="none")
-        loss = loss.view_as(query.y)
-    return (loss * query.mask).sum(1) / query.mask.sum(1).clamp(min=1)
+        output = output.masked_fill(~examples.mask[..., None], 0.0)
+        loss = F.cross_entropy(output.flatten(0, 1), examples.y.flatten(), reduction="none")
+        loss = loss.view_as(examples.y)
+    return (loss * examples.mask).sum(1) / examples.mask.sum(1).clamp(min=1)

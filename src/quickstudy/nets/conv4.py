@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,9 @@ class Conv4(Encoder):
         channels: width of every block.
         norm: ``"batch"`` (frozen at test), ``"group"`` or ``"support"``.
         activation: ``"relu"``, or ``"tanh"`` for smooth gradients in checks.
+        downsample: ``"pool"``, or ``"stride"``: convolutions of stride 2 instead of max-pooling and
+            the mean over positions instead of flattening, as MAML takes for Omniglot (Finn et al.
+            2017, section 5.2): a quarter of the arithmetic.
 
     *Difference from the paper*: pooling comes before the activation. Both are monotone, so the
     result is the same, at a quarter of the work. The convolution has no bias, as the normalisation
@@ -46,6 +50,7 @@ class Conv4(Encoder):
         channels: int = 64,
         norm: str = "batch",
         activation: str = "relu",
+        downsample: Literal["pool", "stride"] = "pool",
     ) -> None:
         super().__init__()
         side = image_size // 16
@@ -57,14 +62,18 @@ class Conv4(Encoder):
             raise ConfigError(
                 f"activation must be one of {sorted(_ACTIVATIONS)}; got {activation!r}."
             )
+        if downsample not in ("pool", "stride"):
+            raise ConfigError(f"downsample must be 'pool' or 'stride'; got {downsample!r}.")
+        self._pool = downsample == "pool"
+        stride = 1 if self._pool else 2
         widths = [in_channels, *[channels] * 4]
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths)
+            nn.Conv2d(a, b, 3, stride, padding=1, bias=False) for a, b in pairwise(widths)
         )
         self.norms = nn.ModuleList(build_norm(norm, channels, name=f"norm{i}") for i in range(4))
         self._activation = _ACTIVATIONS[activation]
         self._in_shape = (in_channels, image_size, image_size)
-        self.out_features = channels * side * side
+        self.out_features = channels * side * side if self._pool else channels
         self.episodic = norm == "support"
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -79,5 +88,7 @@ class Conv4(Encoder):
         if not under_vmap(x):
             x = x.contiguous(memory_format=torch.channels_last)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = self._activation(F.max_pool2d(norm(conv(x), context), 2))
-        return x.flatten(1)  # [B, channels, side, side] -> [B, D]
+            x = norm(conv(x), context)
+            x = self._activation(F.max_pool2d(x, 2) if self._pool else x)
+        # [B, channels, side, side] -> [B, D]
+        return x.flatten(1) if self._pool else x.mean((2, 3))

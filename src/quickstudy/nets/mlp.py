@@ -22,6 +22,7 @@ class MLP(Encoder):
         in_shape: shape of one input; it is flattened.
         widths: widths of the layers; the last one is the embedding.
         activation: ``torch.nn`` class used between layers.
+        last_activation: also after the last one, as hidden layers below a head want it.
     """
 
     def __init__(
@@ -30,13 +31,14 @@ class MLP(Encoder):
         widths: Sequence[int] = (64, 64),
         *,
         activation: type[nn.Module] = nn.ReLU,
+        last_activation: bool = False,
     ) -> None:
         super().__init__()
         sizes = [math.prod(in_shape), *widths]
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
             layers += [nn.Linear(a, b), activation()]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.layers = nn.Sequential(*(layers if last_activation else layers[:-1]))
         self._in_shape = tuple(in_shape)
         self.out_features = sizes[-1]
         self.episodic = False

@@ -38,14 +38,15 @@ class NormContext:
     """What a normalisation layer may know of the batch that passes through.
 
     Args:
-        owner: task of each row of the flat batch ``[B]``.
+        owner: task of each row of the flat batch ``[B]``; ``None``: the batch is one task, and
+            whoever runs the network minds its statistics (as gradient learners do).
         tasks: number of tasks ``T``.
         stats: statistics of the support sets, or ``None`` if this batch is the support.
         track: whether running averages are updated.
         found: statistics found on the way, by layer name.
     """
 
-    owner: Tensor
+    owner: Tensor | None
     tasks: int
     stats: TaskState | None = None
     track: bool = False
@@ -133,8 +134,10 @@ class SupportNorm(Norm):
 
     def forward(self, x: Tensor, context: NormContext) -> Tensor:
         """Return the normalised batch, and leave the statistics in ``context.found``."""
+        if context.owner is None:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, eps=self._eps)
         if context.stats is None:
-            mean, var = self._statistics(x, context)
+            mean, var = self._statistics(x, context.owner, context.tasks)
         else:
             mean = context.stats[f"{self._name}.mean"]
             var = context.stats[f"{self._name}.var"]
@@ -146,7 +149,7 @@ class SupportNorm(Norm):
         scale, shift = (v.index_select(0, context.owner).view(shape) for v in (scale, shift))
         return x * scale.to(x.dtype) + shift.to(x.dtype)
 
-    def _statistics(self, x: Tensor, context: NormContext) -> tuple[Tensor, Tensor]:
+    def _statistics(self, x: Tensor, owner: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
         """Return mean and biased variance of each task's rows: ``[B, C, ...] -> [T, C], [T,
         C]``."""
         # at least float32: bfloat16 sums lose the variance
@@ -155,12 +158,12 @@ class SupportNorm(Norm):
             if x.ndim > 2
             else x[..., None]
         )
-        zeros = rows.new_zeros(context.tasks, rows.shape[1])
-        size = zeros.index_add(0, context.owner, torch.ones_like(rows[..., 0])) * rows.shape[2]
+        zeros = rows.new_zeros(tasks, rows.shape[1])
+        size = zeros.index_add(0, owner, torch.ones_like(rows[..., 0])) * rows.shape[2]
         size = size.clamp(min=1)
-        mean = zeros.index_add(0, context.owner, rows.sum(2)) / size
-        centred = rows - mean.index_select(0, context.owner)[..., None]
-        return mean, zeros.index_add(0, context.owner, centred.square().sum(2)) / size
+        mean = zeros.index_add(0, owner, rows.sum(2)) / size
+        centred = rows - mean.index_select(0, owner)[..., None]
+        return mean, zeros.index_add(0, owner, centred.square().sum(2)) / size
 
 
 def under_vmap(x: Tensor) -> bool:

@@ -14,8 +14,9 @@ from quickstudy.recipes.registry import RECIPES, get_recipe, known_recipes
 from quickstudy.recipes.schema import (
     DataConfig,
     EncoderConfig,
+    GradientConfig,
     JitterConfig,
-    LearnerConfig,
+    MetricConfig,
     Recipe,
     override,
 )
@@ -24,8 +25,9 @@ __all__ = [
     "RECIPES",
     "DataConfig",
     "EncoderConfig",
+    "GradientConfig",
     "JitterConfig",
-    "LearnerConfig",
+    "MetricConfig",
     "Recipe",
     "Run",
     "build_encoder",

@@ -10,10 +10,29 @@ from typing import Any
 import torch
 
 from quickstudy.core import CheckpointError, generator
-from quickstudy.learners import EmbeddingLearner, MatchingNetwork, PrototypicalNetwork
+from quickstudy.learners import (
+    ANIL,
+    FOMAML,
+    IMAML,
+    MAML,
+    InnerLoop,
+    Learner,
+    MatchingNetwork,
+    MetaSGD,
+    ProtoMAML,
+    PrototypicalNetwork,
+    Reptile,
+)
+from quickstudy.learners.gradient import GradientLearner
 from quickstudy.nets import MLP, Conv4, Encoder, ResNet12
-from quickstudy.recipes.schema import EncoderConfig, LearnerConfig, Recipe
-from quickstudy.tasks import AffineJitter, AugmentedSource, PoolSource, TaskSource
+from quickstudy.recipes.schema import EncoderConfig, GradientConfig, MetricConfig, Recipe
+from quickstudy.tasks import (
+    AffineJitter,
+    AugmentedSource,
+    PoolSource,
+    SinusoidSource,
+    TaskSource,
+)
 from quickstudy.tasks.datasets import load_pool
 from quickstudy.training.checkpoint import load_tensors, load_weights, write_atomically
 
@@ -36,38 +55,92 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     c = config
     if c.kind == "conv4":
         return Conv4(
-            in_channels=c.in_channels, image_size=c.image_size, channels=c.channels, norm=c.norm
+            in_channels=c.in_channels,
+            image_size=c.image_size,
+            channels=c.channels,
+            norm=c.norm,
+            downsample=c.downsample,
         )
     if c.kind == "resnet12":
         return ResNet12(in_channels=c.in_channels, image_size=c.image_size, norm=c.norm)
-    return MLP((c.in_channels, c.image_size, c.image_size), (c.channels, c.channels))
+    image = (c.in_channels, c.image_size, c.image_size)
+    shape = image if c.in_features is None else (c.in_features,)
+    return MLP(shape, (c.channels, c.channels), last_activation=c.in_features is not None)
 
 
-def build_learner(encoder: EncoderConfig, learner: LearnerConfig, *, seed: int) -> EmbeddingLearner:
-    """Return the learner of a configuration; its weights depend on the seed alone."""
+_GRADIENT: dict[str, type[GradientLearner]] = {
+    "maml": MAML,
+    "fomaml": FOMAML,
+    "metasgd": MetaSGD,
+    "anil": ANIL,
+    "protomaml": ProtoMAML,
+    "reptile": Reptile,
+    "imaml": IMAML,
+}
+
+
+def build_learner(
+    encoder: EncoderConfig, learner: MetricConfig | GradientConfig, *, seed: int, n_way: int = 5
+) -> Learner:
+    """Return the learner of a configuration; its weights depend on the seed alone.
+
+    Args:
+        encoder: the network.
+        learner: what stands on it, or adapts it.
+        seed: of the weights.
+        n_way: classes of a head that has a start for each; see :attr:`Recipe.n_way`.
+    """
     state = torch.get_rng_state()
     # layers draw their weights from the global generator: lend it ours, and give it back
     torch.set_rng_state(generator(seed, 0).get_state())
     try:
         net = build_encoder(encoder)
-        chosen: dict[str, Any] = {
-            name: value
-            for name in ("temperature", "learn_temperature")
-            if (value := getattr(learner, name)) is not None
-        }
-        if learner.kind == "matching":
-            return MatchingNetwork(net, full_context=learner.full_context, **chosen)
-        return PrototypicalNetwork(net, distance=learner.distance, **chosen)
+        if isinstance(learner, GradientConfig):
+            return _gradient_learner(net, learner, n_way)
+        return _metric_learner(net, learner)
     finally:
         torch.set_rng_state(state)
 
 
-def sources(recipe: Recipe) -> tuple[TaskSource, PoolSource, dict[str, str]]:
+def _metric_learner(net: Encoder, config: MetricConfig) -> Learner:
+    chosen = _given(config, "temperature", "learn_temperature")
+    if config.kind == "matching":
+        return MatchingNetwork(net, full_context=config.full_context, **chosen)
+    return PrototypicalNetwork(net, distance=config.distance, **chosen)
+
+
+def _gradient_learner(net: Encoder, config: GradientConfig, n_way: int) -> GradientLearner:
+    own = {
+        name
+        for name in GradientConfig.model_fields
+        if not name.startswith(("inner_", "eval_")) and name not in ("kind", "memory")
+    }
+    chosen = _given(config, *own)
+    inner = {
+        "steps": config.inner_steps,
+        "eval_steps": config.eval_steps,
+        "lr": config.inner_lr,
+        "clip": config.inner_clip,
+        "memory": config.memory,
+    }
+    loop = InnerLoop(**{name: value for name, value in inner.items() if value is not None})
+    ways = {} if config.kind == "protomaml" else {"n_way": n_way}
+    return _GRADIENT[config.kind](net, inner=loop, **ways, **chosen)
+
+
+def _given(config: MetricConfig | GradientConfig, *names: str) -> dict[str, Any]:
+    """Return the settings that are not left to the learner."""
+    return {name: v for name in names if (v := getattr(config, name)) is not None}
+
+
+def sources(recipe: Recipe) -> tuple[TaskSource, TaskSource, dict[str, str]]:
     """Return the training source, the validation source and facts about the data.
 
     The facts are hashes of what is trained on; a run is resumed only on the same.
     """
     data, size = recipe.data, recipe.encoder.image_size
+    if data.name == "sinusoid":
+        return SinusoidSource(data.train), SinusoidSource(data.validation), {}
     train_pool = load_pool(
         data.name, split=data.train, split_file=data.split_file, size=size, rotations=data.rotations
     )
@@ -113,7 +186,7 @@ class Run:
 
     folder: Path
     recipe: Recipe
-    learner: EmbeddingLearner
+    learner: Learner
     meta: dict[str, Any]
 
 
@@ -148,7 +221,9 @@ def load_run(folder: Path) -> Run:
         )
     recipe = read_recipe(folder)
     tensors, meta = load_tensors(folder / "model.safetensors")
-    learner = build_learner(recipe.encoder, recipe.learner, seed=recipe.train.seed)
+    learner = build_learner(
+        recipe.encoder, recipe.learner, seed=recipe.train.seed, n_way=recipe.n_way
+    )
     load_weights(learner, tensors, where=str(folder / "model.safetensors"))
     learner.eval()
     return Run(folder, recipe, learner, meta)

@@ -10,7 +10,7 @@ from quickstudy.recipes.schema import (
     DataConfig,
     EncoderConfig,
     JitterConfig,
-    LearnerConfig,
+    MetricConfig,
     Recipe,
 )
 from quickstudy.training import TrainConfig, ValidationConfig
@@ -61,21 +61,21 @@ RECIPES: dict[str, Recipe] = {
         name="omniglot-protonet",
         summary="Prototypical Network on Omniglot (Vinyals split, rotations); 15 minutes, 2 cores",
         data=_OMNIGLOT,
-        learner=LearnerConfig(temperature=4),
+        learner=MetricConfig(temperature=4),
         train=_OMNIGLOT_TRAINING,
     ),
     "omniglot-matching": Recipe(
         name="omniglot-matching",
         summary="Matching Network on Omniglot, Vinyals split with rotations; 10 minutes on 2 cores",
         data=_OMNIGLOT,
-        learner=LearnerConfig(kind="matching"),
+        learner=MetricConfig(kind="matching"),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 6_000}),
     ),
     "omniglot-matching-fce": Recipe(
         name="omniglot-matching-fce",
         summary="Matching Network with full-context embeddings on Omniglot",
         data=_OMNIGLOT,
-        learner=LearnerConfig(kind="matching", full_context=True),
+        learner=MetricConfig(kind="matching", full_context=True),
         train=_OMNIGLOT_TRAINING.model_copy(
             update={"steps": 8_000, "n_way": 20, "roles": "fixed", "tasks_per_step": 2}
         ),
@@ -113,7 +113,7 @@ RECIPES: dict[str, Recipe] = {
         encoder=EncoderConfig(image_size=84, in_channels=3),
         # 1,600 features add up to large distances; as they are, the softmax starts saturated and
         # the first thousands of steps go into shrinking the embedding
-        learner=LearnerConfig(temperature=200),
+        learner=MetricConfig(temperature=200),
         train=TrainConfig(
             steps=14_000,
             n_way=20,

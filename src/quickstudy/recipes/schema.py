@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from quickstudy.core import ConfigError, nearest_names
 from quickstudy.training import TrainConfig
 
-__all__ = ["DataConfig", "EncoderConfig", "JitterConfig", "LearnerConfig", "Recipe", "override"]
+__all__ = [
+    "DataConfig",
+    "EncoderConfig",
+    "GradientConfig",
+    "JitterConfig",
+    "MetricConfig",
+    "Recipe",
+    "override",
+]
 
 
 class _Frozen(BaseModel):
@@ -62,6 +70,8 @@ class EncoderConfig(_Frozen):
         in_channels: 1 for greyscale, 3 for colour.
         channels: width of Conv-4, or of each layer of the MLP.
         norm: ``"batch"``, ``"group"`` or ``"support"``.
+        downsample: of Conv-4: ``"pool"`` or ``"stride"``.
+        in_features: inputs of the MLP are vectors of so many numbers; ``None`` = images.
     """
 
     kind: Literal["conv4", "resnet12", "mlp"] = "conv4"
@@ -69,10 +79,12 @@ class EncoderConfig(_Frozen):
     in_channels: Literal[1, 3] = 1
     channels: int = Field(64, ge=1)
     norm: Literal["batch", "group", "support"] = "batch"
+    downsample: Literal["pool", "stride"] = "pool"
+    in_features: int | None = Field(None, ge=1)
 
 
-class LearnerConfig(_Frozen):
-    """Which learner stands on the encoder.
+class MetricConfig(_Frozen):
+    """Which metric learner stands on the encoder.
 
     Args:
         kind: ``"protonet"`` or ``"matching"``.
@@ -87,6 +99,70 @@ class LearnerConfig(_Frozen):
     temperature: float | None = Field(None, gt=0)
     learn_temperature: bool | None = None
     full_context: bool = False
+
+
+class GradientConfig(_Frozen):
+    """Which gradient-based learner adapts the encoder. ``None`` = the learner's own default.
+
+    Args:
+        kind: of the learner; see :mod:`quickstudy.learners.gradient`.
+        head: ``"linear"``, ``"shared"`` or ``"prototype"``.
+        inner_steps: gradient steps while meta-training.
+        eval_steps: gradient steps afterwards; ``None`` = as many.
+        inner_lr: inner learning rate, or where learned ones start.
+        inner_clip: largest norm of a task's inner gradient; ``None`` = any.
+        memory: ``"unrolled"`` or ``"flat"``.
+        query_statistics: ``"support"`` (inductive) or ``"query"`` (transductive).
+        engine: ``"auto"``, ``"batched"`` or ``"loop"``.
+        rates: inner rates of ``maml`` and ``protomaml``: ``"fixed"``, ``"layer"``,
+            ``"layer-step"``, ``"parameter"``.
+        multi_step: of ``maml`` and ``protomaml``, see :class:`quickstudy.learners.MAML`.
+        first_order_until: the same.
+        temperature: of prototypes.
+        optimiser: of Reptile's inner loop, ``"sgd"`` or ``"adam"``.
+        minibatches: of Reptile.
+        strength: of iMAML.
+        solver_steps: of iMAML.
+    """
+
+    kind: Literal["maml", "fomaml", "metasgd", "anil", "protomaml", "reptile", "imaml"]
+    head: Literal["linear", "shared", "prototype"] | None = None
+    inner_steps: int | None = Field(None, ge=0)
+    eval_steps: int | None = Field(None, ge=0)
+    inner_lr: float | None = Field(None, gt=0)
+    inner_clip: float | None = Field(None, gt=0)
+    memory: Literal["unrolled", "flat"] | None = None
+    query_statistics: Literal["support", "query"] = "support"
+    engine: Literal["auto", "batched", "loop"] = "auto"
+    rates: Literal["fixed", "layer", "layer-step", "parameter"] | None = None
+    multi_step: float | None = Field(None, ge=0, le=1)
+    first_order_until: float | None = Field(None, ge=0, le=1)
+    temperature: float | None = Field(None, gt=0)
+    optimiser: Literal["sgd", "adam"] | None = None
+    minibatches: int | None = Field(None, ge=1)
+    strength: float | None = Field(None, gt=0)
+    solver_steps: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        for name, kinds in _ONLY_FOR.items():
+            if getattr(self, name) is not None and self.kind not in kinds:
+                raise ValueError(f"{name} is not a setting of {self.kind}; it is of {kinds}")
+        return self
+
+
+_PLUS = ("maml", "protomaml")
+_ONLY_FOR = {
+    "head": ("maml", "fomaml", "metasgd", "anil", "reptile", "imaml"),
+    "rates": _PLUS,
+    "multi_step": _PLUS,
+    "first_order_until": _PLUS,
+    "temperature": ("maml", "fomaml", "metasgd", "anil", "protomaml", "imaml"),
+    "optimiser": ("reptile",),
+    "minibatches": ("reptile",),
+    "strength": ("imaml",),
+    "solver_steps": ("imaml",),
+}
 
 
 class Recipe(_Frozen):
@@ -105,8 +181,13 @@ class Recipe(_Frozen):
     summary: str = ""
     data: DataConfig
     encoder: EncoderConfig = EncoderConfig()
-    learner: LearnerConfig = LearnerConfig()
+    learner: Annotated[MetricConfig | GradientConfig, Field(discriminator="kind")] = MetricConfig()
     train: TrainConfig = TrainConfig()
+
+    @property
+    def n_way(self) -> int:
+        """The largest number of classes in a task of training or validation."""
+        return max(self.train.spec.max_way, self.train.validation.spec.max_way)
 
 
 def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:

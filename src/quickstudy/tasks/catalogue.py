@@ -109,6 +109,7 @@ DATASETS: dict[str, DatasetInfo] = {
         group=("drawer",),
         split_files={
             "vinyals": "omniglot-vinyals",
+            "random": "omniglot-random",
             "background-evaluation": "omniglot-background-evaluation",
             "by-alphabet": "omniglot-by-alphabet",
         },

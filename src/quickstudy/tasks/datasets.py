@@ -58,7 +58,7 @@ def load_pool(
             every class.
         size: height and width in pixels; the data set's own by default.
         split_file: short name of another split file (for Omniglot ``"vinyals"``,
-            ``"background-evaluation"`` or ``"by-alphabet"``).
+            ``"random"``, ``"background-evaluation"`` or ``"by-alphabet"``).
         rotations: whether each class also counts turned by 90, 180 and 270 degrees, as new classes.
 
     Returns:

@@ -56,6 +56,8 @@ class TrainConfig(_Episodic):
     Args:
         steps: outer steps.
         tasks_per_step: episodes whose losses are averaged in one step.
+        tasks_at_once: how many of them are in memory together; their gradients are added up, so the
+            result is the same. ``None`` = as the learner likes it.
         n_way: classes per training episode, or a range.
         k_shot: support examples per class, or a range.
         n_query: queries per class.
@@ -81,6 +83,7 @@ class TrainConfig(_Episodic):
 
     steps: int = Field(2000, ge=1)
     tasks_per_step: int = Field(1, ge=1)
+    tasks_at_once: int | None = Field(None, ge=1)
     n_way: int | Range = 20
     k_shot: int | Range = 1
     n_query: int = 5

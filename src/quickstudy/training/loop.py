@@ -21,8 +21,8 @@ from tqdm import tqdm
 from quickstudy.core import (
     CheckpointError,
     ConfigError,
+    DivergenceError,
     ProtocolError,
-    QuickstudyError,
     nearest_names,
 )
 from quickstudy.core.allocator import keep_freed_memory
@@ -39,7 +39,7 @@ from quickstudy.training.checkpoint import (
 )
 from quickstudy.training.config import TrainConfig
 from quickstudy.training.logs import RunLog
-from quickstudy.training.step import Average, batch_loss, build_optimiser, learning_rate
+from quickstudy.training.step import Average, build_optimiser, learning_rate, meta_gradient
 
 __all__ = [
     "CHECKPOINT",
@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 _DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
+# what a diverged run may need to get on
+_MAY_CHANGE = {"train.outer_lr", "train.clip_norm", "train.tasks_at_once"}
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
 
 
@@ -139,6 +141,7 @@ def train(
     manifest: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
     progress: bool = False,
+    begun: Callable[[], None] | None = None,
 ) -> TrainResult:
     """Meta-train a learner in place; afterwards it holds the weights that validation chose.
 
@@ -158,11 +161,13 @@ def train(
             hashes).
         tensorboard: write event files too.
         progress: show a bar with rate and time left on standard error.
+        begun: called once the folder and the settings are accepted, before the first step.
 
     Raises:
         ProtocolError: if ``source`` or ``validation`` is a test split.
         CheckpointError: if the run cannot be written, or resumed with these settings.
-        QuickstudyError: if the loss is not finite.
+        DivergenceError: if the loss or its gradient is not finite; the run is saved as it was
+            before that step.
         TrainingInterrupted: after the first Ctrl-C (or SIGTERM), when the step is done and saved.
     """
     for what, used in (("training", source), ("validation", validation)):
@@ -179,6 +184,8 @@ def train(
         check_folder(out, resume=resume)
     if resume:
         run.restore(warn=lambda text: print(text, file=sys.stderr) if progress else None)
+    if begun is not None:
+        begun()
     clock = _Clock()
     with (
         RunLog(out, from_step=run.progress.step, tensorboard=tensorboard) as log,
@@ -258,12 +265,15 @@ def _loop(
         ids = range(p.step * config.tasks_per_step, (p.step + 1) * config.tasks_per_step)
         episode = source.episodes(config.spec, ids, seed=config.seed).to(where)
         sampled = time.perf_counter()
-        loss = run.step(episode)
+        try:
+            loss = run.step(episode)
+        except DivergenceError as error:
+            run.save()
+            raise DivergenceError(_diverged(str(error), p.step, run.out)) from error
         clock.add(sampled - begin, time.perf_counter() - begin)
         last = p.step == config.steps
         if p.step % config.log_every == 0 or last:
             value = float(loss)
-            _check_finite(value, p.step)
             rate = round(clock.steps * config.tasks_per_step / clock.total, 3)
             lr = learning_rate(config, p.step - 1)
             log.write({"step": p.step, "loss": value, "lr": lr, "episodes_per_second": rate})
@@ -277,18 +287,18 @@ def _loop(
             log.write({"step": p.step, "validation": report.mean, "validation_ci95": report.ci95})
         p.seconds += time.perf_counter() - begin
         if p.step % config.checkpoint_every == 0 or last:
-            _check_finite(float(loss), p.step)
             run.save()
         bar.update()
     return "done"
 
 
-def _check_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise QuickstudyError(
-            f"the loss is {loss} at step {step}: training has diverged. Lower outer_lr, set "
-            "clip_norm, or check the inputs for NaN. The last checkpoint is from before."
-        )
+def _diverged(what: str, step: int, out: Path | None) -> str:
+    """Say what to do about a training that has left the finite numbers."""
+    kept = "" if out is None else f" {out} holds the run as it was before that step."
+    return (
+        f"training has diverged at step {step + 1}: {what.rstrip('.')}.{kept} Lower outer_lr or set "
+        "clip_norm (both may be changed when a run is resumed), or check the inputs for NaN."
+    )
 
 
 def _fingerprint(config: TrainConfig, manifest: Mapping[str, Any] | None) -> dict[str, str]:
@@ -342,15 +352,21 @@ class _Run:
         config, p = self.config, self.progress
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, p.step)
-        loss = batch_loss(self.learner, episode, config).mean()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip_norm)
+        loss = meta_gradient(
+            self.learner, episode, config, progress=p.step / config.steps
+        ).mean()
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.learner.parameters(), config.clip_norm or math.inf
+        )
+        # before the weights are touched: what is saved is from before the ruin
+        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            raise DivergenceError(
+                f"the loss is {float(loss)} and the norm of the meta-gradient {float(norm)}"
+            )
         self.optimiser.step()
         p.step += 1
         self._averager.update(self.learner, p.step)
-        return loss.detach()
+        return loss
 
     def judge(self, score: float) -> None:
         """Keep the average weights if validation never liked any better."""
@@ -392,11 +408,15 @@ class _Run:
             return
         tensors, meta = load_tensors(self.out / CHECKPOINT)
         before = meta["fingerprint"]
-        changed = [
-            f"{name}: {before.get(name, 'nothing')} in the run, {self.fingerprint.get(name)} now"
+        differ = {
+            name: f"{name}: {before.get(name, 'nothing')} in the run, {self.fingerprint.get(name)} "
+            "now"
             for name in sorted(self.fingerprint.keys() | before.keys())
             if self.fingerprint.get(name) != before.get(name)
-        ]
+        }
+        for name in _MAY_CHANGE & differ.keys():
+            warn(f"resumed with another setting ({differ.pop(name)}).")
+        changed = list(differ.values())
         if changed:
             raise CheckpointError(
                 f"{self.out} was made with other settings or data, and a resumed run must not "

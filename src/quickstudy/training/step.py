@@ -4,19 +4,85 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode
+from quickstudy.core.workers import Schedule, in_chunks
 from quickstudy.learners.base import EmbeddingLearner, Learner, meta_loss
 from quickstudy.training.config import TrainConfig
 from quickstudy.training.roles import every_role
 
-__all__ = ["Average", "batch_loss", "build_optimiser", "learning_rate"]
+__all__ = [
+    "Average",
+    "batch_loss",
+    "build_optimiser",
+    "chosen_schedule",
+    "learning_rate",
+    "meta_gradient",
+]
 
 
-def batch_loss(learner: Learner, episode: Episode, config: TrainConfig) -> Tensor:
+def meta_gradient(
+    learner: Learner, episode: Episode, config: TrainConfig, *, progress: float
+) -> Tensor:
+    """Put the meta-gradient into ``.grad`` and return the loss of each task.
+
+    The tasks run in chunks, as the configuration or the learner's own schedule says; the gradients
+    of the chunks are added in their order, so the sum is the same every time.
+
+    Args:
+        learner: to be trained.
+        episode: ``T`` tasks.
+        config: how.
+        progress: share of the meta-training that is done.
+
+    Returns:
+        Losses ``[T]`` (``[T * turns]`` with ``roles="every"``), without a graph.
+    """
+    schedule = chosen_schedule(learner, episode, config)
+    if schedule.tasks_at_once >= episode.n_tasks:
+        losses = batch_loss(learner, episode, config, progress=progress)
+        learner.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        return losses.detach()
+
+    def some(replica: Learner, tasks: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        losses = batch_loss(replica, episode.tasks(tasks), config, progress=progress)
+        part = losses.mean() * (len(range(*tasks.indices(episode.n_tasks))) / episode.n_tasks)
+        wanted = [p for p in replica.parameters() if p.requires_grad]
+        return losses.detach(), torch.autograd.grad(part, wanted, allow_unused=True)
+
+    found = in_chunks(some, learner, episode.n_tasks, schedule)
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    for at, parameter in enumerate(parameters):
+        parts = [grads[at] for _, grads in found if grads[at] is not None]
+        parameter.grad = torch.stack(parts).sum(0) if parts else None
+    return torch.cat([losses for losses, _ in found])
+
+
+def chosen_schedule(learner: Learner, episode: Episode, config: TrainConfig) -> Schedule:
+    """Return how the tasks of an episode are run.
+
+    Raises:
+        ConfigError: if ``tasks_at_once`` would change what is computed.
+    """
+    schedule = learner.schedule(episode)
+    if config.tasks_at_once is None:
+        return schedule
+    if config.tasks_at_once < episode.n_tasks and not learner.independent_tasks:
+        raise ConfigError(
+            "tasks_at_once would change the gradient: batch norm sees all tasks of a step as one "
+            "batch. Lower tasks_per_step, or build the encoder with norm='group' or 'support'."
+        )
+    return replace(schedule, tasks_at_once=config.tasks_at_once)
+
+
+def batch_loss(
+    learner: Learner, episode: Episode, config: TrainConfig, *, progress: float = 1.0
+) -> Tensor:
     """Return the loss of each task ``[T]`` (``[T * turns]`` with ``roles="every"``).
 
     A learner with an encoder embeds support and query in one pass; then its head is trained like
@@ -33,7 +99,7 @@ def batch_loss(learner: Learner, episode: Episode, config: TrainConfig) -> Tenso
                     "roles='every' needs an encoder whose embeddings do not depend on the support; "
                     "use roles='fixed', or norm='batch' or 'group'."
                 )
-            return meta_loss(learner, episode)
+            return learner.training_loss(episode, progress=progress)
         embedded = learner.embed_episode(episode, track=True)
     if config.roles == "every":
         embedded = every_role(embedded, k_shot=config.spec.max_shot)

@@ -13,6 +13,7 @@ __all__ = ["SPLITS", "Split", "load_split"]
 
 SPLITS = (
     "omniglot-vinyals",
+    "omniglot-random",
     "omniglot-background-evaluation",
     "omniglot-by-alphabet",
     "miniimagenet-ravi",

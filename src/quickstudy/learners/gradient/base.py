@@ -1,0 +1,315 @@
+"""What all gradient-based learners share: a network, a head, an inner loop over both."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.core import ConfigError, Episode, Examples, TaskState, slice_tasks
+from quickstudy.core.workers import Schedule, in_chunks
+from quickstudy.learners.base import Learner, mean_loss
+from quickstudy.learners.gradient.heads import Head, build_head, logits
+from quickstudy.learners.gradient.taskwise import Engine, Params, TaskModule
+from quickstudy.nets import Encoder, NormContext, SupportNorm
+
+__all__ = ["GradientLearner", "InnerLoop", "Task"]
+
+_NET, _PRESENT, _NORM = "net.", "present", "norm."
+# chunks of about this many input numbers keep their activations near a cache of some megabytes
+_NUMBERS_AT_ONCE, _TASKS_AT_ONCE = 1 << 18, 8
+# below this, threads cost more than they bring
+_WORTH_THREADS = 1 << 15
+# numbers of one call without a graph: about a gigabyte of activations in a Conv-4
+_NUMBERS_WITHOUT_GRAPH = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class InnerLoop:
+    """How a task is learned.
+
+    Args:
+        steps: gradient steps while meta-training.
+        eval_steps: gradient steps afterwards; ``None`` = as many.
+        lr: inner learning rate, or where learned ones start.
+        clip: largest norm of a task's inner gradient; ``None`` = any.
+        memory: ``"unrolled"`` keeps the graph of every step: fastest. ``"flat"`` keeps that of one
+            step and computes the others again: as much memory for 20 steps as for 1.
+
+    Raises:
+        ConfigError: if a number is out of range.
+    """
+
+    steps: int = 1
+    eval_steps: int | None = None
+    lr: float = 0.4
+    clip: float | None = None
+    memory: Literal["unrolled", "flat"] = "unrolled"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "eval_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"{name} must be at least 0; got {value}.")
+        if not self.lr > 0:
+            raise ConfigError(f"lr, the inner learning rate, must be greater than 0; got {self.lr}.")
+        if self.clip is not None and not self.clip > 0:
+            raise ConfigError(f"clip must be greater than 0, or None; got {self.clip}.")
+        if self.memory not in ("flat", "unrolled"):
+            raise ConfigError(f"memory must be 'flat' or 'unrolled'; got {self.memory!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The support of ``T`` tasks as the inner loop wants it.
+
+    Args:
+        support: examples ``[T, S, ...]``.
+        n_way: classes.
+        mask: the support's mask, or ``None`` if there is no padding.
+        present: bool ``[T, C]``: which classes have support; ``None`` for regression.
+    """
+
+    support: Examples
+    n_way: int
+    mask: Tensor | None
+    present: Tensor | None
+
+
+class _Features(nn.Module):
+    """An encoder as a plain module that sees one task."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder.features(x, NormContext(None, 1))
+
+
+class GradientLearner(Learner):
+    """A network that is adapted to each task by gradient descent on the support loss.
+
+    Args:
+        net: any module that maps a batch ``[N, ...]`` to features ``[N, D]`` or, with
+            ``head=None``, to logits or values ``[N, C]``. Batch norm must not have running
+            statistics (``norm="support"`` in our encoders): while a task is learned, its support is
+            the batch.
+        head: ``"linear"`` (a start for each class, as in MAML), ``"shared"`` (one for all),
+            ``"prototype"`` (made from the support), or ``None``: the net's own last layer.
+        n_way: largest number of classes of a ``"linear"`` head; 1 for regression.
+        features: ``D``; may be left out for our encoders.
+        temperature: of a ``"prototype"`` head.
+        inner: how a task is learned.
+        query_statistics: with which batch statistics a query is normalised. ``"support"``: those of
+            its task's support set, so it is judged alone. ``"query"``: those of all queries
+            together, as in the papers: transductive.
+        engine: see :class:`~quickstudy.learners.gradient.taskwise.TaskModule`.
+
+    Raises:
+        ConfigError: if the module cannot be right in an inner loop, or settings do not fit.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        head: Literal["linear", "shared", "prototype"] | None = "linear",
+        n_way: int = 5,
+        features: int | None = None,
+        temperature: float = 1.0,
+        inner: InnerLoop | None = None,
+        query_statistics: Literal["support", "query"] = "support",
+        engine: Engine = "auto",
+    ) -> None:
+        super().__init__()
+        if query_statistics not in ("support", "query"):
+            raise ConfigError(
+                f"query_statistics must be 'support' or 'query'; got {query_statistics!r}."
+            )
+        self.net: nn.Module = _Features(net) if isinstance(net, Encoder) else net
+        self.head: Head | None = None
+        if head is not None:
+            width = features or getattr(net, "out_features", None)
+            if not isinstance(width, int):
+                raise ConfigError(
+                    f"{type(net).__name__} does not say how many features it has. Give features=, "
+                    "or head=None if its own last layer is the classifier."
+                )
+            self.head = build_head(head, width, n_way, temperature)
+        self.inner = inner or InnerLoop()
+        self.query_statistics = query_statistics
+        self.tasks = TaskModule(self.net, engine)
+        self.label_sensitive = not getattr(self.head, "permutation_equivariant", False)
+        normed = any(
+            isinstance(m, (SupportNorm, nn.modules.batchnorm._BatchNorm)) for m in net.modules()
+        )
+        self.normed = normed
+        self.transductive = normed and query_statistics == "query"
+
+    # ------------------------------------------------------------------------ the contract
+
+    def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        """Descend on the support loss; the state holds what was adapted, and the statistics."""
+        if torch.is_grad_enabled():
+            return self._adapt(support, n_way)
+        schedule = self.schedule(Episode(support, support.tasks(slice(None)), n_way))
+        parts = in_chunks(
+            lambda learner, tasks: learner._adapt(support.tasks(tasks), n_way),
+            self,
+            len(support.y),
+            schedule,
+        )
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def predict(self, state: TaskState, x: Tensor) -> Tensor:
+        """Run the adapted network on the queries."""
+        if torch.is_grad_enabled():
+            return self._predict(state, x)
+        # without a graph, queries that are judged alone need not be judged at once
+        width = max(1, _NUMBERS_WITHOUT_GRAPH // max(1, x[0, 0].numel()))
+        schedule = self._schedule(len(x), x[0].numel())
+        schedule = replace(schedule, tasks_at_once=max(1, min(8, width // max(1, x.shape[1]))))
+        pieces = (x.shape[1],) if self.transductive else (width,)
+
+        def some(learner: GradientLearner, tasks: slice) -> Tensor:
+            mine = slice_tasks(state, tasks)
+            parts = x[tasks].split(pieces[0], dim=1)
+            return torch.cat([learner._predict(mine, part) for part in parts], 1)
+
+        return torch.cat(in_chunks(some, self, len(x), schedule))
+
+    def schedule(self, episode: Episode) -> Schedule:
+        """Return how the tasks of an episode are best run on the learner's device."""
+        numbers = sum(side.x[0].numel() for side in (episode.support, episode.query))
+        return self._schedule(episode.n_tasks, numbers)
+
+    def _schedule(self, tasks: int, numbers: int) -> Schedule:
+        """Return the schedule for tasks with so many input numbers each."""
+        parameter = next(self.parameters(), None)
+        cpu = parameter is None or parameter.device.type == "cpu"
+        workers = torch.get_num_threads() if cpu else 1
+        if not cpu or tasks * numbers < _WORTH_THREADS:
+            at_once, workers = tasks, 1
+        else:
+            at_once = max(1, min(_TASKS_AT_ONCE, _NUMBERS_AT_ONCE // max(1, numbers)))
+            at_once = min(at_once, -(-tasks // workers))
+        engine = self.tasks.engine if self.tasks.engine != "auto" else "batched"
+        if (self.tasks.engine == "auto" and at_once == 1) or self.tasks.why_loop:
+            engine = "loop"
+        words = {
+            "batched": "batched: one programme for all of them",
+            "loop": "one by one with native kernels",
+        }
+        return Schedule(at_once, workers, words[engine] + f", {self.inner.memory} memory")
+
+    # ------------------------------------------------------------------- for the subclasses
+
+    @abstractmethod
+    def descend(self, task: Task, *, steps: int) -> list[Params]:
+        """Return the parameters of each task after the inner loop, as a list of one.
+
+        Args:
+            task: what is learned.
+            steps: how many steps.
+        """
+
+    @property
+    def steps(self) -> int:
+        """Inner steps in this mode, training or evaluation."""
+        if self.training or self.inner.eval_steps is None:
+            return self.inner.steps
+        return self.inner.eval_steps
+
+    def start(self, task: Task) -> Params:
+        """Return the parameters before the first step ``{name: [T, ...]}``, as views."""
+        tasks = len(task.support.y)
+        params = {
+            _NET + name: p.expand(tasks, *p.shape) for name, p in self.net.named_parameters()
+        }
+        return params | self.head_start(task, params)
+
+    def head_start(self, task: Task, params: Params) -> Params:
+        """Return the parameters of the head before the first step."""
+        if self.head is None:
+            return {}
+        features = None
+        if self.head.needs_features:
+            z, _ = self.features(params, task.support.x, task.mask)
+            features = Examples(z, task.support.y, task.support.mask)
+        start: Params = self.head.start(len(task.support.y), task.n_way, features)
+        return start
+
+    def features(
+        self,
+        params: Params,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        statistics: TaskState | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor, TaskState]:
+        """Run the network alone: ``[T, N, ...] -> [T, N, D]``."""
+        net = {n.removeprefix(_NET): v for n, v in params.items() if n.startswith(_NET)}
+        return self.tasks(net, x, mask=mask, statistics=statistics, keep=keep)
+
+    def output(self, params: Params, z: Tensor) -> Tensor:
+        """Run the head on what the network gave: ``[T, N, D] -> [T, N, C]``."""
+        return z if self.head is None else logits(params, z)
+
+    def support_loss(
+        self, params: Params, context: Sequence[Tensor], step: int, *, task: Task
+    ) -> Tensor:
+        """Return each task's mean loss on its support ``[T]``; ``context`` is its inputs."""
+        del step
+        z, _ = self.features(params, context[0], task.mask)
+        return self.loss(self.output(params, z), task.support, task.present)
+
+    @staticmethod
+    def loss(output: Tensor, examples: Examples, present: Tensor | None) -> Tensor:
+        """Return the mean loss of each task ``[T]``; absent classes get no probability."""
+        if present is not None and not bool(present.all()):
+            output = output.masked_fill(~present[:, None], -torch.inf)
+        return mean_loss(output, examples)
+
+    def prepare(self, support: Examples, n_way: int) -> Task:
+        """Check the support and return it as a :class:`Task`."""
+        support.check_labels(n_way)
+        mask = None if bool(support.mask.all()) else support.mask
+        present = None
+        if not support.y.is_floating_point():
+            members = F.one_hot(support.y.clamp(0, n_way - 1), n_way).bool()
+            present = (members & support.mask[..., None]).any(1)
+        return Task(support, n_way, mask, present)
+
+    def finish(self, task: Task, params: Params) -> TaskState:
+        """Return the state: parameters, statistics of the support, and which classes there are."""
+        state = dict(params)
+        if self.normed and self.query_statistics == "support":
+            _, found = self.features(params, task.support.x, task.mask, keep=True)
+            state |= {_NORM + name: value for name, value in found.items()}
+        if task.present is not None:
+            state[_PRESENT] = task.present
+        return state
+
+    def _adapt(self, support: Examples, n_way: int) -> TaskState:
+        task = self.prepare(support, n_way)
+        with torch.autocast(support.x.device.type, enabled=False):
+            return self.finish(task, self.descend(task, steps=self.steps)[-1])
+
+    def _predict(self, state: TaskState, x: Tensor) -> Tensor:
+        given = None
+        if self.query_statistics == "support" and self.normed:
+            given = {n.removeprefix(_NORM): v for n, v in state.items() if n.startswith(_NORM)}
+        with torch.autocast(x.device.type, enabled=False):
+            z, _ = self.features(state, x, statistics=given)
+            output = self.output(state, z)
+        present = state.get(_PRESENT)
+        if present is None or bool(present.all()):
+            return output
+        return output.masked_fill(~present[:, None], -torch.inf)

@@ -1,0 +1,347 @@
+"""Model-agnostic meta-learning, and what the field has made of it since."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.core import ConfigError, Episode
+from quickstudy.learners.base import mean_loss
+from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, Task
+from quickstudy.learners.gradient.heads import BIAS, WEIGHT
+from quickstudy.learners.gradient.inner import Params, descend
+from quickstudy.learners.gradient.taskwise import Engine
+
+__all__ = ["ANIL", "FOMAML", "MAML", "MetaSGD", "ProtoMAML"]
+
+Rates = Literal["fixed", "layer", "layer-step", "parameter"]
+
+
+class MAML(GradientLearner):
+    """The start is learned so that a few gradient steps on a support set suffice.
+
+    Finn, Abbeel and Levine (2017), "Model-Agnostic Meta-Learning", algorithm 2. The meta-gradient is
+    exact: it goes through the inner steps. Options from Antoniou, Edwards and Storkey (2019), "How
+    to train your MAML" (MAML++): learned rates (section 4, LSLR), ``multi_step`` (MSL) and
+    ``first_order_until`` (DA).
+
+    *Difference from the paper*: queries are normalised with the support's statistics
+    (``query_statistics="support"``), so predictions are inductive; the papers' transductive mode is
+    ``"query"``. The parameters of batch norm are adapted like all others.
+
+    Args:
+        net: see :class:`~quickstudy.learners.gradient.base.GradientLearner`; so are all arguments
+            that are not named here.
+        order: ``"second"``, or ``"first"``: the Hessians are left out (FOMAML, section 5.2).
+        rates: inner learning rates: ``"fixed"``, or learned: one for each parameter tensor
+            (``"layer"``), for each tensor and step (``"layer-step"``), or for each number
+            (``"parameter"``, as in Meta-SGD).
+        adapted: ``"all"``, or ``"head"``: the network stays as it is (ANIL).
+        multi_step: while less than this share of the meta-training is done, the query loss after
+            every inner step counts, the early ones less and less.
+        first_order_until: while less than this share is done, the order is first.
+
+    Raises:
+        ConfigError: if settings do not fit.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        head: Literal["linear", "shared", "prototype"] | None = "linear",
+        n_way: int = 5,
+        features: int | None = None,
+        temperature: float = 1.0,
+        inner: InnerLoop | None = None,
+        query_statistics: Literal["support", "query"] = "support",
+        engine: Engine = "auto",
+        order: Literal["second", "first"] = "second",
+        rates: Rates = "fixed",
+        adapted: Literal["all", "head"] = "all",
+        multi_step: float = 0.0,
+        first_order_until: float = 0.0,
+    ) -> None:
+        super().__init__(
+            net,
+            head=head,
+            n_way=n_way,
+            features=features,
+            temperature=temperature,
+            inner=inner,
+            query_statistics=query_statistics,
+            engine=engine,
+        )
+        for name, value, known in (
+            ("order", order, ("second", "first")),
+            ("rates", rates, ("fixed", "layer", "layer-step", "parameter")),
+            ("adapted", adapted, ("all", "head")),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+        for name, share in (("multi_step", multi_step), ("first_order_until", first_order_until)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} is a share from 0 to 1; got {share}.")
+        if adapted == "head" and self.head is None:
+            raise ConfigError("adapted='head' needs a head: give head='linear' or another.")
+        self._order: Literal["second", "first"] = order
+        self._adapted = adapted
+        self._multi_step, self._first_order_until = multi_step, first_order_until
+        self._rates = rates
+        self.rates = nn.ParameterDict()
+        if rates != "fixed":
+            self._make_rates()
+
+    def _make_rates(self) -> None:
+        shapes = {} if self._adapted == "head" else dict(self._net_shapes())
+        if self.head is not None:
+            shapes |= self.head.rate_shapes()
+        rows = max(1, self.inner.steps) if self._rates == "layer-step" else 1
+        for name, shape in shapes.items():
+            one = shape if self._rates == "parameter" else ()
+            value = torch.full((rows, *one), float(self.inner.lr))
+            self.rates[name.replace(".", "/")] = nn.Parameter(value)
+
+    def _net_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        return [("net." + name, tuple(p.shape)) for name, p in self.net.named_parameters()]
+
+    def _inner_rates(self, params: Params, task: Task, steps: int) -> Params:
+        """Return the rates ``{name: [1 or K, ...]}`` of the adapted parameters."""
+        if self._rates == "fixed":
+            like = next(iter(params.values()))
+            rate = torch.full((1,), self.inner.lr, dtype=like.dtype, device=like.device)
+            return dict.fromkeys(params, rate)
+        found: Params = {}
+        for name in params:
+            rate = self.rates[name.replace(".", "/")]
+            if name in (WEIGHT, BIAS) and self._rates == "parameter" and rate.shape[1] > 1:
+                rate = rate[:, : task.n_way]
+            if len(rate) > 1:
+                # steps beyond those of the training go on with the last rate
+                rate = rate[torch.arange(steps, device=rate.device).clamp(max=len(rate) - 1)]
+            found[name] = rate
+        return found
+
+    def descend(self, task: Task, *, steps: int) -> list[Params]:
+        """Return the adapted parameters."""
+        return self._descend(task, steps=steps, order=self._order)
+
+    def _descend(
+        self,
+        task: Task,
+        *,
+        steps: int,
+        order: Literal["second", "first"],
+        every_step: bool = False,
+    ) -> list[Params]:
+        inner = self.inner
+        if self._adapted == "head":
+            # the network is the same for all tasks: it runs once, and the steps are cheap
+            z, _ = self.features({}, task.support.x, task.mask)
+            params = self._head_start_from(z, task)
+            context, loss = (z,), partial(self._head_loss, task=task)
+        else:
+            params = self.start(task)
+            context, loss = (task.support.x,), partial(self.support_loss, task=task)
+        return descend(
+            loss,
+            params,
+            self._inner_rates(params, task, steps),
+            steps=steps,
+            context=context,
+            order=order,
+            memory=inner.memory,
+            every_step=every_step,
+            clip=inner.clip,
+        )
+
+    def _head_start_from(self, z: Tensor, task: Task) -> Params:
+        assert self.head is not None
+        examples = replace(task.support, x=z) if self.head.needs_features else None
+        start: Params = self.head.start(len(z), task.n_way, examples)
+        return start
+
+    def _head_loss(
+        self, params: Params, context: tuple[Tensor, ...], step: int, *, task: Task
+    ) -> Tensor:
+        del step
+        return self.loss(self.output(params, context[0]), task.support, task.present)
+
+    def training_loss(self, episode: Episode, *, progress: float) -> Tensor:
+        """Return the query loss after the inner loop, or with ``multi_step`` after every step."""
+        early = progress < self._first_order_until
+        task = self.prepare(episode.support, episode.n_way)
+        many = self.inner.steps > 1 and progress < self._multi_step
+        with torch.autocast(episode.support.x.device.type, enabled=False):
+            path = self._descend(
+                task,
+                steps=self.steps,
+                order="first" if early else self._order,
+                every_step=many,
+            )
+            losses = [
+                mean_loss(self._predict(self.finish(task, p), episode.query.x), episode.query)
+                for p in path
+            ]
+        if not many:
+            return losses[-1]
+        weights = self._step_weights(len(losses), progress / self._multi_step)
+        return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum(0)
+
+    @staticmethod
+    def _step_weights(steps: int, progress: float) -> list[float]:
+        """Return the weight of each step's loss: even at first, the last one alone at the end."""
+        early = (1 - progress) / steps
+        return [early] * (steps - 1) + [1 - early * (steps - 1)]
+
+
+class FOMAML(MAML):
+    """First-order MAML: the gradient at the adapted parameters serves as the meta-gradient.
+
+    Finn et al. (2017), section 5.2; Nichol et al. (2018), "On First-Order Meta-Learning
+    Algorithms", section 2. It equals MAML where the support loss has no curvature.
+
+    Args:
+        net: as in :class:`MAML`, and so are the other arguments.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        head: Literal["linear", "shared", "prototype"] | None = "linear",
+        n_way: int = 5,
+        features: int | None = None,
+        temperature: float = 1.0,
+        inner: InnerLoop | None = None,
+        query_statistics: Literal["support", "query"] = "support",
+        engine: Engine = "auto",
+    ) -> None:
+        super().__init__(
+            net,
+            head=head,
+            n_way=n_way,
+            features=features,
+            temperature=temperature,
+            inner=inner,
+            query_statistics=query_statistics,
+            engine=engine,
+            order="first",
+        )
+
+
+class MetaSGD(MAML):
+    """Start and a learning rate for each single parameter are learned; one inner step.
+
+    Li, Zhou, Chen and Li (2017), "Meta-SGD", algorithm 1.
+
+    *Difference from the paper*: the rates start at ``inner.lr``, not at random in [0.005, 0.1].
+
+    Args:
+        net: as in :class:`MAML`, and so are the other arguments.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        head: Literal["linear", "shared", "prototype"] | None = "linear",
+        n_way: int = 5,
+        features: int | None = None,
+        temperature: float = 1.0,
+        inner: InnerLoop | None = None,
+        query_statistics: Literal["support", "query"] = "support",
+        engine: Engine = "auto",
+    ) -> None:
+        super().__init__(
+            net,
+            head=head,
+            n_way=n_way,
+            features=features,
+            temperature=temperature,
+            inner=inner,
+            query_statistics=query_statistics,
+            engine=engine,
+            rates="parameter",
+        )
+
+
+class ANIL(MAML):
+    """Almost no inner loop: the network is meta-learned, only the head adapts to a task.
+
+    Raghu, Raghu, Bengio and Vinyals (2020), "Rapid Learning or Feature Reuse?", section 5. The
+    network runs once for a support set, so an inner step costs next to nothing.
+
+    Args:
+        net: as in :class:`MAML`, and so are the other arguments.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        head: Literal["linear", "shared", "prototype"] = "linear",
+        n_way: int = 5,
+        features: int | None = None,
+        temperature: float = 1.0,
+        inner: InnerLoop | None = None,
+        query_statistics: Literal["support", "query"] = "support",
+        engine: Engine = "auto",
+    ) -> None:
+        super().__init__(
+            net,
+            head=head,
+            n_way=n_way,
+            features=features,
+            temperature=temperature,
+            inner=inner or InnerLoop(steps=5, lr=0.1),
+            query_statistics=query_statistics,
+            engine=engine,
+            adapted="head",
+        )
+
+
+class ProtoMAML(MAML):
+    """MAML whose head starts as the Prototypical Network of the support, with learned rates.
+
+    Triantafillou et al. (2020), "Meta-Dataset", section 3.3. It fits any number of classes and does
+    not depend on label order.
+
+    *Difference from the paper*: second order, rates for each layer and step are learned, and so is
+    the temperature of the prototypes.
+
+    Args:
+        net: as in :class:`MAML`, and so are the other arguments.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        features: int | None = None,
+        temperature: float = 1.0,
+        inner: InnerLoop | None = None,
+        query_statistics: Literal["support", "query"] = "support",
+        engine: Engine = "auto",
+        order: Literal["second", "first"] = "second",
+        rates: Rates = "layer-step",
+        multi_step: float = 0.0,
+        first_order_until: float = 0.0,
+    ) -> None:
+        super().__init__(
+            net,
+            head="prototype",
+            features=features,
+            temperature=temperature,
+            inner=inner or InnerLoop(steps=3, lr=0.1),
+            query_statistics=query_statistics,
+            engine=engine,
+            order=order,
+            rates=rates,
+            multi_step=multi_step,
+            first_order_until=first_order_until,
+        )

@@ -1,0 +1,148 @@
+"""Reptile: move the start towards where training on a task ends."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.core import ConfigError, Episode, Examples
+from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, Task
+from quickstudy.learners.gradient.inner import Params, check_finite
+from quickstudy.learners.gradient.taskwise import Engine
+
+__all__ = ["Reptile"]
+
+_BETA, _EPS = 0.999, 1e-8
+
+
+class Reptile(GradientLearner):
+    """Trains on a task for a few steps, and takes the way it went as the meta-gradient.
+
+    Nichol, Achiam and Schulman (2018), "On First-Order Meta-Learning Algorithms", algorithm 2:
+    ``theta - phi`` is the gradient that the outer optimiser gets; with plain SGD and learning rate
+    1 that is the paper's batched version with step size 1. With one inner step it is joint
+    training. Support and query of a training episode are joined: Reptile needs no query.
+
+    *Difference from the paper*: the state of the inner Adam is fresh for each task; minibatches hold
+    equally many examples of each class.
+
+    Args:
+        net: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`, and so are the
+            arguments that are not named here.
+        optimiser: of the inner loop: ``"sgd"``, or ``"adam"`` without momentum (beta1 = 0), as the
+            paper takes for images.
+        minibatches: into how many a training task is cut; the inner steps take turns. 1 = all
+            examples in every step.
+
+    Raises:
+        ConfigError: if settings do not fit.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        head: Literal["linear", "shared", "prototype"] | None = "linear",
+        n_way: int = 5,
+        features: int | None = None,
+        inner: InnerLoop | None = None,
+        query_statistics: Literal["support", "query"] = "support",
+        engine: Engine = "auto",
+        optimiser: Literal["sgd", "adam"] = "sgd",
+        minibatches: int = 1,
+    ) -> None:
+        super().__init__(
+            net,
+            head=head,
+            n_way=n_way,
+            features=features,
+            inner=inner or InnerLoop(steps=5, lr=0.01),
+            query_statistics=query_statistics,
+            engine=engine,
+        )
+        if optimiser not in ("sgd", "adam"):
+            raise ConfigError(f"optimiser must be 'sgd' or 'adam'; got {optimiser!r}.")
+        if minibatches < 1:
+            raise ConfigError(f"minibatches must be at least 1; got {minibatches}.")
+        if head == "prototype":
+            raise ConfigError(
+                "Reptile moves the start of the head, and head='prototype' has none. Take 'linear' "
+                "or 'shared'."
+            )
+        self._adam, self._minibatches = optimiser == "adam", minibatches
+
+    def descend(self, task: Task, *, steps: int) -> list[Params]:
+        """Return the parameters after plain training on the support."""
+        return [self._train([task], steps)[0]]
+
+    @torch.no_grad()
+    def _train(self, parts: list[Task], steps: int) -> tuple[Params, Tensor]:
+        """Train on the parts in turn; returns parameters and the loss of the last step ``[T]``."""
+        params = {n: v.detach() for n, v in self.start(parts[0]).items()}
+        square = {n: torch.zeros_like(v) for n, v in params.items()} if self._adam else {}
+        losses = [parts[0].support.x.new_zeros(len(parts[0].support.y))]
+        for k in range(steps):
+            task = parts[k % len(parts)]
+            leaves = {n: v.requires_grad_() for n, v in params.items()}
+            with torch.enable_grad():
+                loss = self.support_loss(leaves, (task.support.x,), k, task=task)
+                found = torch.autograd.grad(
+                    loss.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+                )
+            losses.append(loss.detach())
+            params = {}
+            for (name, value), g in zip(leaves.items(), found, strict=True):
+                if self._adam:
+                    square[name] = torch.lerp(g.square(), square[name], _BETA)
+                    size = (square[name] / (1 - _BETA ** (k + 1))).sqrt() + _EPS
+                    g = g / size
+                params[name] = value.detach() - self.inner.lr * g
+        if steps:
+            check_finite(losses[1:])
+        return params, losses[-1]
+
+    def training_loss(self, episode: Episode, *, progress: float) -> Tensor:
+        """Return each task's last training loss, with ``theta - phi`` as its gradient."""
+        del progress
+        with torch.autocast(episode.support.x.device.type, enabled=False):
+            joint = _join(episode.support, episode.query)
+            parts = [self.prepare(p, episode.n_way) for p in _cut(joint, self._minibatches)]
+            after, value = self._train(parts, self.steps)
+            # <theta, theta - phi> with the second factor held still
+            way = torch.stack(
+                [
+                    (v * (v.detach() - after[n])).flatten(1).sum(1)
+                    for n, v in self.start(parts[0]).items()
+                ]
+            ).sum(0)
+        return value + (way - way.detach())
+
+
+def _join(a: Examples, b: Examples) -> Examples:
+    """Put the examples of the same tasks together."""
+    return Examples(torch.cat([a.x, b.x], 1), torch.cat([a.y, b.y], 1), torch.cat([a.mask, b.mask], 1))
+
+
+def _cut(examples: Examples, parts: int) -> list[Examples]:
+    """Cut tasks into parts with equally many examples of each class; in one piece if they cannot
+    be."""
+    n = examples.y.shape[1]
+    if parts == 1 or n % parts or not bool(examples.mask.all()):
+        return [examples]
+    if examples.y.is_floating_point():
+        rank = torch.arange(n, device=examples.y.device).expand_as(examples.y)
+    else:
+        same = examples.y[:, :, None] == examples.y[:, None]  # [T, N, N]
+        rank = same.tril(-1).sum(2)  # how many of its class stand before it
+    order = torch.argsort(rank % parts, dim=1, stable=True)
+    size = torch.bincount((rank % parts).flatten(), minlength=parts)
+    if bool((size != size[0]).any()) or bool(((rank % parts) == 0).sum(1).ne(n // parts).any()):
+        return [examples]
+    task = torch.arange(len(order), device=order.device)[:, None]
+    cut = []
+    for rows in order.split(n // parts, dim=1):
+        x, y = examples.x[task, rows], examples.y[task, rows]
+        cut.append(Examples(x, y, torch.ones_like(examples.mask[:, : n // parts])))
+    return cut
