@@ -5,7 +5,19 @@ import torch
 from torch import nn
 
 from quickstudy.core import EpisodeSpec, Examples
-from quickstudy.learners import MatchingNetwork, NearestNeighbour, PrototypicalNetwork
+from quickstudy.learners import (
+    ANIL,
+    FOMAML,
+    IMAML,
+    MAML,
+    InnerLoop,
+    MatchingNetwork,
+    MetaSGD,
+    NearestNeighbour,
+    ProtoMAML,
+    PrototypicalNetwork,
+    Reptile,
+)
 from quickstudy.learners.metric import MatchingHead, PrototypeHead
 from quickstudy.nets import MLP, Conv4, Identity, ResNet12
 from quickstudy.tasks import (
@@ -162,6 +174,127 @@ class TestMatchingHeadFullContext(OnVectors):
 class TestPixelPrototypes(LearnerConformance):
     def make_learner(self):
         return PrototypicalNetwork(Identity((1, 16, 16)), learn_temperature=True)
+
+
+# ------------------------------------------------------------ gradient-based learners
+
+
+def strided():
+    return Conv4(
+        image_size=16, channels=8, norm="support", activation="tanh", downsample="stride"
+    )
+
+
+class OnImages(LearnerConformance):
+    meta_steps = 10
+
+
+class TestMAML(OnImages):
+    def make_learner(self):
+        return MAML(conv("support"), n_way=3, inner=InnerLoop(steps=2))
+
+
+class TestMAMLFlat(OnImages):
+    def make_learner(self):
+        return MAML(strided(), n_way=4, inner=InnerLoop(steps=3, memory="flat", clip=0.5))
+
+
+class TestMAMLTransductive(OnImages):
+    def make_learner(self):
+        return MAML(strided(), n_way=3, query_statistics="query")
+
+
+class TestMAMLLoop(OnImages):
+    def make_learner(self):
+        return MAML(strided(), n_way=3, engine="loop", rates="layer-step", multi_step=0.5)
+
+
+class TestMAMLGroupNorm(OnImages):
+    def make_learner(self):
+        return MAML(conv("group"), head="shared", rates="layer")
+
+
+class TestMAMLResNet(OnImages):
+    k_shot = 4
+    meta_steps = 3
+    difference_steps = (1e-7, 5e-8)  # leaky ReLU has kinks
+
+    def make_learner(self):
+        net = ResNet12(in_channels=1, image_size=16, widths=(4, 4, 4, 4), norm="support")
+        return MAML(net, head="shared", inner=InnerLoop(lr=0.05))
+
+
+class TestMAMLRegression(LearnerConformance):
+    regression = True
+    k_shot = 8
+    meta_steps = 20
+
+    def make_learner(self):
+        net = MLP((1,), (7, 5), activation=nn.Tanh, last_activation=True)
+        return MAML(net, n_way=1, inner=InnerLoop(steps=2, lr=0.01))
+
+
+class TestMAMLOwnLastLayer(OnVectors):
+    meta_steps = 20
+
+    def make_learner(self):
+        return MAML(MLP((6,), (7, 3), activation=nn.Tanh), head=None)
+
+
+class TestFOMAML(OnImages):
+    exact_gradient = False
+
+    def make_learner(self):
+        return FOMAML(strided(), n_way=3, inner=InnerLoop(steps=2))
+
+
+class TestMetaSGD(OnImages):
+    def make_learner(self):
+        return MetaSGD(strided(), n_way=3)
+
+
+class TestANIL(OnImages):
+    def make_learner(self):
+        return ANIL(strided(), n_way=3)
+
+
+class TestANILShared(OnVectors):
+    meta_steps = 20
+
+    def make_learner(self):
+        return ANIL(mlp(), head="shared")
+
+
+class TestProtoMAML(OnImages):
+    def make_learner(self):
+        return ProtoMAML(strided(), temperature=2.0)
+
+
+class TestReptile(OnImages):
+    exact_gradient = False
+
+    def make_learner(self):
+        return Reptile(strided(), n_way=3, minibatches=2)
+
+
+class TestReptileAdam(OnVectors):
+    exact_gradient = False
+    meta_steps = 20
+
+    def make_learner(self):
+        return Reptile(mlp(), head="shared", optimiser="adam", inner=InnerLoop(steps=3, lr=0.01))
+
+
+class TestIMAML(OnVectors):
+    # the implicit gradient is that of the minimum: it has to be reached
+    meta_steps = 3
+
+    def make_learner(self):
+        loop = InnerLoop(steps=400, lr=0.1)
+        return IMAML(mlp(), head="shared", inner=loop, solver_steps=80)
+
+
+# ------------------------------------------------------------------------------ fakes
 
 
 class TestOracle(OnVectors):

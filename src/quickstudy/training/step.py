@@ -59,7 +59,10 @@ def meta_gradient(
     parameters = [p for p in learner.parameters() if p.requires_grad]
     for at, parameter in enumerate(parameters):
         parts = [grads[at] for _, grads in found if grads[at] is not None]
-        parameter.grad = torch.stack(parts).sum(0) if parts else None
+        parameter.grad = None
+        if parts:
+            # in the parameter's own layout: a fused optimiser walks both along their memory
+            parameter.grad = torch.empty_like(parameter).copy_(torch.stack(parts).sum(0))
     return torch.cat([losses for losses, _ in found])
 
 

@@ -22,7 +22,7 @@ __all__ = ["GradientLearner", "InnerLoop", "Task"]
 
 _NET, _PRESENT, _NORM = "net.", "present", "norm."
 # chunks of about this many input numbers keep their activations near a cache of some megabytes
-_NUMBERS_AT_ONCE, _TASKS_AT_ONCE = 1 << 18, 8
+_NUMBERS_AT_ONCE, _TASKS_AT_ONCE = 1 << 19, 8
 # below this, threads cost more than they bring
 _WORTH_THREADS = 1 << 15
 # numbers of one call without a graph: about a gigabyte of activations in a Conv-4
@@ -165,7 +165,8 @@ class GradientLearner(Learner):
             len(support.y),
             schedule,
         )
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        # in one layout, so that a saved state takes the same kernels to the last bit
+        return {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Run the adapted network on the queries."""
