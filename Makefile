@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TESTS  ?= tests
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench bench-peers bench-gradient docs clean
 
 # torch comes first and alone, so that nothing else chooses its version
 $(VENV)/torch: constraints.txt
@@ -27,6 +27,10 @@ $(VENV)/bench: $(VENV)/dev
 	$(PIP) install -q --no-deps 'easyfsl>=1.5,<2'
 	touch $@
 
+$(VENV)/peers: $(VENV)/bench benchmarks/build_learn2learn.py
+	$(BIN)/python benchmarks/build_learn2learn.py
+	touch $@
+
 demo: $(VENV)/core
 	$(BIN)/quickstudy demo --out report.html
 
@@ -42,6 +46,11 @@ check: $(VENV)/dev
 
 bench: $(VENV)/bench
 	$(BIN)/python benchmarks/speed.py
+
+bench-peers: $(VENV)/peers
+
+bench-gradient: $(VENV)/peers
+	$(BIN)/python benchmarks/gradient_speed.py
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/check.py --write

@@ -4,6 +4,9 @@ easyfsl's module tree imports torchvision, of which no CPU build goes with our t
 time (task sampler, feature data set, Prototypical Network, evaluation loop) never calls it, so
 its names are filled with empty ones. Its task sampler hands ``data_source`` to torch's Sampler,
 which newer versions of torch do not take any more; it is taken and dropped, as before.
+
+learn2learn's top module imports gym and torchvision; its algorithms, which we time, do not: they
+are imported from beneath it.
 """
 
 from __future__ import annotations
@@ -56,3 +59,33 @@ def easyfsl() -> types.SimpleNamespace:
         PrototypicalNetworks=importlib.import_module("easyfsl.methods").PrototypicalNetworks,
         evaluate=importlib.import_module("easyfsl.utils").evaluate,
     )
+
+
+def learn2learn() -> types.SimpleNamespace:
+    """Return learn2learn's MAML, as it is built by ``benchmarks/build_learn2learn.py``."""
+    spec = importlib.util.find_spec("learn2learn")
+    if spec is None or spec.submodule_search_locations is None:
+        raise SystemExit("learn2learn is not installed; run: make bench-peers")
+    root = spec.submodule_search_locations[0]
+    for name, path in (("learn2learn", root), ("learn2learn.algorithms", f"{root}/algorithms")):
+        if name not in sys.modules:
+            module = types.ModuleType(name)
+            module.__path__ = [path]
+            sys.modules[name] = module
+    return types.SimpleNamespace(
+        version=importlib.metadata.version("learn2learn"),
+        MAML=importlib.import_module("learn2learn.algorithms.maml").MAML,
+    )
+
+
+def higher() -> types.SimpleNamespace:
+    """Return higher's inner loop."""
+    library = importlib.import_module("higher")
+    return types.SimpleNamespace(
+        version=importlib.metadata.version("higher"), innerloop_ctx=library.innerloop_ctx
+    )
+
+
+def torchopt() -> Any:
+    """Return torchopt."""
+    return importlib.import_module("torchopt")

@@ -180,9 +180,7 @@ class TestPixelPrototypes(LearnerConformance):
 
 
 def strided():
-    return Conv4(
-        image_size=16, channels=8, norm="support", activation="tanh", downsample="stride"
-    )
+    return Conv4(image_size=16, channels=8, norm="support", activation="tanh", downsample="stride")
 
 
 class OnImages(LearnerConformance):

@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from quickstudy.core import CheckpointError, ConfigError
-from quickstudy.learners import MatchingNetwork, PrototypicalNetwork
+from quickstudy.core import CheckpointError, ConfigError, Examples
+from quickstudy.learners import (
+    ANIL,
+    FOMAML,
+    MAML,
+    MatchingNetwork,
+    MetaSGD,
+    ProtoMAML,
+    PrototypicalNetwork,
+    Reptile,
+)
 from quickstudy.recipes import (
     RECIPES,
     EncoderConfig,
@@ -20,16 +29,30 @@ from quickstudy.recipes import (
     override,
 )
 
+KINDS = {
+    "protonet": PrototypicalNetwork,
+    "matching": MatchingNetwork,
+    "maml": MAML,
+    "fomaml": FOMAML,
+    "metasgd": MetaSGD,
+    "anil": ANIL,
+    "protomaml": ProtoMAML,
+    "reptile": Reptile,
+}
+
 
 def test_names_are_the_keys_and_every_recipe_builds() -> None:
     for name, recipe in RECIPES.items():
         assert recipe.name == name
-        learner = build_learner(recipe.encoder, recipe.learner, seed=0)
-        wanted = MatchingNetwork if recipe.learner.kind == "matching" else PrototypicalNetwork
-        assert isinstance(learner, wanted)
-        side = recipe.encoder.image_size
-        x = torch.zeros(1, 2, recipe.encoder.in_channels, side, side)
-        assert learner.eval().encoder.encode(x)[0].shape[:2] == (1, 2)
+        learner = build_learner(recipe.encoder, recipe.learner, seed=0, n_way=recipe.n_way)
+        assert type(learner) is KINDS[recipe.learner.kind]
+        side, inputs = recipe.encoder.image_size, recipe.encoder.in_features
+        one = (recipe.encoder.in_channels, side, side) if inputs is None else (inputs,)
+        y = torch.zeros(1, 2, dtype=torch.float32 if inputs else torch.int64)
+        support = Examples.full(torch.rand(1, 2, *one), y)
+        with torch.no_grad():
+            state = learner.eval().adapt(support, n_way=recipe.n_way)
+            assert learner.predict(state, support.x).shape == (1, 2, recipe.n_way)
 
 
 def test_override_by_path_and_by_last_part() -> None:

@@ -12,9 +12,10 @@ from tqdm import tqdm
 from quickstudy.cli.output import emit, say
 from quickstudy.core import ConfigError, EpisodeSpec
 from quickstudy.evaluation import Report, compare, evaluate
-from quickstudy.learners import NearestNeighbour
+from quickstudy.learners import Learner, NearestNeighbour
+from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import Run, load_run
-from quickstudy.tasks import Pool, PoolSource
+from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
 from quickstudy.tasks.datasets import load_pool
 from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
 from quickstudy.tasks.folders import pool_from_folder
@@ -26,7 +27,9 @@ __all__ = ["evaluate_command"]
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Folder that 'quickstudy train' wrote.")],
     data: Annotated[str, typer.Option(help="A named data set, or a folder of class folders.")],
-    n_way: Annotated[str, typer.Option("--n-way", help="Classes per task: 5, or 5-20.")] = "5",
+    n_way: Annotated[
+        str | None, typer.Option("--n-way", help="Classes per task: 5, or 5-20; 1 in regression.")
+    ] = None,
     k_shot: Annotated[str, typer.Option("--k-shot", help="Support per class: 1, or 1-10.")] = "1",
     n_query: Annotated[int, typer.Option("--n-query", help="Queries per class.")] = 15,
     episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 600,
@@ -46,6 +49,16 @@ def evaluate_command(
     floor: Annotated[
         bool, typer.Option("--floor", help="Pixel nearest neighbour on the same episodes too.")
     ] = False,
+    inner_steps: Annotated[
+        int | None, typer.Option("--inner-steps", help="Gradient learners: steps at test.")
+    ] = None,
+    transductive: Annotated[
+        bool,
+        typer.Option(
+            "--transductive",
+            help="Gradient learners: with the statistics of all queries too, and what it gains.",
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -56,21 +69,28 @@ def evaluate_command(
     """
     if invert not in ("auto", "yes", "no"):
         raise ConfigError(f"--invert must be auto, yes or no; got {invert!r}.")
-    spec = EpisodeSpec(_number(n_way, "--n-way"), _number(k_shot, "--k-shot"), n_query)
     if not data:
         raise ConfigError("--data is empty; name a data set or a folder of class folders.")
     loaded = load_run(run)
-    pool, facts = _pool(loaded, data, split, rotations, invert)  # type: ignore[arg-type]
+    learner = _learner(loaded, inner_steps, transductive)
+    ways = n_way or ("1" if data == "sinusoid" else "5")
+    spec = EpisodeSpec(_number(ways, "--n-way"), _number(k_shot, "--k-shot"), n_query)
+    source: TaskSource
+    if data == "sinusoid" or loaded.recipe.data.name == "sinusoid":
+        source, facts, classes = *_sinusoid(loaded, data, split), ""
+    else:
+        pool, facts = _pool(loaded, data, split, rotations, invert)  # type: ignore[arg-type]
+        source, classes = PoolSource(pool, groups), f", {pool.n_classes} classes"
+        facts |= {"group_aware": groups}
     if facts["trained_on"]:
         say(
-            f"note: {pool.name} ({pool.split}) holds the classes that this run was trained or "
+            f"note: {source.name} ({source.split}) holds the classes that this run was trained or "
             "validated on; the score says nothing about classes it has never seen."
         )
-    source = PoolSource(pool, groups)
     name = loaded.recipe.name
     with tqdm(total=episodes, unit="episode", file=sys.stderr, delay=2, dynamic_ncols=True) as bar:
         report = evaluate(
-            loaded.learner,
+            learner,
             source,
             spec,
             episodes=episodes,
@@ -80,14 +100,66 @@ def evaluate_command(
             progress=bar.update,
         )
     document: dict[str, Any] = {"command": "evaluate", "run": str(run), **report.to_dict()}
-    document["protocol"] |= {**facts, "group_aware": groups}
-    lines = [
-        f"{run} on {pool.name} ({pool.split}, {pool.n_classes} classes), {spec}:",
-        f"  {report}",
-    ]
+    document["protocol"] |= facts
+    lines = [f"{run} on {source.name} ({source.split}{classes}), {spec}:", f"  {report}"]
+    if isinstance(learner, GradientLearner):
+        document["protocol"]["inner_steps"] = learner.eval().steps
+        if learner.normed and (transductive or loaded.recipe.transductive):
+            lines += _add_transductive(document, report, learner, source, spec)
     if floor:
         lines += _add_floor(document, report, source, spec)
     emit(document, as_json=as_json, text="\n".join(lines))
+
+
+def _learner(run: Run, inner_steps: int | None, transductive: bool) -> Learner:
+    """Return the learner of a run as it is to be judged: inductively, whatever it trained with."""
+    learner = run.learner
+    if isinstance(learner, GradientLearner):
+        return learner.judged(query_statistics="support", eval_steps=inner_steps)
+    if inner_steps is not None or transductive:
+        option = "--transductive" if inner_steps is None else "--inner-steps"
+        raise ConfigError(
+            f"{option} is for gradient learners; {run.recipe.name} is a "
+            f"{type(learner).__name__}, which has no inner loop. Leave it out."
+        )
+    return learner
+
+
+def _sinusoid(run: Run, data: str, split: str | None) -> tuple[TaskSource, dict[str, Any]]:
+    """Return sine waves, which go with runs that were trained on them alone."""
+    trained = run.recipe.data
+    if data != "sinusoid" or trained.name != "sinusoid":
+        raise ConfigError(
+            f"{run.recipe.name} was trained on {trained.name} and cannot be judged on {data}: one "
+            "is regression on a number, the other is not."
+        )
+    part = split or "test"
+    return SinusoidSource(part), {"trained_on": part in (trained.train, trained.validation)}
+
+
+def _add_transductive(
+    document: dict[str, Any],
+    report: Report,
+    learner: GradientLearner,
+    source: TaskSource,
+    spec: EpisodeSpec,
+) -> list[str]:
+    """Score with the statistics of all queries together; returns lines for people."""
+    with_queries = evaluate(
+        learner.judged(query_statistics="query"),
+        source,
+        spec,
+        episodes=report.protocol.episodes,
+        seed=report.protocol.seed,
+        name=report.learner,
+    )
+    gain = compare(with_queries, report, across=("transductive",))
+    document["transductive"] = with_queries.to_dict()
+    document["transductive_gain"] = gain.to_dict()
+    return [
+        f"  with the statistics of all queries: {with_queries}",
+        f"  gain of that: {gain}; it is gone where queries come one at a time",
+    ]
 
 
 def _number(text: str, option: str) -> int | tuple[int, int]:
@@ -141,7 +213,7 @@ def _pool(
 
 
 def _add_floor(
-    document: dict[str, Any], report: Report, source: PoolSource, spec: EpisodeSpec
+    document: dict[str, Any], report: Report, source: TaskSource, spec: EpisodeSpec
 ) -> list[str]:
     """Score pixel nearest neighbour on the same episodes; returns lines for people."""
     below = evaluate(

@@ -9,23 +9,30 @@ import typer
 
 from quickstudy.cli.output import emit, say
 from quickstudy.core import CheckpointError, ConfigError
+from quickstudy.learners import Learner
+from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import (
     Recipe,
     build_learner,
     get_recipe,
     known_recipes,
+    load_start,
     manifest,
     override,
+    read_facts,
     read_recipe,
     save_recipe,
     sources,
 )
+from quickstudy.tasks import TaskSource
 from quickstudy.training import (
+    CHECKPOINT,
     TrainingInterrupted,
     TrainResult,
     check_folder,
     train,
 )
+from quickstudy.training.step import chosen_schedule
 
 __all__ = ["train_command"]
 
@@ -56,31 +63,63 @@ def train_command(
     folder = out or Path("runs") / recipe
     chosen = _recipe(recipe, setting or [], folder, resume)
     check_folder(folder, resume=resume)
-    say(f"{chosen.name}: {chosen.summary}")
-    source, validation, facts = sources(chosen)
+    result = _train(chosen, folder, resume=resume, device=device, tensorboard=tensorboard)
+    emit(_document(folder, chosen, result), as_json=as_json, text=_summary(folder, chosen, result))
+
+
+def _train(
+    recipe: Recipe, folder: Path, *, resume: bool, device: str, tensorboard: bool
+) -> TrainResult:
+    """Train a recipe, and first the one it starts from, if that was not trained yet."""
+    say(f"{recipe.name}: {recipe.summary}")
+    source, validation, facts = sources(recipe)
     learner = build_learner(
-        chosen.encoder, chosen.learner, seed=chosen.train.seed, n_way=chosen.n_way
+        recipe.encoder, recipe.learner, seed=recipe.train.seed, n_way=recipe.n_way
     )
+    goes_on = resume and (folder / CHECKPOINT).exists()
+    if recipe.start is not None and goes_on:
+        facts |= {name: v for name, v in read_facts(folder).items() if name == "start"}
+    elif recipe.start is not None:
+        facts |= load_start(learner, recipe, _start(recipe, folder, device))
+    _say_schedule(learner, source, recipe)
     try:
-        result = train(
+        return train(
             learner,
             source,
-            chosen.train,
+            recipe.train,
             validation=validation,
             out=folder,
             resume=resume,
             device=device,
-            manifest=manifest(chosen, facts),
+            manifest=manifest(recipe, facts),
             tensorboard=tensorboard,
             progress=True,
-            begun=lambda: save_recipe(folder, chosen, facts),
+            begun=lambda: save_recipe(folder, recipe, facts),
         )
     except TrainingInterrupted as stop:
         raise KeyboardInterrupt(
             f"stopped at step {stop.step} of {stop.steps}; nothing is lost. "
-            f"Go on with: quickstudy train {recipe} --out {folder} --resume"
+            f"Go on with: quickstudy train {recipe.name} --out {folder} --resume"
         ) from stop
-    emit(_document(folder, chosen, result), as_json=as_json, text=_summary(folder, chosen, result))
+
+
+def _start(recipe: Recipe, folder: Path, device: str) -> Path:
+    """Return the folder of the run that a recipe starts from; train it if it is not there."""
+    beside = folder.parent / str(recipe.start)
+    if not (beside / "model.safetensors").exists():
+        say(f"{recipe.name} starts from the encoder of {recipe.start}, which is trained first.")
+        begun = (beside / "recipe.json").exists()
+        first = read_recipe(beside) if begun else get_recipe(str(recipe.start))
+        _train(first, beside, resume=begun, device=device, tensorboard=False)
+    return beside
+
+
+def _say_schedule(learner: Learner, source: TaskSource, recipe: Recipe) -> None:
+    """Say how the tasks of a step are run, where there is a choice."""
+    if isinstance(learner, GradientLearner):
+        c = recipe.train
+        episode = source.episodes(c.spec, range(c.tasks_per_step), seed=c.seed)
+        say(f"inner loop: {chosen_schedule(learner, episode, c)}")
 
 
 def _document(folder: Path, recipe: Recipe, result: TrainResult) -> dict[str, Any]:

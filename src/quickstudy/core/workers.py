@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-__all__ = ["Schedule", "in_chunks"]
+__all__ = ["Schedule", "in_chunks", "replica"]
 
 Result = TypeVar("Result")
 Module = TypeVar("Module", bound=nn.Module)
@@ -65,7 +65,7 @@ def in_chunks(
         return [action(module, chunk) for chunk in chunks]
     replicas: SimpleQueue[Module] = SimpleQueue()
     for _ in range(workers):
-        replicas.put(_replica(module))
+        replicas.put(replica(module))
     grad = torch.is_grad_enabled()
 
     def run(chunk: slice) -> Result:
@@ -79,8 +79,8 @@ def in_chunks(
     return list(_pool(workers).map(run, chunks))
 
 
-def _replica(module: Module) -> Module:
-    """Return a module of the same structure on the same tensors."""
+def replica(module: Module) -> Module:
+    """Return a module of the same structure on the same tensors: its parts are its own."""
     tensors = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module, {id(t): t for t in tensors})
 

@@ -120,7 +120,9 @@ def _load(name: str) -> DemoData:
     data, size = recipe.data, recipe.encoder.image_size
     unseen = load_pool(data.name, split="test", split_file=data.split_file, size=size)
     drawn = train.source if isinstance(train, AugmentedSource) else train
-    assert isinstance(drawn, PoolSource)  # what the recipes of the demonstration are made of
+    # what the recipes of the demonstration are made of
+    assert isinstance(drawn, PoolSource)
+    assert isinstance(validation, PoolSource)
     omniglot = data.name == "omniglot"
     return DemoData(
         recipe=recipe,

@@ -4,6 +4,7 @@ compared."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -139,8 +140,13 @@ def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def compare(first: Report, second: Report) -> Paired:
+def compare(first: Report, second: Report, *, across: Sequence[str] = ()) -> Paired:
     """Return the paired difference of two reports on the same list of episodes.
+
+    Args:
+        first: one report.
+        second: the other.
+        across: parts of the protocol that may differ, because their effect is the question.
 
     Raises:
         ProtocolError: if any part of the protocols differs; the message says which, and how.
@@ -148,7 +154,8 @@ def compare(first: Report, second: Report) -> Paired:
     differences = [
         f"{f.name}: {getattr(first.protocol, f.name)!r} and {getattr(second.protocol, f.name)!r}"
         for f in fields(Protocol)
-        if getattr(first.protocol, f.name) != getattr(second.protocol, f.name)
+        if f.name not in across
+        and getattr(first.protocol, f.name) != getattr(second.protocol, f.name)
     ]
     if differences:
         raise ProtocolError(

@@ -62,7 +62,6 @@ class Learner(nn.Module, ABC):
             ``[T, Q, 1]``.
         """
 
-
     def schedule(self, episode: Episode) -> Schedule:
         """Return how the tasks of an episode are best run: all at once, unless a family knows
         better."""

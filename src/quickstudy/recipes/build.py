@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from quickstudy.learners import (
     FOMAML,
     IMAML,
     MAML,
-    InnerLoop,
     Learner,
     MatchingNetwork,
     MetaSGD,
@@ -41,7 +41,9 @@ __all__ = [
     "build_encoder",
     "build_learner",
     "load_run",
+    "load_start",
     "manifest",
+    "read_facts",
     "read_recipe",
     "save_recipe",
     "sources",
@@ -116,16 +118,19 @@ def _gradient_learner(net: Encoder, config: GradientConfig, n_way: int) -> Gradi
         if not name.startswith(("inner_", "eval_")) and name not in ("kind", "memory")
     }
     chosen = _given(config, *own)
-    inner = {
+    given: dict[str, Any] = {
         "steps": config.inner_steps,
         "eval_steps": config.eval_steps,
         "lr": config.inner_lr,
         "clip": config.inner_clip,
         "memory": config.memory,
     }
-    loop = InnerLoop(**{name: value for name, value in inner.items() if value is not None})
-    ways = {} if config.kind == "protomaml" else {"n_way": n_way}
-    return _GRADIENT[config.kind](net, inner=loop, **ways, **chosen)
+    kind = _GRADIENT[config.kind]
+    loop = {name: value for name, value in given.items() if value is not None}
+    chosen["inner"] = replace(kind.default_inner, **loop)
+    if config.kind != "protomaml":
+        chosen["n_way"] = n_way
+    return kind(net, **chosen)
 
 
 def _given(config: MetricConfig | GradientConfig, *names: str) -> dict[str, Any]:
@@ -159,6 +164,49 @@ def sources(recipe: Recipe) -> tuple[TaskSource, TaskSource, dict[str, str]]:
         train = AugmentedSource(train, AffineJitter(**data.jitter.model_dump()), by_class)
     facts = {"training data": train_pool.sha256(), "validation data": val_pool.sha256()}
     return train, PoolSource(val_pool, data.group_aware), facts
+
+
+def load_start(learner: Learner, recipe: Recipe, folder: Path) -> dict[str, str]:
+    """Give a learner the encoder weights of a finished run.
+
+    Running averages of batch norm are left behind: the learner minds its own statistics.
+
+    Args:
+        learner: gets the weights.
+        recipe: of the learner.
+        folder: of the run to start from.
+
+    Returns:
+        Facts about the start, for the manifest.
+
+    Raises:
+        CheckpointError: if there is no finished run, or its encoder is another one.
+    """
+    run = load_run(folder)
+    ours, theirs = recipe.encoder, run.recipe.encoder
+    if ours.model_copy(update={"norm": theirs.norm}) != theirs:
+        raise CheckpointError(
+            f"{folder} has another encoder ({theirs}) than {recipe.name} ({ours}). Train "
+            f"{recipe.start} with the same settings, or set start=null."
+        )
+    weights = {
+        name: value
+        for name, value in _encoder_of(run.learner).state_dict().items()
+        if not name.rsplit(".", 1)[-1].startswith("running_")
+    }
+    load_weights(_encoder_of(learner), weights, where=str(folder))
+    hasher = hashlib.sha256()
+    for name in sorted(weights):
+        hasher.update(name.encode() + weights[name].contiguous().numpy().tobytes())
+    return {"start": hasher.hexdigest()}
+
+
+def _encoder_of(learner: Learner) -> Encoder:
+    """Return the encoder inside a learner that was built from a recipe."""
+    encoders = [m for m in learner.modules() if isinstance(m, Encoder)]
+    if not encoders:
+        raise CheckpointError(f"{type(learner).__name__} has no encoder to start from.")
+    return encoders[0]
 
 
 def manifest(recipe: Recipe, facts: dict[str, str]) -> dict[str, Any]:
@@ -227,3 +275,10 @@ def load_run(folder: Path) -> Run:
     load_weights(learner, tensors, where=str(folder / "model.safetensors"))
     learner.eval()
     return Run(folder, recipe, learner, meta)
+
+
+def read_facts(folder: Path) -> dict[str, str]:
+    """Return the facts about data and start that were written into a run folder."""
+    read_recipe(folder)  # names what is wrong with the file
+    document = json.loads((folder / _RECIPE).read_text(encoding="utf-8"))
+    return {name: v for name, v in document.items() if name not in ("format", "recipe")}

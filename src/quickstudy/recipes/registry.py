@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from typing import Any
 
 from quickstudy.core import ConfigError, nearest_names
 from quickstudy.recipes.schema import (
     DataConfig,
     EncoderConfig,
+    GradientConfig,
     JitterConfig,
     MetricConfig,
     Recipe,
@@ -42,6 +44,51 @@ _OMNIGLOT_TRAINING = TrainConfig(
     log_every=100,
     validation=ValidationConfig(n_way=20, k_shot=1, episodes=1000, every=2000),
 )
+# the gradient-based papers draw their 1,200 training characters at random
+_RANDOM = DataConfig(name="omniglot", split_file="random", **_INK)
+_TASK_NET = EncoderConfig(norm="support")
+_GRADIENT_TRAINING = TrainConfig(
+    steps=500,
+    tasks_per_step=8,
+    n_way=20,
+    k_shot=1,
+    n_query=2,
+    outer_lr=1e-3,
+    ema_decay=0.98,
+    checkpoint_every=100,
+    log_every=20,
+    validation=ValidationConfig(n_way=20, k_shot=1, n_query=5, episodes=150, every=250),
+)
+
+
+_SINE_NET = EncoderConfig(kind="mlp", in_features=1, channels=40)
+_SINE_TRAINING = TrainConfig(
+    steps=30_000,
+    tasks_per_step=25,
+    n_way=1,
+    k_shot=10,
+    n_query=10,
+    outer_lr=1e-3,
+    ema_decay=0.999,
+    checkpoint_every=5_000,
+    log_every=500,
+    validation=ValidationConfig(n_way=1, k_shot=10, n_query=100, episodes=600, every=5_000),
+)
+
+
+def _gradient(name: str, summary: str, learner: GradientConfig, **training: Any) -> Recipe:
+    """Return a recipe of a gradient learner on Omniglot that starts from a trained encoder."""
+    return Recipe(
+        name=name,
+        summary=summary,
+        data=_RANDOM,
+        encoder=_TASK_NET,
+        learner=learner,
+        train=_GRADIENT_TRAINING.model_copy(update=training),
+        start="omniglot-start",
+    )
+
+
 _CIFAR_TRAINING = TrainConfig(
     steps=8_000,
     n_way=20,
@@ -85,6 +132,61 @@ RECIPES: dict[str, Recipe] = {
         summary="Prototypical Network on Omniglot's background alphabets only, for Lake's 20 runs",
         data=_BACKGROUND,
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 6_000}),
+    ),
+    "omniglot-start": Recipe(
+        name="omniglot-start",
+        summary="The encoder that gradient learners start from: 10 minutes on 2 cores",
+        data=_RANDOM,
+        learner=MetricConfig(temperature=4),
+        train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 5_000}),
+    ),
+    "omniglot-maml": _gradient(
+        "omniglot-maml",
+        "MAML on Omniglot (random 1200/423 split), second order",
+        GradientConfig(kind="maml", inner_steps=1, eval_steps=3, inner_lr=0.4),
+    ),
+    "omniglot-fomaml": _gradient(
+        "omniglot-fomaml",
+        "First-order MAML on Omniglot",
+        GradientConfig(kind="fomaml", inner_steps=1, eval_steps=3, inner_lr=0.4),
+    ),
+    "omniglot-reptile": _gradient(
+        "omniglot-reptile",
+        "Reptile on Omniglot",
+        GradientConfig(
+            kind="reptile", inner_steps=5, eval_steps=10, inner_lr=1e-3, optimiser="adam"
+        ),
+    ),
+    "omniglot-metasgd": _gradient(
+        "omniglot-metasgd",
+        "Meta-SGD on Omniglot, one inner step",
+        GradientConfig(kind="metasgd", inner_steps=1, inner_lr=0.4),
+    ),
+    "omniglot-anil": _gradient(
+        "omniglot-anil",
+        "ANIL on Omniglot: the head alone is adapted",
+        GradientConfig(kind="anil", inner_steps=5, inner_lr=0.4),
+    ),
+    "omniglot-protomaml": _gradient(
+        "omniglot-protomaml",
+        "Proto-MAML on Omniglot, learned rates",
+        GradientConfig(kind="protomaml", inner_steps=1, inner_lr=0.1, temperature=4),
+    ),
+    "sinusoid-maml": Recipe(
+        name="sinusoid-maml",
+        summary="MAML on sine waves (Finn et al. 2017, section 5.1): needs no data",
+        data=DataConfig(name="sinusoid"),
+        encoder=_SINE_NET,
+        learner=GradientConfig(kind="maml", inner_steps=1, inner_lr=0.01),
+        train=_SINE_TRAINING,
+    ),
+    "sinusoid-pretrained": Recipe(
+        name="sinusoid-pretrained",
+        summary="The baseline: one net for all sine waves, fine-tuned to each at test",
+        data=DataConfig(name="sinusoid"),
+        encoder=_SINE_NET,
+        learner=GradientConfig(kind="maml", inner_steps=0, eval_steps=1, inner_lr=0.01),
+        train=_SINE_TRAINING,
     ),
     "cifar-fs-protonet": Recipe(
         name="cifar-fs-protonet",

@@ -175,6 +175,8 @@ class Recipe(_Frozen):
         encoder: which network.
         learner: which learner.
         train: how.
+        start: name of the recipe whose encoder this one starts from; its run is expected beside
+            this one, and made first if it is not there.
     """
 
     name: str
@@ -183,6 +185,12 @@ class Recipe(_Frozen):
     encoder: EncoderConfig = EncoderConfig()
     learner: Annotated[MetricConfig | GradientConfig, Field(discriminator="kind")] = MetricConfig()
     train: TrainConfig = TrainConfig()
+    start: str | None = None
+
+    @property
+    def transductive(self) -> bool:
+        """Whether queries are normalised together in training."""
+        return isinstance(self.learner, GradientConfig) and self.learner.query_statistics == "query"
 
     @property
     def n_way(self) -> int:

@@ -296,8 +296,8 @@ def _diverged(what: str, step: int, out: Path | None) -> str:
     """Say what to do about a training that has left the finite numbers."""
     kept = "" if out is None else f" {out} holds the run as it was before that step."
     return (
-        f"training has diverged at step {step + 1}: {what.rstrip('.')}.{kept} Lower outer_lr or set "
-        "clip_norm (both may be changed when a run is resumed), or check the inputs for NaN."
+        f"training has diverged at step {step + 1}: {what.rstrip('.')}.{kept} Lower outer_lr or "
+        "set clip_norm (both may be changed when a run is resumed), or check the inputs for NaN."
     )
 
 
@@ -352,9 +352,7 @@ class _Run:
         config, p = self.config, self.progress
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, p.step)
-        loss = meta_gradient(
-            self.learner, episode, config, progress=p.step / config.steps
-        ).mean()
+        loss = meta_gradient(self.learner, episode, config, progress=p.step / config.steps).mean()
         norm = torch.nn.utils.clip_grad_norm_(
             self.learner.parameters(), config.clip_norm or math.inf
         )

@@ -58,7 +58,7 @@ def meta_gradient(
     found = in_chunks(some, learner, episode.n_tasks, schedule)
     parameters = [p for p in learner.parameters() if p.requires_grad]
     for at, parameter in enumerate(parameters):
-        parts = [grads[at] for _, grads in found if grads[at] is not None]
+        parts = [g for _, grads in found if (g := grads[at]) is not None]
         parameter.grad = None
         if parts:
             # in the parameter's own layout: a fused optimiser walks both along their memory

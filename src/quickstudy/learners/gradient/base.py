@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode, Examples, TaskState, slice_tasks
-from quickstudy.core.workers import Schedule, in_chunks
+from quickstudy.core.workers import Schedule, in_chunks, replica
 from quickstudy.learners.base import Learner, mean_loss
 from quickstudy.learners.gradient.heads import Head, build_head, logits
 from quickstudy.learners.gradient.taskwise import Engine, Params, TaskModule
@@ -57,7 +57,9 @@ class InnerLoop:
             if value is not None and value < 0:
                 raise ConfigError(f"{name} must be at least 0; got {value}.")
         if not self.lr > 0:
-            raise ConfigError(f"lr, the inner learning rate, must be greater than 0; got {self.lr}.")
+            raise ConfigError(
+                f"lr, the inner learning rate, must be greater than 0; got {self.lr}."
+            )
         if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"clip must be greater than 0, or None; got {self.clip}.")
         if self.memory not in ("flat", "unrolled"):
@@ -115,6 +117,9 @@ class GradientLearner(Learner):
         ConfigError: if the module cannot be right in an inner loop, or settings do not fit.
     """
 
+    default_inner = InnerLoop()
+    """How a task is learned if ``inner`` is not given."""
+
     def __init__(
         self,
         net: nn.Module,
@@ -142,7 +147,7 @@ class GradientLearner(Learner):
                     "or head=None if its own last layer is the classifier."
                 )
             self.head = build_head(head, width, n_way, temperature)
-        self.inner = inner or InnerLoop()
+        self.inner = inner or self.default_inner
         self.query_statistics = query_statistics
         self.tasks = TaskModule(self.net, engine)
         self.label_sensitive = not getattr(self.head, "permutation_equivariant", False)
@@ -209,6 +214,26 @@ class GradientLearner(Learner):
         }
         return Schedule(at_once, workers, words[engine] + f", {self.inner.memory} memory")
 
+    def judged(
+        self,
+        *,
+        query_statistics: Literal["support", "query"] | None = None,
+        eval_steps: int | None = None,
+    ) -> Self:
+        """Return the same learner, on the same weights, that is judged in another way.
+
+        Args:
+            query_statistics: see the class; ``None`` = as it is.
+            eval_steps: inner steps outside training; ``None`` = as it is.
+        """
+        other = replica(self)
+        if query_statistics is not None:
+            other.query_statistics = query_statistics
+            other.transductive = self.normed and query_statistics == "query"
+        if eval_steps is not None:
+            other.inner = replace(self.inner, eval_steps=eval_steps)
+        return other
+
     # ------------------------------------------------------------------- for the subclasses
 
     @abstractmethod
@@ -230,9 +255,7 @@ class GradientLearner(Learner):
     def start(self, task: Task) -> Params:
         """Return the parameters before the first step ``{name: [T, ...]}``, as views."""
         tasks = len(task.support.y)
-        params = {
-            _NET + name: p.expand(tasks, *p.shape) for name, p in self.net.named_parameters()
-        }
+        params = {_NET + name: p.expand(tasks, *p.shape) for name, p in self.net.named_parameters()}
         return params | self.head_start(task, params)
 
     def head_start(self, task: Task, params: Params) -> Params:

@@ -27,9 +27,7 @@ class Head(nn.Module, ABC):
     """Whether :meth:`start` looks at the support."""
 
     @abstractmethod
-    def start(
-        self, tasks: int, n_way: int, features: Examples | None
-    ) -> dict[str, Tensor]:
+    def start(self, tasks: int, n_way: int, features: Examples | None) -> dict[str, Tensor]:
         """Return ``head.weight`` ``[T, C, D]`` and ``head.bias`` ``[T, C]`` before the first step.
 
         Args:

@@ -154,9 +154,7 @@ class _Minimum(torch.autograd.Function):
         return (None, *solution, *by_context)
 
 
-def _conjugate_gradients(
-    apply: Any, right: list[Tensor], steps: int
-) -> list[Tensor]:
+def _conjugate_gradients(apply: Any, right: list[Tensor], steps: int) -> list[Tensor]:
     """Solve a symmetric system for each task (Hestenes and Stiefel 1952)."""
 
     def dot(a: list[Tensor], b: list[Tensor]) -> Tensor:
@@ -164,9 +162,7 @@ def _conjugate_gradients(
         return torch.stack(parts).sum(0)  # [T]
 
     def add(a: list[Tensor], factor: Tensor, b: list[Tensor]) -> list[Tensor]:
-        return [
-            x + factor.view(-1, *(1,) * (x.ndim - 1)) * y for x, y in zip(a, b, strict=True)
-        ]
+        return [x + factor.view(-1, *(1,) * (x.ndim - 1)) * y for x, y in zip(a, b, strict=True)]
 
     solution = [torch.zeros_like(r) for r in right]
     rest, direction = right, right
@@ -186,7 +182,7 @@ def _conjugate_gradients(
 
 
 class IMAML(GradientLearner):
-    """MAML with implicit gradients: the adapted parameters minimise the support loss near the start.
+    """MAML with implicit gradients: adapted parameters minimise the support loss near the start.
 
     Rajeswaran, Finn, Kakade and Levine (2019), "Meta-Learning with Implicit Gradients".
 
@@ -201,6 +197,8 @@ class IMAML(GradientLearner):
     Raises:
         ConfigError: if settings do not fit.
     """
+
+    default_inner = InnerLoop(steps=16, lr=0.05)
 
     def __init__(
         self,
@@ -222,7 +220,7 @@ class IMAML(GradientLearner):
             n_way=n_way,
             features=features,
             temperature=temperature,
-            inner=inner or InnerLoop(steps=16, lr=0.05),
+            inner=inner,
             query_statistics=query_statistics,
             engine=engine,
         )

@@ -169,7 +169,9 @@ class _Plan:
                 # what the caller gave is never marked in place; and where one start depends on
                 # another (prototypes on the network), a view keeps the gradient partial
                 tracked = {
-                    n: v.view_as(v) if keep_graph and v.requires_grad else v.detach().requires_grad_()
+                    n: v.view_as(v)
+                    if keep_graph and v.requires_grad
+                    else v.detach().requires_grad_()
                     for n, v in params.items()
                 }
                 gradient, loss = self.gradient(

@@ -24,9 +24,9 @@ Rates = Literal["fixed", "layer", "layer-step", "parameter"]
 class MAML(GradientLearner):
     """The start is learned so that a few gradient steps on a support set suffice.
 
-    Finn, Abbeel and Levine (2017), "Model-Agnostic Meta-Learning", algorithm 2. The meta-gradient is
-    exact: it goes through the inner steps. Options from Antoniou, Edwards and Storkey (2019), "How
-    to train your MAML" (MAML++): learned rates (section 4, LSLR), ``multi_step`` (MSL) and
+    Finn, Abbeel and Levine (2017), "Model-Agnostic Meta-Learning", algorithm 2. The meta-gradient
+    is exact: it goes through the inner steps. Options from Antoniou, Edwards and Storkey (2019),
+    "How to train your MAML" (MAML++): learned rates (section 4, LSLR), ``multi_step`` (MSL) and
     ``first_order_until`` (DA).
 
     *Difference from the paper*: queries are normalised with the support's statistics
@@ -280,6 +280,8 @@ class ANIL(MAML):
         net: as in :class:`MAML`, and so are the other arguments.
     """
 
+    default_inner = InnerLoop(steps=5, lr=0.1)
+
     def __init__(
         self,
         net: nn.Module,
@@ -298,7 +300,7 @@ class ANIL(MAML):
             n_way=n_way,
             features=features,
             temperature=temperature,
-            inner=inner or InnerLoop(steps=5, lr=0.1),
+            inner=inner,
             query_statistics=query_statistics,
             engine=engine,
             adapted="head",
@@ -317,6 +319,8 @@ class ProtoMAML(MAML):
     Args:
         net: as in :class:`MAML`, and so are the other arguments.
     """
+
+    default_inner = InnerLoop(steps=3, lr=0.1)
 
     def __init__(
         self,
@@ -337,7 +341,7 @@ class ProtoMAML(MAML):
             head="prototype",
             features=features,
             temperature=temperature,
-            inner=inner or InnerLoop(steps=3, lr=0.1),
+            inner=inner,
             query_statistics=query_statistics,
             engine=engine,
             order=order,

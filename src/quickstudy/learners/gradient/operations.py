@@ -38,14 +38,16 @@ def _fold(x: Tensor) -> Tensor:
     """Put the tasks into the channels: ``[T, B, C, ...] -> [B, T*C, ...]``."""
     folded = x.movedim(0, 1).flatten(1, 2)
     # channels last is the faster layout on a CPU; cuDNN's grouped kernels want the other
-    if folded.ndim == 4 and folded.device.type == "cpu":
-        return folded.contiguous(memory_format=torch.channels_last)
-    return folded.contiguous()
+    wide = folded.ndim == 4 and folded.device.type == "cpu"
+    layout = torch.channels_last if wide else torch.contiguous_format
+    laid: Tensor = folded.contiguous(memory_format=layout)
+    return laid
 
 
 def _unfold(x: Tensor, tasks: int) -> Tensor:
     """Undo :func:`_fold`, as a view: ``[B, T*C, ...] -> [T, B, C, ...]``."""
-    return x.unflatten(1, (tasks, -1)).movedim(1, 0)
+    unfolded: Tensor = x.unflatten(1, (tasks, -1))
+    return unfolded.movedim(1, 0)
 
 
 # ------------------------------------------------------------------------------ convolution
@@ -67,9 +69,7 @@ def task_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geomet
     filters = weight.flatten(0, 1)  # [T, O, ...] -> [T*O, ...]
     if filters.device.type == "cpu":
         filters = filters.contiguous(memory_format=torch.channels_last)
-    whole = Geometry(
-        geometry.stride, geometry.padding, geometry.dilation, geometry.groups * tasks
-    )
+    whole = Geometry(geometry.stride, geometry.padding, geometry.dilation, geometry.groups * tasks)
     y: Tensor = _Convolve.apply(_fold(x), filters, whole)  # type: ignore[no-untyped-call]
     if bias is not None:
         y = y + bias.flatten()[:, None, None]
@@ -223,7 +223,7 @@ def _masked_statistics(x: Tensor, mask: Tensor | None, eps: float) -> Statistics
 
 
 class _BatchNorm(Function):
-    """Batch norm over ``[B, C, ...]``, ``(x, w, b) -> (y, mean, scale)``, with ``scale`` as below."""
+    """Batch norm over ``[B, C, ...]``, ``(x, w, b) -> (y, mean, scale)``; ``scale``: see below."""
 
     @staticmethod
     def forward(
@@ -259,8 +259,9 @@ class _BatchNormBackward(Function):
     """The derivative of batch norm, ``(g, x, w) -> (dx, dw, db)``, and its own derivative.
 
     With ``s = 1 / sqrt(var + eps)``, ``z = (x - mean) s`` and the symmetric ``P(v) = v - mean(v) -
-    z mean(v z)``: ``dx = w s P(g)``, ``dw = <g, z>``, ``db = sum(g)``; and ``z`` moves by ``s P(v)``
-    when ``x`` moves by ``v``. From these follow, for ``V = <v, dx> + <vw, dw> + <vb, db>``::
+    z mean(v z)``: ``dx = w s P(g)``, ``dw = <g, z>``, ``db = sum(g)``; and ``z`` moves by
+    ``s P(v)`` when ``x`` moves by ``v``. From these follow, for
+    ``V = <v, dx> + <vw, dw> + <vb, db>``::
 
         dV/dg = w s P(v) + vw z + vb
         dV/dx = -(s/n) (<v, dx> z + <g, z> w s P(v) + <v, z> dx) + (vw / w) dx

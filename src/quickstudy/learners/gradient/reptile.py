@@ -25,8 +25,8 @@ class Reptile(GradientLearner):
     1 that is the paper's batched version with step size 1. With one inner step it is joint
     training. Support and query of a training episode are joined: Reptile needs no query.
 
-    *Difference from the paper*: the state of the inner Adam is fresh for each task; minibatches hold
-    equally many examples of each class.
+    *Difference from the paper*: the state of the inner Adam is fresh for each task; minibatches
+    hold equally many examples of each class.
 
     Args:
         net: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`, and so are the
@@ -39,6 +39,8 @@ class Reptile(GradientLearner):
     Raises:
         ConfigError: if settings do not fit.
     """
+
+    default_inner = InnerLoop(steps=5, lr=0.01)
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class Reptile(GradientLearner):
             head=head,
             n_way=n_way,
             features=features,
-            inner=inner or InnerLoop(steps=5, lr=0.01),
+            inner=inner,
             query_statistics=query_statistics,
             engine=engine,
         )
@@ -122,7 +124,9 @@ class Reptile(GradientLearner):
 
 def _join(a: Examples, b: Examples) -> Examples:
     """Put the examples of the same tasks together."""
-    return Examples(torch.cat([a.x, b.x], 1), torch.cat([a.y, b.y], 1), torch.cat([a.mask, b.mask], 1))
+    return Examples(
+        torch.cat([a.x, b.x], 1), torch.cat([a.y, b.y], 1), torch.cat([a.mask, b.mask], 1)
+    )
 
 
 def _cut(examples: Examples, parts: int) -> list[Examples]:

@@ -165,9 +165,7 @@ class _Call:
         with rules:
             out = torch.func.functional_call(self._module, {**params, **lent}, (x,))
         changed = [n for n, b in lent.items() if b._version != versions[n]]
-        changed += sorted(
-            n for n, v in _attributes(self._parts).items() if held.get(n) is not v
-        )
+        changed += sorted(n for n, v in _attributes(self._parts).items() if held.get(n) is not v)
         if changed:
             raise ConfigError(
                 f"{type(self._module).__name__} changes {', '.join(changed)} when it is called, so "
@@ -197,7 +195,8 @@ def _every_task(call: Callable[..., Any], *tensors: Tensor | None, **options: An
     # what torch.autograd.Function does with a vmap rule, less its bookkeeping: that took a third of
     # the time of a small network
     interpreter = retrieve_current_functorch_interpreter()
-    level, size = interpreter.level(), interpreter.batch_size()
+    level = interpreter.level()
+    size: int = interpreter.batch_size()  # type: ignore[attr-defined]
 
     def unwrap(value: Tensor | None) -> Tensor | None:
         if value is None:
@@ -361,7 +360,7 @@ def _group_norm(
         return func(input, num_groups, weight, bias, eps)
     grouped = input.unflatten(1, (num_groups, -1)).flatten(2)  # [B, C, ...] -> [B, G, ...]
     var, mean = torch.var_mean(grouped, 2, correction=0, keepdim=True)
-    out = ((grouped - mean) * torch.rsqrt(var + eps)).view(input.shape)
+    out: Tensor = ((grouped - mean) * torch.rsqrt(var + eps)).view(input.shape)
     across = (-1, *(1,) * (input.ndim - 2))
     out = out if weight is None else out * weight.view(across)
     return out if bias is None else out + bias.view(across)
@@ -439,9 +438,8 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     F.adaptive_avg_pool2d: _adaptive_mean,
     F.scaled_dot_product_attention: _attention,
     F.multi_head_attention_forward: _multi_head,
-    **{
-        f: _dropout
-        for f in (
+    **dict.fromkeys(
+        (
             torch.dropout,
             F.dropout,
             F.dropout1d,
@@ -449,8 +447,9 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
             F.dropout3d,
             F.alpha_dropout,
             F.feature_alpha_dropout,
-        )
-    },
+        ),
+        _dropout,
+    ),
 }
 
 
