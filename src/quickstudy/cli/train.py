@@ -139,7 +139,11 @@ def _document(folder: Path, recipe: Recipe, result: TrainResult) -> dict[str, An
 
 
 def _summary(folder: Path, recipe: Recipe, result: TrainResult) -> str:
-    score = "" if result.best_validation is None else f"{100 * result.best_validation:.2f} %"
+    best, regression = result.best_validation, recipe.data.name == "sinusoid"
+    what = "tasks" if regression else "classes"
+    score = "" if best is None else f"{100 * best:.2f} %"
+    if best is not None and regression:
+        score = f"mean squared error {-best:.4f}"
     rate = (
         f" ({result.episodes_per_second:.1f} episodes/s, {100 * result.sampling_share:.0f} % of "
         "it sampling)"
@@ -148,7 +152,7 @@ def _summary(folder: Path, recipe: Recipe, result: TrainResult) -> str:
     )
     return (
         f"{folder}: {result.steps} steps in {result.seconds / 60:.1f} minutes{rate}\n"
-        f"kept step {result.best_step}: {score} on validation classes, "
+        f"kept step {result.best_step}: {score} on validation {what}, "
         f"{recipe.train.validation.spec}\n"
         f"next: quickstudy evaluate {folder} --data {recipe.data.name}"
     )
