@@ -19,8 +19,9 @@ import torch
 from machine import provenance, write_result
 from quickstudy.cli import main as command_line
 from quickstudy.core import EpisodeSpec
-from quickstudy.evaluation import evaluate
-from quickstudy.learners import NearestNeighbour
+from quickstudy.evaluation import Report, compare, evaluate
+from quickstudy.learners import EmbeddingLearner, NearestNeighbour
+from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import Run, get_recipe, load_run
 from quickstudy.tasks import PoolSource
 from quickstudy.tasks.datasets import load_lake_runs, load_pool
@@ -39,6 +40,8 @@ class Cell:
     rotations: bool = False
     groups: bool = False
     n_query: int = 15
+    episodes: int | None = None
+    inductive: float | None = None
 
 
 def omniglot(wanted: tuple[float, float, float, float]) -> list[Cell]:
@@ -49,6 +52,17 @@ def omniglot(wanted: tuple[float, float, float, float]) -> list[Cell]:
         for (way, shot), value in zip(shapes, wanted, strict=True)
     ]
     return turned + [Cell("omniglot", way, shot) for way, shot in shapes]
+
+
+def adapted(wanted: tuple[float, ...], inductive: tuple[float, ...] = ()) -> list[Cell]:
+    """The classic cells of gradient learners: ``wanted`` with the statistics of all queries, as in
+    the papers, and ``inductive`` without where a paper says."""
+    shapes = [(5, 1), (5, 5), (20, 1), (20, 5)]
+    alone = inductive or (None,) * 4
+    return [
+        Cell("omniglot", *shape, value, True, n_query=5, episodes=600, inductive=other)
+        for shape, value, other in zip(shapes, wanted, alone, strict=True)
+    ]
 
 
 ELSEWHERE = [
@@ -67,6 +81,13 @@ CELLS = {
     "omniglot-matching": omniglot((0.938, 0.985, 0.981, 0.989)),
     "omniglot-matching-fce": omniglot((0.938, 0.985, 0.981, 0.989)),
     "omniglot-background": [],
+    "omniglot-start": [Cell("omniglot", w, k, rotations=True) for w in (5, 20) for k in (1, 5)],
+    "omniglot-maml": adapted((0.987, 0.999, 0.958, 0.989)),
+    "omniglot-fomaml": adapted((0.983, 0.992, 0.894, 0.979)),
+    "omniglot-reptile": adapted((0.977, 0.995, 0.894, 0.971), (0.954, 0.989, 0.881, 0.967)),
+    "omniglot-metasgd": adapted((0.995, 0.999, 0.959, 0.990)),
+    "omniglot-anil": adapted((0.0, 0.0, 0.962, 0.980)),
+    "omniglot-protomaml": adapted((0.9947, 0.9993, 0.9765, 0.9933)),
     "cifar-fs-protonet": [Cell("cifar-fs", 5, 1, 0.555), Cell("cifar-fs", 5, 5, 0.720)],
     "cifar-fs-protonet-5shot": [Cell("cifar-fs", 5, 1, 0.555), Cell("cifar-fs", 5, 5, 0.720)],
     "miniimagenet-protonet": [
@@ -86,10 +107,17 @@ def score(run: Run, cell: Cell, *, episodes: int, floor: bool) -> dict[str, Any]
     if cell.rotations:
         pool = pool.with_rotations()
     source, spec = PoolSource(pool, cell.groups), EpisodeSpec(cell.n_way, cell.k_shot, cell.n_query)
-    report = evaluate(run.learner, source, spec, episodes=episodes, name=run.recipe.name)
+    episodes = cell.episodes or episodes
+    learner = run.learner
+    if isinstance(learner, GradientLearner):
+        learner = learner.judged(query_statistics="support")
+    report = evaluate(learner, source, spec, episodes=episodes, name=run.recipe.name)
     document = report.to_dict()
     document["rotations_as_classes"], document["group_aware"] = cell.rotations, cell.groups
-    if cell.wanted is not None:
+    if isinstance(learner, GradientLearner):
+        document["protocol"]["inner_steps"] = learner.steps
+        add_transductive(document, report, learner, source, spec, cell)
+    elif cell.wanted is not None:
         document["wanted"], document["reached"] = cell.wanted, report.mean >= cell.wanted
     if floor:
         below = evaluate(NearestNeighbour(), source, spec, episodes=episodes, name="pixels")
@@ -98,11 +126,40 @@ def score(run: Run, cell: Cell, *, episodes: int, floor: bool) -> dict[str, Any]
     return document
 
 
+def add_transductive(
+    document: dict[str, Any],
+    report: Report,
+    learner: GradientLearner,
+    source: PoolSource,
+    spec: EpisodeSpec,
+    cell: Cell,
+) -> None:
+    """Add the score with the statistics of all queries, which is what the papers print."""
+    with_queries = evaluate(
+        learner.judged(query_statistics="query"),
+        source,
+        spec,
+        episodes=report.protocol.episodes,
+        name=report.learner,
+    )
+    document["transductive"] = with_queries.to_dict()
+    document["transductive_gain"] = compare(
+        with_queries, report, across=("transductive",)
+    ).to_dict()
+    if cell.inductive is not None:
+        document["wanted"], document["reached"] = cell.inductive, report.mean >= cell.inductive
+    if cell.wanted:
+        document["transductive"]["wanted"] = cell.wanted
+        document["transductive"]["reached"] = with_queries.mean >= cell.wanted
+    print(f"{cell.data} {spec}: {with_queries}", file=sys.stderr)
+
+
 @torch.no_grad()
 def lake(run: Run) -> dict[str, Any]:
     """Return the error on Lake et al.'s twenty 20-way 1-shot runs within an alphabet."""
     runs = load_lake_runs(size=run.recipe.encoder.image_size)
     learner = run.learner.eval()
+    assert isinstance(learner, EmbeddingLearner)
     embed = [learner.encoder.encode(x.float() / 255)[0] for x in (runs.train, runs.test)]
     distance = torch.cdist(embed[1], embed[0])  # [20 runs, 20 tests, 20 trainings]
     wrong = (distance.argmin(2) != runs.answer).float()

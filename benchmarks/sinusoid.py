@@ -22,7 +22,7 @@ import torch
 
 from machine import ROOT, provenance, write_result
 from quickstudy.cli import main as command_line
-from quickstudy.core import EpisodeSpec
+from quickstudy.core import DivergenceError, EpisodeSpec
 from quickstudy.evaluation import Report, compare, evaluate
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import load_run
@@ -62,9 +62,14 @@ def with_rate(learner: GradientLearner, rate: float) -> GradientLearner:
 
 def best_rate(learner: GradientLearner, shots: int, steps: int) -> float:
     """Return the step size that does best on validation tasks."""
-    return min(
-        RATES, key=lambda rate: scored(with_rate(learner, rate), "val", shots, steps, 500).mean
-    )
+
+    def error(rate: float) -> float:
+        try:
+            return scored(with_rate(learner, rate), "val", shots, steps, 500).mean
+        except DivergenceError:
+            return float("inf")
+
+    return min(RATES, key=error)
 
 
 @torch.no_grad()

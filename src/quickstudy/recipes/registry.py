@@ -48,16 +48,17 @@ _OMNIGLOT_TRAINING = TrainConfig(
 _RANDOM = DataConfig(name="omniglot", split_file="random", **_INK)
 _TASK_NET = EncoderConfig(norm="support")
 _GRADIENT_TRAINING = TrainConfig(
-    steps=500,
+    steps=300,
     tasks_per_step=8,
     n_way=20,
     k_shot=1,
     n_query=2,
-    outer_lr=1e-3,
-    ema_decay=0.98,
-    checkpoint_every=100,
-    log_every=20,
-    validation=ValidationConfig(n_way=20, k_shot=1, n_query=5, episodes=150, every=250),
+    outer_lr=2e-3,
+    warmup=10,
+    ema_decay=0.95,
+    checkpoint_every=50,
+    log_every=10,
+    validation=ValidationConfig(n_way=20, k_shot=1, n_query=5, episodes=150, every=150),
 )
 
 
@@ -143,19 +144,19 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-maml": _gradient(
         "omniglot-maml",
         "MAML on Omniglot (random 1200/423 split), second order",
-        GradientConfig(kind="maml", inner_steps=1, eval_steps=3, inner_lr=0.4),
+        GradientConfig(kind="maml", inner_steps=1, inner_lr=0.4),
     ),
     "omniglot-fomaml": _gradient(
         "omniglot-fomaml",
         "First-order MAML on Omniglot",
-        GradientConfig(kind="fomaml", inner_steps=1, eval_steps=3, inner_lr=0.4),
+        GradientConfig(kind="fomaml", inner_steps=1, inner_lr=0.4),
+        steps=500,
     ),
     "omniglot-reptile": _gradient(
         "omniglot-reptile",
         "Reptile on Omniglot",
-        GradientConfig(
-            kind="reptile", inner_steps=5, eval_steps=10, inner_lr=1e-3, optimiser="adam"
-        ),
+        GradientConfig(kind="reptile", inner_steps=6, eval_steps=6, inner_lr=0.2, minibatches=3),
+        outer_lr=1e-3,
     ),
     "omniglot-metasgd": _gradient(
         "omniglot-metasgd",
@@ -166,11 +167,13 @@ RECIPES: dict[str, Recipe] = {
         "omniglot-anil",
         "ANIL on Omniglot: the head alone is adapted",
         GradientConfig(kind="anil", inner_steps=5, inner_lr=0.4),
+        steps=500,
     ),
     "omniglot-protomaml": _gradient(
         "omniglot-protomaml",
         "Proto-MAML on Omniglot, learned rates",
-        GradientConfig(kind="protomaml", inner_steps=1, inner_lr=0.1, temperature=4),
+        GradientConfig(kind="protomaml", inner_steps=1, inner_lr=0.05, temperature=4),
+        outer_lr=5e-4,
     ),
     "sinusoid-maml": Recipe(
         name="sinusoid-maml",

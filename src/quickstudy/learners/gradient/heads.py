@@ -14,6 +14,8 @@ from quickstudy.learners.metric import class_weights
 __all__ = ["Head", "LinearHead", "PrototypeStart", "SharedHead", "build_head"]
 
 WEIGHT, BIAS = "head.weight", "head.bias"
+# as in the code of MAML: a start that says little, so that the first step says most
+_SMALL = 0.01
 
 
 class Head(nn.Module, ABC):
@@ -62,8 +64,7 @@ class LinearHead(Head):
 
     def __init__(self, features: int, n_way: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(features)
-        self.weight = nn.Parameter(torch.empty(n_way, features).uniform_(-bound, bound))
+        self.weight = nn.Parameter(_SMALL * torch.randn(n_way, features))
         self.bias = nn.Parameter(torch.zeros(n_way))
 
     def start(self, tasks: int, n_way: int, features: Examples | None) -> dict[str, Tensor]:  # noqa: ARG002
@@ -98,8 +99,7 @@ class SharedHead(Head):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(features)
-        self.weight = nn.Parameter(torch.empty(1, features).uniform_(-bound, bound))
+        self.weight = nn.Parameter(_SMALL * torch.randn(1, features))
 
     def start(self, tasks: int, n_way: int, features: Examples | None) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the learned start, once for each class; a bias common to all would do nothing."""
