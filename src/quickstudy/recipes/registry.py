@@ -48,8 +48,8 @@ _OMNIGLOT_TRAINING = TrainConfig(
 _RANDOM = DataConfig(name="omniglot", split_file="random", **_INK)
 _TASK_NET = EncoderConfig(norm="support")
 _GRADIENT_TRAINING = TrainConfig(
-    steps=300,
-    tasks_per_step=8,
+    steps=360,
+    tasks_per_step=4,
     n_way=20,
     k_shot=1,
     n_query=2,
@@ -58,7 +58,7 @@ _GRADIENT_TRAINING = TrainConfig(
     ema_decay=0.95,
     checkpoint_every=50,
     log_every=10,
-    validation=ValidationConfig(n_way=20, k_shot=1, n_query=5, episodes=150, every=150),
+    validation=ValidationConfig(n_way=20, k_shot=1, n_query=5, episodes=150, every=120),
 )
 
 
@@ -173,6 +173,8 @@ RECIPES: dict[str, Recipe] = {
         "omniglot-protomaml",
         "Proto-MAML on Omniglot, learned rates",
         GradientConfig(kind="protomaml", inner_steps=1, inner_lr=0.05, temperature=4),
+        steps=300,
+        tasks_per_step=8,
         outer_lr=5e-4,
     ),
     "sinusoid-maml": Recipe(
