@@ -91,20 +91,9 @@ def results_table(*, brief: bool) -> str:
     documents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     for document in documents:
         for cell in document.get("cells", []):
-            if brief and "wanted" not in cell:
-                continue
-            p = cell["protocol"]
             turned = ", rotations as classes" if cell.get("rotations_as_classes") else ""
             turned += ", tracks apart" if cell.get("group_aware") else ""
-            tasks = f"{cell['data']}, {p['n_way']}-way {p['k_shot']}-shot{turned}"
-            wanted = f"{100 * cell['wanted']:.1f}" if "wanted" in cell else ""
-            if "wanted" in cell and not cell["reached"]:
-                wanted += " (missed)"
-            floor = percent(cell["floor"]) if "floor" in cell else ""
-            rows.append(
-                f"| {document['name']} | {tasks} | {percent(cell['accuracy'])} | {wanted} | "
-                f"{floor} | {p['episodes']:,} |"
-            )
+            rows += cell_rows(document["name"], cell, turned, brief=brief)
         if "lake_20_runs" in document:
             lake = document["lake_20_runs"]
             rows.append(
@@ -113,6 +102,121 @@ def results_table(*, brief: bool) -> str:
                 f"| at most {100 * lake['wanted_at_most']:.1f} | 38.8 (modified Hausdorff) | 20 |"
             )
     return "\n".join([*rows, "", *speed_lines(documents)]).rstrip()
+
+
+def cell_rows(name: str, cell: dict[str, Any], how: str, *, brief: bool) -> list[str]:
+    """Return the rows of one cell: its own, and the transductive one if there is."""
+    p, rows = cell["protocol"], []
+    sides = [(cell, ""), (cell.get("transductive"), ", transductive")]
+    for score, mode in sides:
+        if score is None or (brief and "wanted" not in score):
+            continue
+        tasks = f"{cell['data']}, {p['n_way']}-way {p['k_shot']}-shot{how}{mode}"
+        floor = percent(cell["floor"]) if "floor" in cell else ""
+        rows.append(
+            f"| {name} | {tasks} | {percent(score['accuracy'])} | {wanted(score)} | "
+            f"{floor} | {p['episodes']:,} |"
+        )
+    return rows
+
+
+def wanted(score: dict[str, Any]) -> str:
+    """Return what was to be reached, and whether it was missed."""
+    if "wanted" not in score:
+        return ""
+    text = f"{100 * score['wanted']:.2f}".rstrip("0").rstrip(".")
+    text = text if "." in text else f"{text}.0"
+    return text + ("" if score["reached"] else " (missed)")
+
+
+GRADIENT = ("maml", "fomaml", "reptile", "metasgd", "anil", "protomaml")
+
+
+def gradient_table() -> str:
+    """Return the table of gradient learners on Omniglot."""
+    rows = [
+        "| method | tasks | inductive | transductive | gain | wanted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method in GRADIENT:
+        document = load(f"omniglot-{method}")
+        for cell in document["cells"] if document else []:
+            p, other = cell["protocol"], cell["transductive"]
+            gain = cell["transductive_gain"]
+            goal = wanted(other) + (f"; inductive {wanted(cell)}" if "wanted" in cell else "")
+            rows.append(
+                f"| {method} | {p['n_way']}-way {p['k_shot']}-shot | {percent(cell['accuracy'])} | "
+                f"{percent(other['accuracy'])} | {100 * gain['mean']:+.2f} ± "
+                f"{100 * gain['ci95']:.2f} | {goal} |"
+            )
+    return "\n".join(rows)
+
+
+def sinusoid_table() -> str:
+    """Return the mean squared errors on sine waves."""
+    document = load("sinusoid")
+    if document is None:
+        return ""
+    rows = [
+        "| points | steps | MAML | pretrained, fine-tuned | difference (paired) |",
+        "|---|---|---|---|---|",
+    ]
+    for row in document["mean_squared_error"]:
+        cells = [
+            f"{row[n]['mean']:.3f} ± {row[n]['ci95']:.3f}"
+            for n in ("maml", "pretrained", "difference")
+        ]
+        rows.append(f"| {row['k_shot']} | {row['inner_steps']} | {' | '.join(cells)} |")
+    n = document["mean_squared_error"][0]["episodes"]
+    return "\n".join([*rows, "", f"Mean squared error with 95 % CI over {n:,} test tasks."])
+
+
+def gradient_speed_table() -> str:
+    """Return tasks per second against the peers."""
+    document = load("gradient-speed")
+    if document is None:
+        return ""
+    names = ["quickstudy", "quickstudy, flat", "learn2learn", "higher", "torchopt"]
+    rows = [
+        f"| tasks per second | order | {' | '.join(names)} | times the best peer | share of the "
+        "matrix product |",
+        "|---|---|" + "---|" * (len(names) + 2),
+    ]
+    for row in document["speed"]:
+        rates = [str(row["tasks_per_second"].get(n, "")) for n in names]
+        rows.append(
+            f"| {row['n_way']}-way, {row['inner_steps']} steps | {row['order']} | "
+            f"{' | '.join(rates)} | {row['times_best_peer']:.2f} | "
+            f"{100 * row['share_of_matrix_product']:.0f} % |"
+        )
+    return "\n".join([*rows, "", document["what"] + f"; {document['machine']['cores']} cores."])
+
+
+def memory_table() -> str:
+    """Return peak memory by inner steps."""
+    document = load("gradient-speed")
+    if document is None:
+        return ""
+    cells = {(r["library"], r["n_way"], r["inner_steps"]): r["peak_mb"] for r in document["memory"]}
+    names = list(dict.fromkeys(name for name, _, _ in cells))
+    columns = sorted({(ways, steps) for _, ways, steps in cells})
+    heads = [f"{ways}-way, {steps} step{'s' * (steps > 1)}" for ways, steps in columns]
+    rows = [f"| peak, MB | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for name in names:
+        values = [cells.get((name, *column)) for column in columns]
+        shown = ["" if v is None else f"{v:.0f}" for v in values]
+        rows.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(
+        [*rows, "", "Second order, 32 tasks of which all but the last row of ours hold 16 at once."]
+    )
+
+
+BLOCKS = {
+    "gradient": gradient_table,
+    "memory": memory_table,
+    "sinusoid": sinusoid_table,
+    "speed": gradient_speed_table,
+}
 
 
 def speed_lines(documents: list[dict[str, Any]]) -> list[str]:
@@ -153,6 +257,11 @@ def speed_lines(documents: list[dict[str, Any]]) -> list[str]:
 
 def tables(text: str, *, brief: bool) -> str:
     """Return a page with its results table brought up to date."""
+    for name, table in BLOCKS.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if begin in text:
+            head, rest = text.split(begin, 1)
+            text = f"{head}{begin}\n{table()}\n{end}{rest.split(end, 1)[1]}"
     if BEGIN not in text:
         return text
     head, rest = text.split(BEGIN, 1)

@@ -186,7 +186,7 @@ def test_inputs_that_are_not_finite_are_told_from_divergence():
     learner, batch = MAML(conv(), n_way=3), episode(dtype=torch.float32)
     x = batch.support.x.clone()
     x[1, 0] = float("nan")
-    with pytest.raises(DivergenceError, match="task 1 .*before the first step: check the inputs"):
+    with pytest.raises(DivergenceError, match=r"task 1 .*before the first step: check the inputs"):
         learner.adapt(Examples.full(x, batch.support.y), n_way=3)
 
 
