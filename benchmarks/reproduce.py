@@ -18,9 +18,9 @@ import torch
 
 from machine import provenance, write_result
 from quickstudy.cli import main as command_line
-from quickstudy.core import EpisodeSpec
+from quickstudy.core import EpisodeSpec, Examples, TaskState
 from quickstudy.evaluation import Report, compare, evaluate
-from quickstudy.learners import EmbeddingLearner, NearestNeighbour
+from quickstudy.learners import EmbeddingLearner, Learner, NearestNeighbour
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import Run, get_recipe, load_run
 from quickstudy.tasks import PoolSource
@@ -111,12 +111,17 @@ def score(run: Run, cell: Cell, *, episodes: int, floor: bool) -> dict[str, Any]
     learner = run.learner
     if isinstance(learner, GradientLearner):
         learner = learner.judged(query_statistics="support")
-    report = evaluate(learner, source, spec, episodes=episodes, name=run.recipe.name)
+    states: list[TaskState] = []
+    scored: Learner = learner
+    if isinstance(learner, GradientLearner):
+        scored = Remembering(learner, states)
+    report = evaluate(scored, source, spec, episodes=episodes, name=run.recipe.name)
     document = report.to_dict()
     document["rotations_as_classes"], document["group_aware"] = cell.rotations, cell.groups
     if isinstance(learner, GradientLearner):
         document["protocol"]["inner_steps"] = learner.steps
-        add_transductive(document, report, learner, source, spec, cell)
+        queries = Replaying(learner.judged(query_statistics="query"), states)
+        add_transductive(document, report, queries, source, spec, cell)
     elif cell.wanted is not None:
         document["wanted"], document["reached"] = cell.wanted, report.mean >= cell.wanted
     if floor:
@@ -126,17 +131,40 @@ def score(run: Run, cell: Cell, *, episodes: int, floor: bool) -> dict[str, Any]
     return document
 
 
+class Remembering(Learner):
+    """Keeps the states it adapted, so that the same tasks need not be learned twice."""
+
+    def __init__(self, learner: GradientLearner, states: list[TaskState]) -> None:
+        super().__init__()
+        self.learner, self.states = learner, states
+        self.transductive = learner.transductive
+
+    def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        self.states.append(self.learner.adapt(support, n_way=n_way))
+        return self.states[-1]
+
+    def predict(self, state: TaskState, x: torch.Tensor) -> torch.Tensor:
+        return self.learner.predict(state, x)
+
+
+class Replaying(Remembering):
+    """Predicts from states that were adapted before, on the same tasks in the same order."""
+
+    def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        return self.states.pop(0)
+
+
 def add_transductive(
     document: dict[str, Any],
     report: Report,
-    learner: GradientLearner,
+    learner: Learner,
     source: PoolSource,
     spec: EpisodeSpec,
     cell: Cell,
 ) -> None:
     """Add the score with the statistics of all queries, which is what the papers print."""
     with_queries = evaluate(
-        learner.judged(query_statistics="query"),
+        learner,
         source,
         spec,
         episodes=report.protocol.episodes,

@@ -17,6 +17,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from quickstudy.core.allocator import keep_freed_memory
+
 __all__ = ["Schedule", "in_chunks", "replica"]
 
 Result = TypeVar("Result")
@@ -88,6 +90,7 @@ def replica(module: Module) -> Module:
 @lru_cache(maxsize=4)
 def _pool(workers: int) -> ThreadPoolExecutor:
     """Return threads that compute with one core each."""
+    keep_freed_memory()
     return ThreadPoolExecutor(
         workers, "quickstudy", initializer=torch.set_num_threads, initargs=(1,)
     )
