@@ -140,10 +140,12 @@ class Remembering(Learner):
         self.transductive = learner.transductive
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        """Adapt, and keep the state."""
         self.states.append(self.learner.adapt(support, n_way=n_way))
         return self.states[-1]
 
     def predict(self, state: TaskState, x: torch.Tensor) -> torch.Tensor:
+        """Predict as the learner does."""
         return self.learner.predict(state, x)
 
 
@@ -151,6 +153,8 @@ class Replaying(Remembering):
     """Predicts from states that were adapted before, on the same tasks in the same order."""
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        """Return the next state that was kept."""
+        del support, n_way
         return self.states.pop(0)
 
 
