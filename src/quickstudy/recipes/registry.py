@@ -150,7 +150,6 @@ RECIPES: dict[str, Recipe] = {
         "omniglot-fomaml",
         "First-order MAML on Omniglot",
         GradientConfig(kind="fomaml", inner_steps=1, inner_lr=0.4),
-        steps=500,
     ),
     "omniglot-reptile": _gradient(
         "omniglot-reptile",
@@ -167,7 +166,6 @@ RECIPES: dict[str, Recipe] = {
         "omniglot-anil",
         "ANIL on Omniglot: the head alone is adapted",
         GradientConfig(kind="anil", inner_steps=5, inner_lr=0.4),
-        steps=500,
     ),
     "omniglot-protomaml": _gradient(
         "omniglot-protomaml",

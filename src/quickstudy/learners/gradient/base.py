@@ -25,8 +25,8 @@ _NET, _PRESENT, _NORM = "net.", "present", "norm."
 _NUMBERS_AT_ONCE, _TASKS_AT_ONCE = 1 << 19, 8
 # below this, threads cost more than they bring
 _WORTH_THREADS = 1 << 15
-# numbers of one call without a graph: about a gigabyte of activations in a Conv-4
-_NUMBERS_WITHOUT_GRAPH = 1 << 21
+# numbers of one call without a graph: some hundred megabytes of activations in a Conv-4
+_NUMBERS_WITHOUT_GRAPH = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
