@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -246,6 +247,20 @@ def test_derivative_order_annealing_and_multi_step_loss_follow_the_progress():
     assert torch.allclose(gradient(1.0, multi_step=1.0), second)
     assert MAML._step_weights(4, 0.0) == [0.25] * 4
     assert MAML._step_weights(4, 1.0) == [0, 0, 0, 1]
+
+
+def test_frozen_parameters_are_not_adapted_and_the_others_are_on_a_frozen_copy_too():
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    net[0].requires_grad_(False)
+    batch = episode((6,), dtype=torch.float32)
+    for kind in (MAML, MetaSGD, IMAML, Reptile):
+        learner = kind(net, head=None)
+        state = learner.adapt(batch.support, n_way=3)
+        assert {"net.2.weight", "net.2.bias", "present"} == state.keys()
+        # what validation works on
+        frozen = copy.deepcopy(learner).requires_grad_(False)
+        again = frozen.adapt(batch.support, n_way=3)
+        assert all(torch.equal(v, again[n]) for n, v in state.items())
 
 
 # ------------------------------------------------------------------------ memory, schedules

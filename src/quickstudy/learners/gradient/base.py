@@ -101,7 +101,7 @@ class GradientLearner(Learner):
         net: any module that maps a batch ``[N, ...]`` to features ``[N, D]`` or, with
             ``head=None``, to logits or values ``[N, C]``. Batch norm must not have running
             statistics (``norm="support"`` in our encoders): while a task is learned, its support is
-            the batch.
+            the batch. Parameters that are frozen now (``requires_grad`` off) are not adapted.
         head: ``"linear"`` (a start for each class, as in MAML), ``"shared"`` (one for all),
             ``"prototype"`` (made from the support), or ``None``: the net's own last layer.
         n_way: largest number of classes of a ``"linear"`` head; 1 for regression.
@@ -147,6 +147,8 @@ class GradientLearner(Learner):
                     "or head=None if its own last layer is the classifier."
                 )
             self.head = build_head(head, width, n_way, temperature)
+        # now, not later: evaluation works on a copy in which nothing requires gradients
+        self.adapted_names = tuple(n for n, p in self.net.named_parameters() if p.requires_grad)
         self.inner = inner or self.default_inner
         self.query_statistics = query_statistics
         self.tasks = TaskModule(self.net, engine)
@@ -255,7 +257,11 @@ class GradientLearner(Learner):
     def start(self, task: Task) -> Params:
         """Return the parameters before the first step ``{name: [T, ...]}``, as views."""
         tasks = len(task.support.y)
-        params = {_NET + name: p.expand(tasks, *p.shape) for name, p in self.net.named_parameters()}
+        params = {
+            _NET + name: p.expand(tasks, *p.shape)
+            for name, p in self.net.named_parameters()
+            if name in self.adapted_names
+        }
         return params | self.head_start(task, params)
 
     def head_start(self, task: Task, params: Params) -> Params:

@@ -107,7 +107,11 @@ class MAML(GradientLearner):
             self.rates[name.replace(".", "/")] = nn.Parameter(value)
 
     def _net_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
-        return [("net." + name, tuple(p.shape)) for name, p in self.net.named_parameters()]
+        return [
+            ("net." + name, tuple(p.shape))
+            for name, p in self.net.named_parameters()
+            if name in self.adapted_names
+        ]
 
     def _inner_rates(self, params: Params, task: Task, steps: int) -> Params:
         """Return the rates ``{name: [1 or K, ...]}`` of the adapted parameters."""
