@@ -98,7 +98,9 @@ CELLS = {
 }
 
 
-def score(run: Run, cell: Cell, *, episodes: int, floor: bool) -> dict[str, Any]:
+def score(
+    run: Run, cell: Cell, *, episodes: int, floor: bool, inner_steps: int | None
+) -> dict[str, Any]:
     """Return one cell: our number, the paper's, and the pixel floor."""
     encoder, trained = run.recipe.encoder, run.recipe.data
     split_file = trained.split_file if trained.name == cell.data else None
@@ -110,7 +112,7 @@ def score(run: Run, cell: Cell, *, episodes: int, floor: bool) -> dict[str, Any]
     episodes = cell.episodes or episodes
     learner = run.learner
     if isinstance(learner, GradientLearner):
-        learner = learner.judged(query_statistics="support")
+        learner = learner.judged(query_statistics="support", eval_steps=inner_steps)
     states: list[TaskState] = []
     scored: Learner = learner
     if isinstance(learner, GradientLearner):
@@ -213,6 +215,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=None)
     parser.add_argument("--no-floor", action="store_true")
+    parser.add_argument("--inner-steps", type=int, help="of a gradient learner, at test")
     parser.add_argument("-s", action="append", default=[], help="as in quickstudy train")
     given = parser.parse_args()
     trial = given.s or given.no_floor or given.episodes != parser.get_default("episodes")
@@ -229,7 +232,15 @@ def main() -> None:
                 raise
     run = load_run(out)
     cells = [
-        score(run, c, episodes=given.episodes, floor=not given.no_floor) for c in CELLS[given.name]
+        score(
+            run,
+            cell,
+            episodes=given.episodes,
+            floor=not given.no_floor,
+            inner_steps=given.inner_steps,
+        )
+        for cell in CELLS[given.name]
+    ]
     ]
     log = read_log(out / "log.jsonl")
     document = {

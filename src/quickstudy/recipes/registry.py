@@ -150,11 +150,13 @@ RECIPES: dict[str, Recipe] = {
         "omniglot-fomaml",
         "First-order MAML on Omniglot",
         GradientConfig(kind="fomaml", inner_steps=1, inner_lr=0.4),
+        steps=240,
     ),
     "omniglot-reptile": _gradient(
         "omniglot-reptile",
         "Reptile on Omniglot",
         GradientConfig(kind="reptile", inner_steps=6, eval_steps=6, inner_lr=0.2, minibatches=3),
+        steps=240,
         outer_lr=1e-3,
     ),
     "omniglot-metasgd": _gradient(
@@ -165,7 +167,7 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-anil": _gradient(
         "omniglot-anil",
         "ANIL on Omniglot: the head alone is adapted",
-        GradientConfig(kind="anil", inner_steps=5, inner_lr=0.4),
+        GradientConfig(kind="anil", inner_steps=5, eval_steps=25, inner_lr=0.4),
     ),
     "omniglot-protomaml": _gradient(
         "omniglot-protomaml",
