@@ -241,7 +241,6 @@ def main() -> None:
         )
         for cell in CELLS[given.name]
     ]
-    ]
     log = read_log(out / "log.jsonl")
     document = {
         "name": given.name,
