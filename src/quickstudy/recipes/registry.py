@@ -149,15 +149,16 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-fomaml": _gradient(
         "omniglot-fomaml",
         "First-order MAML on Omniglot",
-        GradientConfig(kind="fomaml", inner_steps=1, inner_lr=0.4),
-        steps=240,
+        GradientConfig(kind="fomaml", inner_steps=6, inner_lr=0.2),
+        steps=60,
+        outer_lr=1e-4,
     ),
     "omniglot-reptile": _gradient(
         "omniglot-reptile",
         "Reptile on Omniglot",
-        GradientConfig(kind="reptile", inner_steps=6, eval_steps=6, inner_lr=0.2, minibatches=3),
-        steps=240,
-        outer_lr=1e-3,
+        GradientConfig(kind="reptile", inner_steps=6, inner_lr=0.2, minibatches=3),
+        steps=60,
+        outer_lr=1e-4,
     ),
     "omniglot-metasgd": _gradient(
         "omniglot-metasgd",
