@@ -84,7 +84,7 @@ CELLS = {
     "omniglot-matching-fce": omniglot((0.938, 0.985, 0.981, 0.989)),
     "omniglot-background": [],
     "omniglot-start": [Cell("omniglot", w, k, rotations=True) for w in (5, 20) for k in (1, 5)],
-    "omniglot-maml": adapted((0.987, 0.999, 0.958, 0.989), episodes=200),
+    "omniglot-maml": adapted((0.987, 0.999, 0.958, 0.989)),
     "omniglot-fomaml": adapted((0.983, 0.992, 0.894, 0.979), episodes=200),
     "omniglot-reptile": adapted(
         (0.977, 0.995, 0.894, 0.971), (0.954, 0.989, 0.881, 0.967), episodes=200

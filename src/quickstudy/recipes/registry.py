@@ -144,9 +144,7 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-maml": _gradient(
         "omniglot-maml",
         "MAML on Omniglot (random 1200/423 split), second order",
-        GradientConfig(kind="maml", inner_steps=6, inner_lr=0.2),
-        steps=60,
-        outer_lr=1e-4,
+        GradientConfig(kind="maml", inner_steps=1, inner_lr=0.4),
     ),
     "omniglot-fomaml": _gradient(
         "omniglot-fomaml",

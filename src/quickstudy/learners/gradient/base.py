@@ -18,7 +18,7 @@ from quickstudy.learners.gradient.heads import Head, build_head, logits
 from quickstudy.learners.gradient.taskwise import Engine, Params, TaskModule
 from quickstudy.nets import Encoder, NormContext, SupportNorm
 
-__all__ = ["GradientLearner", "InnerLoop", "Task"]
+__all__ = ["GradientLearner", "InnerLoop", "Task", "blank_padding"]
 
 _NET, _PRESENT, _NORM = "net.", "present", "norm."
 # chunks of about this many input numbers keep their activations near a cache of some megabytes
@@ -64,6 +64,16 @@ class InnerLoop:
             raise ConfigError(f"clip must be greater than 0, or None; got {self.clip}.")
         if self.memory not in ("flat", "unrolled"):
             raise ConfigError(f"memory must be 'flat' or 'unrolled'; got {self.memory!r}.")
+
+
+def blank_padding(examples: Examples) -> Examples:
+    """Return the examples with zeros for padding, which may hold anything: NaN, and any label."""
+    if bool(examples.mask.all()):
+        return examples
+    wide = examples.mask.view(*examples.mask.shape, *(1,) * (examples.x.ndim - 2))
+    return Examples(
+        examples.x.masked_fill(~wide, 0), examples.y.masked_fill(~examples.mask, 0), examples.mask
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +196,11 @@ class GradientLearner(Learner):
         pieces = (x.shape[1],) if self.transductive else (width,)
 
         def some(learner: GradientLearner, tasks: slice) -> Tensor:
-            mine = slice_tasks(state, tasks)
+            # copies in one layout, aligned: a state read from a file takes the same kernels
+            mine = {
+                name: torch.empty(v.shape, dtype=v.dtype, device=v.device).copy_(v)
+                for name, v in slice_tasks(state, tasks).items()
+            }
             parts = x[tasks].split(pieces[0], dim=1)
             return torch.cat([learner._predict(mine, part) for part in parts], 1)
 
@@ -311,6 +325,7 @@ class GradientLearner(Learner):
         """Check the support and return it as a :class:`Task`."""
         support.check_labels(n_way)
         mask = None if bool(support.mask.all()) else support.mask
+        support = blank_padding(support)
         present = None
         if not support.y.is_floating_point():
             members = F.one_hot(support.y.clamp(0, n_way - 1), n_way).bool()

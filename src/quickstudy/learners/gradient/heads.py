@@ -85,8 +85,10 @@ class LinearHead(Head):
 
 
 class SharedHead(Head):
-    """One meta-learned start for all classes: does not depend on label order, fits any number of
-    classes.
+    """One start for all classes: does not depend on label order, fits any number of classes.
+
+    What is common to all classes changes no probability, so the start itself has no meta-gradient:
+    the first step makes the classifier.
 
     Ye and Chao (2022), "How to train your MAML to excel in few-shot classification", section 5
     (UNICORN-MAML).

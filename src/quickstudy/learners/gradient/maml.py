@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode
 from quickstudy.learners.base import mean_loss
-from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, Task
+from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, Task, blank_padding
 from quickstudy.learners.gradient.heads import BIAS, WEIGHT
 from quickstudy.learners.gradient.inner import Params, descend
 from quickstudy.learners.gradient.taskwise import Engine
@@ -179,6 +179,7 @@ class MAML(GradientLearner):
         """Return the query loss after the inner loop, or with ``multi_step`` after every step."""
         early = progress < self._first_order_until
         task = self.prepare(episode.support, episode.n_way)
+        query = blank_padding(episode.query)
         many = self.inner.steps > 1 and progress < self._multi_step
         with torch.autocast(episode.support.x.device.type, enabled=False):
             path = self._descend(
@@ -187,10 +188,7 @@ class MAML(GradientLearner):
                 order="first" if early else self._order,
                 every_step=many,
             )
-            losses = [
-                mean_loss(self._predict(self.finish(task, p), episode.query.x), episode.query)
-                for p in path
-            ]
+            losses = [mean_loss(self._predict(self.finish(task, p), query.x), query) for p in path]
         if not many:
             return losses[-1]
         weights = self._step_weights(len(losses), progress / self._multi_step)

@@ -10,6 +10,8 @@ statistics; attention by its plain formula, as the fused kernels have no second 
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -56,6 +58,8 @@ class TaskModule:
         check_module(module)
         self.module = module
         self._parts = list(module.named_modules())
+        # parameters are swapped in while the module runs: one call at a time
+        self._lock = threading.RLock()
         self.engine: Engine = engine
         self.why_loop = ""
         """Why ``"auto"`` gave up on the batched engine; empty if it did not."""
@@ -84,8 +88,25 @@ class TaskModule:
             ConfigError: if the module keeps state, draws random numbers, or cannot be batched
                 although ``engine="batched"`` was asked for.
         """
+        with self._lock:
+            return self._run(params, x, mask, statistics, keep)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaskModule:
+        other = TaskModule(copy.deepcopy(self.module, memo), self.engine)
+        other.why_loop = self.why_loop
+        return other
+
+    def _run(
+        self,
+        params: Params,
+        x: Tensor,
+        mask: Tensor | None,
+        statistics: TaskState | None,
+        keep: bool,
+    ) -> tuple[Tensor, TaskState]:
         call = _Call(self.module, self._parts, statistics is not None, keep)
-        given = list((statistics or {}).values())
+        # by name: a state that was read from a file comes in any order
+        given = [(statistics or {})[_statistic(i)] for i in range(len(statistics or {}))]
         engine = "batched" if self.engine == "auto" and len(x) > 1 else self.engine
         if engine == "batched" and not self.why_loop:
             try:
@@ -109,7 +130,12 @@ class TaskModule:
 
 def _named(found: list[Tensor]) -> TaskState:
     """Name the statistics in the order in which the layers were called."""
-    return {f"norm{i // 2}.{('mean', 'scale')[i % 2]}": value for i, value in enumerate(found)}
+    return {_statistic(i): value for i, value in enumerate(found)}
+
+
+def _statistic(i: int) -> str:
+    """Return the name of the i-th statistic in the order of the calls."""
+    return f"norm{i // 2}.{('mean', 'scale')[i % 2]}"
 
 
 def _is_refusal(error: Exception) -> bool:
