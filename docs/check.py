@@ -171,11 +171,14 @@ def sinusoid_table() -> str:
     return "\n".join([*rows, "", f"Mean squared error with 95 % CI over {n:,} test tasks."])
 
 
+_UNMEASURED = "Not measured on a quiet machine yet: `make bench-gradient` does it."
+
+
 def gradient_speed_table() -> str:
     """Return tasks per second against the peers."""
     document = load("gradient-speed")
     if document is None:
-        return ""
+        return _UNMEASURED
     names = ["quickstudy", "quickstudy, flat", "learn2learn", "higher", "torchopt"]
     rows = [
         f"| tasks per second | order | {' | '.join(names)} | times the best peer | share of the "
@@ -196,7 +199,7 @@ def memory_table() -> str:
     """Return peak memory by inner steps."""
     document = load("gradient-speed")
     if document is None:
-        return ""
+        return _UNMEASURED
     cells = {(r["library"], r["n_way"], r["inner_steps"]): r["peak_mb"] for r in document["memory"]}
     names = list(dict.fromkeys(name for name, _, _ in cells))
     columns = sorted({(ways, steps) for _, ways, steps in cells})

@@ -136,7 +136,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "omniglot-start": Recipe(
         name="omniglot-start",
-        summary="The encoder that gradient learners start from: 10 minutes on 2 cores",
+        summary="The encoder that gradient learners start from: 12 minutes on 2 cores",
         data=_RANDOM,
         learner=MetricConfig(temperature=4),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 5_000}),
