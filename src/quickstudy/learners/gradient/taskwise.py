@@ -2,34 +2,23 @@
 
 Two engines compute the same: ``"batched"`` runs all tasks as one programme (``torch.func.vmap``),
 ``"loop"`` runs them one after the other with native kernels. While either runs, a few functions are
-replaced (:class:`_Rules`): convolution, pooling and batch norm by those of
-:mod:`~quickstudy.learners.gradient.operations`, which are fast, whose second derivatives are right
-(those of batch norm under ``vmap`` are not: silently, as of torch 2.13), and which know padding and
-statistics; attention by its plain formula, as the fused kernels have no second derivative.
+replaced, see :mod:`~quickstudy.learners.gradient.rules`: by ones that are fast, whose second
+derivatives are right (those of batch norm under ``vmap`` are not: silently, as of torch 2.13), and
+which know padding and statistics.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import _add_batch_dim, _unwrap_batched
-from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
-from torch.overrides import TorchFunctionMode
 
 from quickstudy.core import ConfigError, TaskState
-from quickstudy.learners.gradient.operations import (
-    Geometry,
-    task_batch_norm,
-    task_conv2d,
-    task_max_pool2d,
-)
-from quickstudy.nets.norm import BatchNorm, under_vmap
+from quickstudy.learners.gradient.rules import Rules
+from quickstudy.nets.norm import BatchNorm
 
 __all__ = ["Engine", "TaskModule", "check_module", "without_running_statistics"]
 
@@ -187,7 +176,7 @@ class _Call:
         lent = {n: b.clone() for n, b in self._module.named_buffers()}
         versions = {n: b._version for n, b in lent.items()}
         held = _attributes(self._parts)
-        rules = _Rules(mask, given if self._given else None, self._keep)
+        rules = Rules(mask, given if self._given else None, self._keep)
         with rules:
             out = torch.func.functional_call(self._module, {**params, **lent}, (x,))
         changed = [n for n, b in lent.items() if b._version != versions[n]]
@@ -208,275 +197,6 @@ def _attributes(parts: list[tuple[str, nn.Module]]) -> dict[str, Tensor]:
         for key, value in vars(part).items()
         if isinstance(value, Tensor)
     }
-
-
-# ------------------------------------------------------------------------------------ rules
-
-
-def _every_task(call: Callable[..., Any], *tensors: Tensor | None, **options: Any) -> Any:
-    """Call an operation of many tasks from inside the code of one."""
-    if not any(isinstance(t, Tensor) and under_vmap(t) for t in tensors):
-        found = call(*(None if t is None else t[None] for t in tensors), **options)
-        return tuple(v[0] for v in found) if isinstance(found, tuple) else found[0]
-    # what torch.autograd.Function does with a vmap rule, less its bookkeeping: that took a third of
-    # the time of a small network
-    interpreter = retrieve_current_functorch_interpreter()
-    level = interpreter.level()
-    size: int = interpreter.batch_size()  # type: ignore[attr-defined]
-
-    def unwrap(value: Tensor | None) -> Tensor | None:
-        if value is None:
-            return None
-        plain, dim = _unwrap_batched(value, level)
-        return plain.expand(size, *plain.shape) if dim is None else plain.movedim(dim, 0)
-
-    plain = [unwrap(t) for t in tensors]
-    with interpreter.lower():
-        found = call(*plain, **options)
-    if isinstance(found, tuple):
-        return tuple(_add_batch_dim(v, 0, level) for v in found)
-    return _add_batch_dim(found, 0, level)
-
-
-class _Rules(TorchFunctionMode):
-    """Replaces functions while a module runs for one task.
-
-    Args:
-        mask: ``[N]`` of the task, or ``None``.
-        given: mean and scale for each batch norm in the order of the calls, or ``None``.
-        keep: collect them in ``found``.
-    """
-
-    def __init__(self, mask: Tensor | None, given: list[Tensor] | None, keep: bool) -> None:
-        super().__init__()
-        self.mask, self.keep = mask, keep
-        self.given = None if given is None else iter(given)
-        self.found: list[Tensor] = []
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        rule = _RULES.get(func)
-        if rule is None:
-            return func(*args, **(kwargs or {}))
-        return rule(self, func, *args, **(kwargs or {}))
-
-
-def _conv2d(
-    rules: _Rules,  # noqa: ARG001
-    func: Callable[..., Tensor],
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    if isinstance(padding, str) or not under_vmap(weight) or not under_vmap(input):
-        return func(input, weight, bias, stride, padding, dilation, groups)
-    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-    out: Tensor = _every_task(task_conv2d, input, weight, bias, geometry=geometry)
-    return out
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    values = tuple(int(v) for v in value)
-    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
-
-
-def _max_pool2d(
-    rules: _Rules,  # noqa: ARG001
-    func: Callable[..., Tensor],
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Tensor:
-    if return_indices or input.ndim != 4 or not under_vmap(input):
-        return func(input, kernel_size, stride, padding, dilation, ceil_mode)
-    out: Tensor = _every_task(
-        task_max_pool2d,
-        input,
-        kernel_size=kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        ceil_mode=ceil_mode,
-    )
-    return out
-
-
-def _batch_norm(
-    rules: _Rules,
-    func: Callable[..., Tensor],  # noqa: ARG001
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,  # noqa: ARG001
-    eps: float = 1e-5,
-    cudnn_enabled: bool = True,  # noqa: ARG001
-) -> Tensor:
-    if running_mean is not None or running_var is not None or not training:
-        raise ConfigError(
-            "batch norm with running statistics cannot be right in an inner loop: they belong to "
-            "all tasks. Build it with track_running_stats=False."
-        )
-    if rules.given is not None:
-        mean, scale = next(rules.given, None), next(rules.given, None)
-        if mean is None or scale is None:
-            raise ConfigError(
-                "batch norm is called for a query and was not for the support: a query cannot be "
-                "judged alone. Use nn.BatchNorm2d(track_running_stats=False) as a layer, on every "
-                "path, or query_statistics='query'."
-            )
-        out: Tensor = _every_task(_with_given, input, weight, bias, mean, scale, eps=eps)
-        return out
-    if not rules.keep:
-        out = _every_task(_with_own, input, weight, bias, rules.mask, eps=eps)
-        return out
-    out, mean, scale = _every_task(_and_keep, input, weight, bias, rules.mask, eps=eps)
-    rules.found += [mean, scale]
-    return out
-
-
-def _with_own(
-    x: Tensor, w: Tensor | None, b: Tensor | None, mask: Tensor | None, *, eps: float
-) -> Tensor:
-    return task_batch_norm(x, w, b, mask=mask, eps=eps)[0]
-
-
-def _with_given(
-    x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, scale: Tensor, *, eps: float
-) -> Tensor:
-    return task_batch_norm(x, w, b, statistics=(mean, scale), eps=eps)[0]
-
-
-def _and_keep(
-    x: Tensor, w: Tensor | None, b: Tensor | None, mask: Tensor | None, *, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    y, found = task_batch_norm(x, w, b, mask=mask, eps=eps, keep=True)
-    assert found is not None
-    return y, *found
-
-
-def _group_norm(
-    rules: _Rules,  # noqa: ARG001
-    func: Callable[..., Tensor],
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    cudnn_enabled: bool = True,  # noqa: ARG001
-) -> Tensor:
-    if not under_vmap(input):
-        return func(input, num_groups, weight, bias, eps)
-    grouped = input.unflatten(1, (num_groups, -1)).flatten(2)  # [B, C, ...] -> [B, G, ...]
-    var, mean = torch.var_mean(grouped, 2, correction=0, keepdim=True)
-    out: Tensor = ((grouped - mean) * torch.rsqrt(var + eps)).view(input.shape)
-    across = (-1, *(1,) * (input.ndim - 2))
-    out = out if weight is None else out * weight.view(across)
-    return out if bias is None else out + bias.view(across)
-
-
-def _adaptive_mean(
-    rules: _Rules,  # noqa: ARG001
-    func: Callable[..., Tensor],
-    input: Tensor,
-    output_size: Any,
-) -> Tensor:
-    if output_size in (1, (1, 1), [1, 1]):
-        return input.mean((-2, -1), keepdim=True)
-    return func(input, output_size)
-
-
-def _attention(
-    rules: _Rules,  # noqa: ARG001
-    func: Callable[..., Tensor],  # noqa: ARG001
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    if dropout_p > 0 or enable_gqa:
-        raise ConfigError(
-            "attention with dropout or grouped queries is not supported in an inner loop. Set "
-            "dropout=0, and give as many key heads as query heads."
-        )
-    scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
-    if is_causal:
-        length, width = scores.shape[-2:]
-        future = torch.ones(length, width, dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(future, -torch.inf)
-    if attn_mask is not None:
-        blocked = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(~attn_mask, -torch.inf) if blocked else scores + attn_mask
-    return scores.softmax(-1) @ value
-
-
-def _multi_head(rules: _Rules, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001
-    wanted = kwargs.pop("need_weights", True)
-    # with weights, the plain formula is computed; without, a fused kernel
-    out, weights = func(*args, need_weights=True, **kwargs)
-    return out, weights if wanted else None
-
-
-def _dropout(
-    rules: _Rules,  # noqa: ARG001
-    func: Callable[..., Tensor],
-    input: Tensor,
-    p: float = 0.5,
-    training: bool = True,
-    inplace: bool = False,  # noqa: ARG001
-) -> Tensor:
-    if training and p > 0:
-        raise ConfigError(
-            f"{func.__name__} draws random numbers, and an inner loop must be able to repeat a "
-            "step exactly. Set its probability to 0."
-        )
-    return input
-
-
-_RULES: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.conv2d: _conv2d,
-    torch.max_pool2d: _max_pool2d,
-    torch.batch_norm: _batch_norm,
-    F.batch_norm: _batch_norm,
-    F.group_norm: _group_norm,
-    torch.group_norm: _group_norm,
-    F.adaptive_avg_pool2d: _adaptive_mean,
-    F.scaled_dot_product_attention: _attention,
-    F.multi_head_attention_forward: _multi_head,
-    **dict.fromkeys(
-        (
-            torch.dropout,
-            F.dropout,
-            F.dropout1d,
-            F.dropout2d,
-            F.dropout3d,
-            F.alpha_dropout,
-            F.feature_alpha_dropout,
-        ),
-        _dropout,
-    ),
-}
 
 
 # ----------------------------------------------------------------------------------- checks
