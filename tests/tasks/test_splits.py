@@ -7,6 +7,7 @@ from quickstudy.tasks.splits import SPLITS, Split, load_split
 
 COUNTS = {
     "omniglot-vinyals": (1028, 172, 423),
+    "omniglot-random": (1100, 100, 423),
     "omniglot-background-evaluation": (883, 81, 659),
     "omniglot-by-alphabet": (883, 81, 659),
     "miniimagenet-ravi": (64, 16, 20),
