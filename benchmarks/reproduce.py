@@ -54,15 +54,13 @@ def omniglot(wanted: tuple[float, float, float, float]) -> list[Cell]:
     return turned + [Cell("omniglot", way, shot) for way, shot in shapes]
 
 
-def adapted(
-    wanted: tuple[float, ...], inductive: tuple[float, ...] = (), *, episodes: int = 600
-) -> list[Cell]:
+def adapted(wanted: tuple[float, ...], inductive: tuple[float, ...] = ()) -> list[Cell]:
     """The classic cells of gradient learners: ``wanted`` with the statistics of all queries, as in
     the papers, and ``inductive`` without where a paper says."""
     shapes = [(5, 1), (5, 5), (20, 1), (20, 5)]
     alone = inductive or (None,) * 4
     return [
-        Cell("omniglot", *shape, value, True, n_query=5, episodes=episodes, inductive=other)
+        Cell("omniglot", *shape, value, True, n_query=5, episodes=600, inductive=other)
         for shape, value, other in zip(shapes, wanted, alone, strict=True)
     ]
 
@@ -85,10 +83,8 @@ CELLS = {
     "omniglot-background": [],
     "omniglot-start": [Cell("omniglot", w, k, rotations=True) for w in (5, 20) for k in (1, 5)],
     "omniglot-maml": adapted((0.987, 0.999, 0.958, 0.989)),
-    "omniglot-fomaml": adapted((0.983, 0.992, 0.894, 0.979), episodes=200),
-    "omniglot-reptile": adapted(
-        (0.977, 0.995, 0.894, 0.971), (0.954, 0.989, 0.881, 0.967), episodes=200
-    ),
+    "omniglot-fomaml": adapted((0.983, 0.992, 0.894, 0.979)),
+    "omniglot-reptile": adapted((0.977, 0.995, 0.894, 0.971), (0.954, 0.989, 0.881, 0.967)),
     "omniglot-metasgd": adapted((0.995, 0.999, 0.959, 0.990)),
     "omniglot-anil": adapted((0.0, 0.0, 0.962, 0.980)),
     "omniglot-protomaml": adapted((0.9947, 0.9993, 0.9765, 0.9933)),
@@ -119,13 +115,16 @@ def score(
         learner = learner.judged(query_statistics="support", eval_steps=inner_steps)
     states: list[TaskState] = []
     scored: Learner = learner
+    inner: dict[str, int] = {}
     if isinstance(learner, GradientLearner):
+        # before the evaluation, which leaves the wrapper in training mode as it found it
+        inner["inner_steps"] = learner.eval().steps
         scored = Remembering(learner, states)
     report = evaluate(scored, source, spec, episodes=episodes, name=run.recipe.name)
     document = report.to_dict()
     document["rotations_as_classes"], document["group_aware"] = cell.rotations, cell.groups
     if isinstance(learner, GradientLearner):
-        document["protocol"]["inner_steps"] = learner.steps
+        document["protocol"] |= inner
         queries = Replaying(learner.judged(query_statistics="query"), states)
         add_transductive(document, report, queries, source, spec, cell)
     elif cell.wanted is not None:

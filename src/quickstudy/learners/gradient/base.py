@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from quickstudy.learners.gradient.heads import Head, build_head, logits
 from quickstudy.learners.gradient.taskwise import Engine, Params, TaskModule
 from quickstudy.nets import Encoder, NormContext, SupportNorm
 
-__all__ = ["GradientLearner", "InnerLoop", "Task", "blank_padding"]
+__all__ = ["GradientLearner", "GradientOptions", "InnerLoop", "Task", "blank_padding"]
 
 _NET, _PRESENT, _NORM = "net.", "present", "norm."
 # chunks of about this many input numbers keep their activations near a cache of some megabytes
@@ -102,6 +102,18 @@ class _Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.encoder.features(x, NormContext(None, 1))
+
+
+class GradientOptions(TypedDict, total=False):
+    """The arguments that every gradient learner takes, see :class:`GradientLearner`."""
+
+    head: Literal["linear", "shared", "prototype"] | None
+    n_way: int
+    features: int | None
+    temperature: float
+    inner: InnerLoop | None
+    query_statistics: Literal["support", "query"]
+    engine: Engine
 
 
 class GradientLearner(Learner):
@@ -192,8 +204,9 @@ class GradientLearner(Learner):
         # without a graph, queries that are judged alone need not be judged at once
         width = max(1, _NUMBERS_WITHOUT_GRAPH // max(1, x[0, 0].numel()))
         schedule = self._schedule(len(x), x[0].numel())
-        schedule = replace(schedule, tasks_at_once=max(1, min(8, width // max(1, x.shape[1]))))
-        pieces = (x.shape[1],) if self.transductive else (width,)
+        at_once = max(1, min(_TASKS_AT_ONCE, width // max(1, x.shape[1])))
+        schedule = replace(schedule, tasks_at_once=at_once)
+        piece = x.shape[1] if self.transductive else width
 
         def some(learner: GradientLearner, tasks: slice) -> Tensor:
             # copies in one layout, aligned: a state read from a file takes the same kernels
@@ -201,7 +214,7 @@ class GradientLearner(Learner):
                 name: torch.empty(v.shape, dtype=v.dtype, device=v.device).copy_(v)
                 for name, v in slice_tasks(state, tasks).items()
             }
-            parts = x[tasks].split(pieces[0], dim=1)
+            parts = x[tasks].split(piece, dim=1)
             return torch.cat([learner._predict(mine, part) for part in parts], 1)
 
         return torch.cat(in_chunks(some, self, len(x), schedule))
@@ -276,18 +289,22 @@ class GradientLearner(Learner):
             for name, p in self.net.named_parameters()
             if name in self.adapted_names
         }
-        return params | self.head_start(task, params)
+        z = None
+        if self.head is not None and self.head.needs_features:
+            z, _ = self.features(params, task.support.x, task.mask)
+        return params | self.head_start(task, z)
 
-    def head_start(self, task: Task, params: Params) -> Params:
-        """Return the parameters of the head before the first step."""
+    def head_start(self, task: Task, z: Tensor | None) -> Params:
+        """Return the parameters of the head before the first step.
+
+        Args:
+            task: what is learned.
+            z: the support's features ``[T, S, D]``, if the head needs them.
+        """
         if self.head is None:
             return {}
-        features = None
-        if self.head.needs_features:
-            z, _ = self.features(params, task.support.x, task.mask)
-            features = Examples(z, task.support.y, task.support.mask)
-        start: Params = self.head.start(len(task.support.y), task.n_way, features)
-        return start
+        features = None if z is None else replace(task.support, x=z)
+        return self.head.start(len(task.support.y), task.n_way, features)
 
     def features(
         self,

@@ -13,7 +13,13 @@ from torch.autograd.function import once_differentiable
 
 from quickstudy.core import ConfigError
 from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, Task
-from quickstudy.learners.gradient.inner import Params, SupportLoss, check_finite
+from quickstudy.learners.gradient.inner import (
+    Params,
+    SupportLoss,
+    check_finite,
+    hessian_products,
+    task_gradients,
+)
 from quickstudy.learners.gradient.taskwise import Engine
 
 __all__ = ["IMAML", "proximal_minimum"]
@@ -29,21 +35,6 @@ class _Problem:
     lr: float
     strength: float
     solver_steps: int
-
-    def slope(
-        self, params: Params, context: Sequence[Tensor], k: int, *, create_graph: bool
-    ) -> tuple[list[Tensor], Tensor]:
-        """Return the gradient of the support loss, and the losses ``[T]``."""
-        with torch.enable_grad():
-            losses = self.loss(params, context, k)
-            found = torch.autograd.grad(
-                losses.sum(),
-                list(params.values()),
-                create_graph=create_graph,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-        return list(found), losses.detach()
 
 
 def proximal_minimum(
@@ -99,7 +90,7 @@ class _Minimum(torch.autograd.Function):
                 name: v.detach().requires_grad_()
                 for name, v in zip(problem.names, values, strict=True)
             }
-            slope, loss = problem.slope(leaves, context, k, create_graph=False)
+            slope, loss = task_gradients(problem.loss, leaves, context, k, create_graph=False)
             losses.append(loss)
             values = [
                 v - problem.lr * (g + problem.strength * (v - s))
@@ -118,37 +109,23 @@ class _Minimum(torch.autograd.Function):
         saved = ctx.saved_tensors
         leaves = [v.detach().requires_grad_() for v in saved[:n]]
         context = [c.detach().requires_grad_(c.is_floating_point()) for c in saved[n:]]
-        slope, _ = problem.slope(
+        slope, _ = task_gradients(
+            problem.loss,
             dict(zip(problem.names, leaves, strict=True)),
             context,
             problem.steps - 1,
             create_graph=True,
         )
-        live = [i for i, g in enumerate(slope) if g.requires_grad]
-
-        def product(vectors: list[Tensor], by: list[Tensor]) -> list[Tensor]:
-            if not live:
-                return [torch.zeros_like(b) for b in by]
-            return list(
-                torch.autograd.grad(
-                    [slope[i] for i in live],
-                    by,
-                    [vectors[i] for i in live],
-                    retain_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-            )
 
         def apply(vectors: list[Tensor]) -> list[Tensor]:
-            curved = product(vectors, leaves)
+            curved = hessian_products(slope, vectors, leaves, again=True)
             return [v + h / problem.strength for v, h in zip(vectors, curved, strict=True)]
 
         solution = _conjugate_gradients(apply, list(outer), problem.solver_steps)
         learned = [i for i, c in enumerate(context) if c.requires_grad]
         by_context: list[Tensor | None] = [None] * len(context)
         if any(ctx.needs_input_grad[1 + n :]):
-            mixed = product(solution, [context[i] for i in learned])
+            mixed = hessian_products(slope, solution, [context[i] for i in learned])
             for i, h in zip(learned, mixed, strict=True):
                 by_context[i] = -h / problem.strength
         return (None, *solution, *by_context)

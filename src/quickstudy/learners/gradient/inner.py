@@ -29,7 +29,14 @@ from torch.autograd.function import once_differentiable
 
 from quickstudy.core import ConfigError, DivergenceError
 
-__all__ = ["Params", "SupportLoss", "check_finite", "descend"]
+__all__ = [
+    "Params",
+    "SupportLoss",
+    "check_finite",
+    "descend",
+    "hessian_products",
+    "task_gradients",
+]
 
 Params = dict[str, Tensor]
 """Parameters by name, each with the leading task axis: ``{name: [T, ...]}``."""
@@ -197,19 +204,36 @@ class _Plan:
 
         The parameters require gradients.
         """
-        with torch.enable_grad():
-            losses = self.loss(params, context, k)
-            # tasks are independent, so the gradient of the sum holds each task's own
-            found = torch.autograd.grad(
-                losses.sum(),
-                list(params.values()),
-                create_graph=create_graph,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            if self.clip is not None:
+        found, values = task_gradients(self.loss, params, context, k, create_graph=create_graph)
+        if self.clip is not None:
+            with torch.enable_grad():
                 found = _clipped(found, self.clip)
-        return dict(zip(params, found, strict=True)), losses.detach()
+        return dict(zip(params, found, strict=True)), values
+
+
+def task_gradients(
+    loss: SupportLoss, params: Params, context: Sequence[Tensor], k: int, *, create_graph: bool
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the gradient of each task's loss by its own parameters, and the losses ``[T]``.
+
+    Args:
+        loss: of the support sets.
+        params: require gradients.
+        context: further tensors of the loss.
+        k: inner step.
+        create_graph: whether the gradient can be differentiated again.
+    """
+    with torch.enable_grad():
+        losses = loss(params, context, k)
+        # tasks are independent, so the gradient of the sum holds each task's own
+        found = torch.autograd.grad(
+            losses.sum(),
+            list(params.values()),
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    return found, losses.detach()
 
 
 def _clipped(gradients: Sequence[Tensor], largest: float) -> tuple[Tensor, ...]:
@@ -301,14 +325,27 @@ def _push(
     """Return the adjoint before a step, and subtract what the context gets from ``by_context``."""
     learned = [i for i, c in enumerate(step.context) if c.requires_grad]
     by = [*step.params.values(), *(step.context[i] for i in learned)]
-    products = _products(list(step.gradient.values()), pushed, by)
+    products = hessian_products(list(step.gradient.values()), pushed, by)
     for i, h in zip(learned, products[len(adjoint) :], strict=True):
         by_context[i] -= h
     return [v - h for v, h in zip(adjoint, products, strict=False)]
 
 
-def _products(gradients: list[Tensor], vectors: list[Tensor], by: list[Tensor]) -> list[Tensor]:
-    """Return the derivatives of ``sum(gradients * vectors)``: Hessian-vector products."""
+def hessian_products(
+    gradients: Sequence[Tensor],
+    vectors: Sequence[Tensor],
+    by: Sequence[Tensor],
+    *,
+    again: bool = False,
+) -> list[Tensor]:
+    """Return the derivatives of ``sum(gradients * vectors)``: Hessian-vector products.
+
+    Args:
+        gradients: with a graph.
+        vectors: of the same shapes.
+        by: what is differentiated by.
+        again: keep the graph for another product.
+    """
     # a gradient that is constant, as of a linear or an unused parameter, has no graph
     live = [i for i, g in enumerate(gradients) if g.requires_grad]
     if not live:
@@ -318,6 +355,7 @@ def _products(gradients: list[Tensor], vectors: list[Tensor], by: list[Tensor]) 
             [gradients[i] for i in live],
             by,
             [vectors[i] for i in live],
+            retain_graph=again,
             allow_unused=True,
             materialize_grads=True,
         )

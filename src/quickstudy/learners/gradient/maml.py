@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode
 from quickstudy.learners.base import mean_loss
-from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, Task, blank_padding
+from quickstudy.learners.gradient.base import (
+    GradientLearner,
+    GradientOptions,
+    InnerLoop,
+    Task,
+    blank_padding,
+)
 from quickstudy.learners.gradient.heads import BIAS, WEIGHT
 from quickstudy.learners.gradient.inner import Params, descend
 from quickstudy.learners.gradient.taskwise import Engine
@@ -146,7 +151,7 @@ class MAML(GradientLearner):
         if self._adapted == "head":
             # the network is the same for all tasks: it runs once, and the steps are cheap
             z, _ = self.features({}, task.support.x, task.mask)
-            params = self._head_start_from(z, task)
+            params = self.head_start(task, z)
             context, loss = (z,), partial(self._head_loss, task=task)
         else:
             params = self.start(task)
@@ -162,12 +167,6 @@ class MAML(GradientLearner):
             every_step=every_step,
             clip=inner.clip,
         )
-
-    def _head_start_from(self, z: Tensor, task: Task) -> Params:
-        assert self.head is not None
-        examples = replace(task.support, x=z) if self.head.needs_features else None
-        start: Params = self.head.start(len(z), task.n_way, examples)
-        return start
 
     def _head_loss(
         self, params: Params, context: tuple[Tensor, ...], step: int, *, task: Task
@@ -208,32 +207,12 @@ class FOMAML(MAML):
     Algorithms", section 2. It equals MAML where the support loss has no curvature.
 
     Args:
-        net: as in :class:`MAML`, and so are the other arguments.
+        net: as in :class:`MAML`.
+        **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        *,
-        head: Literal["linear", "shared", "prototype"] | None = "linear",
-        n_way: int = 5,
-        features: int | None = None,
-        temperature: float = 1.0,
-        inner: InnerLoop | None = None,
-        query_statistics: Literal["support", "query"] = "support",
-        engine: Engine = "auto",
-    ) -> None:
-        super().__init__(
-            net,
-            head=head,
-            n_way=n_way,
-            features=features,
-            temperature=temperature,
-            inner=inner,
-            query_statistics=query_statistics,
-            engine=engine,
-            order="first",
-        )
+    def __init__(self, net: nn.Module, **options: Unpack[GradientOptions]) -> None:
+        super().__init__(net, order="first", **options)
 
 
 class MetaSGD(MAML):
@@ -244,32 +223,12 @@ class MetaSGD(MAML):
     *Difference from the paper*: the rates start at ``inner.lr``, not at random in [0.005, 0.1].
 
     Args:
-        net: as in :class:`MAML`, and so are the other arguments.
+        net: as in :class:`MAML`.
+        **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        *,
-        head: Literal["linear", "shared", "prototype"] | None = "linear",
-        n_way: int = 5,
-        features: int | None = None,
-        temperature: float = 1.0,
-        inner: InnerLoop | None = None,
-        query_statistics: Literal["support", "query"] = "support",
-        engine: Engine = "auto",
-    ) -> None:
-        super().__init__(
-            net,
-            head=head,
-            n_way=n_way,
-            features=features,
-            temperature=temperature,
-            inner=inner,
-            query_statistics=query_statistics,
-            engine=engine,
-            rates="parameter",
-        )
+    def __init__(self, net: nn.Module, **options: Unpack[GradientOptions]) -> None:
+        super().__init__(net, rates="parameter", **options)
 
 
 class ANIL(MAML):
@@ -279,34 +238,14 @@ class ANIL(MAML):
     network runs once for a support set, so an inner step costs next to nothing.
 
     Args:
-        net: as in :class:`MAML`, and so are the other arguments.
+        net: as in :class:`MAML`.
+        **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
     """
 
     default_inner = InnerLoop(steps=5, lr=0.1)
 
-    def __init__(
-        self,
-        net: nn.Module,
-        *,
-        head: Literal["linear", "shared", "prototype"] = "linear",
-        n_way: int = 5,
-        features: int | None = None,
-        temperature: float = 1.0,
-        inner: InnerLoop | None = None,
-        query_statistics: Literal["support", "query"] = "support",
-        engine: Engine = "auto",
-    ) -> None:
-        super().__init__(
-            net,
-            head=head,
-            n_way=n_way,
-            features=features,
-            temperature=temperature,
-            inner=inner,
-            query_statistics=query_statistics,
-            engine=engine,
-            adapted="head",
-        )
+    def __init__(self, net: nn.Module, **options: Unpack[GradientOptions]) -> None:
+        super().__init__(net, adapted="head", **options)
 
 
 class ProtoMAML(MAML):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -144,15 +145,10 @@ class _Call:
     def batched(
         self, params: Params, x: Tensor, mask: Tensor | None, given: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        def single(
-            p: Params, x: Tensor, mask: Tensor | None, given: list[Tensor]
-        ) -> tuple[Tensor, list[Tensor]]:
-            return self.single(p, x, mask, given)
-
         dims = (0, 0, None if mask is None else 0, 0)
         if not params:
-            return torch.vmap(lambda x, m, g: single({}, x, m, g), dims[1:])(x, mask, given)
-        return torch.vmap(single, dims)(params, x, mask, given)
+            return torch.vmap(partial(self.single, {}), dims[1:])(x, mask, given)
+        return torch.vmap(self.single, dims)(params, x, mask, given)
 
     def loop(
         self, params: Params, x: Tensor, mask: Tensor | None, given: list[Tensor]
