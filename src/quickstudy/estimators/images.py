@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from quickstudy.core import ConfigError, DataError
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.embedders import Embedder, Item, Vectors
+from quickstudy.estimators.ink import ink_on_white
 from quickstudy.estimators.inputs import read_images
 from quickstudy.estimators.networks import hash_of, module_output
 from quickstudy.nets.efficientnet import (
@@ -48,12 +49,12 @@ class Transform:
 
     Args:
         size: height and width in pixels. The aspect ratio is not kept, so that nothing is cut off;
-            ink is padded to a square first.
+            ink is padded to a square instead.
         channels: 1 (grey) or 3 (RGB).
         mean: of 8-bit pixels.
         std: of 8-bit pixels.
         resample: ``"bicubic"`` or ``"lanczos"``, both antialiased.
-        ink: drawings and characters; see :func:`ink_on_black`.
+        ink: drawings and characters; see :func:`quickstudy.estimators.ink.ink_on_white`.
     """
 
     size: int
@@ -84,13 +85,13 @@ class Transform:
             image = Image.fromarray(value).convert(mode)
         else:
             image = open_image(value, mode=mode, what=name, max_pixels=MAX_PIXELS)
-        if self.ink and image.width != image.height:
-            image = _square(image)
+        if self.ink:
+            image = ink_on_white(image)
         if image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), _FILTERS[self.resample])
         pixels: Bytes = np.array(image, dtype=np.uint8)
-        if self.ink:
-            pixels = ink_on_black(pixels)
+        if self.ink:  # inverted after it was resized, as the character data sets are prepared
+            pixels = np.uint8(255) - pixels
         planes = pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
         whole: Bytes = np.ascontiguousarray(planes)
         return whole
@@ -98,47 +99,6 @@ class Transform:
     def inputs(self, pixels: Tensor) -> Tensor:
         """Return float32 inputs of uint8 ``[B, channels, size, size]``."""
         return (pixels.float() - self.mean) / self.std
-
-
-def _square(image: Image.Image) -> Image.Image:
-    """Return a grey image padded to a square with the middle value of its border."""
-    side = max(image.size)
-    paper = round(float(np.median(_border(np.asarray(image)))))
-    square = Image.new("L", (side, side), paper)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
-
-
-def _border(pixels: Bytes) -> Bytes:
-    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-
-
-def ink_on_black(pixels: Bytes) -> Bytes:
-    """Return bright ink on black, as the character data sets are kept.
-
-    The paper is the middle value of the border; the ink lies on the side of it that reaches
-    further. Ink on clean paper keeps its values, so that a drawing of the training data is what the
-    network was trained on. Grey paper and faint ink, as in a photograph, are stretched to the full
-    range.
-
-    Args:
-        pixels: uint8 ``[H, W]``.
-    """
-    paper = float(np.median(_border(pixels)))
-    low, high = float(pixels.min()), float(pixels.max())
-    if paper - low > high - paper:
-        pixels, paper, high = np.uint8(255) - pixels, 255 - paper, 255 - low
-    if high <= paper or (paper < _CLEAN and high >= _FAINT):
-        return pixels
-    # the lowest part of the range is the paper's grain and shade
-    start = paper + _GRAIN * (high - paper)
-    stretched: Bytes = np.rint(np.clip((pixels - start) / (high - start), 0, 1) * 255).astype(
-        np.uint8
-    )
-    return stretched
-
-
-_CLEAN, _FAINT, _GRAIN = 8, 128, 0.2
 
 
 class ImageEmbedder(Embedder):

@@ -121,7 +121,7 @@ def character_embedder(
     """Return ``"characters"``: our own Conv-4 for handwritten characters and simple drawings.
 
     28 pixels, grey; dark ink on bright paper and the reverse are read alike, see
-    :func:`quickstudy.estimators.images.ink_on_black`. What it was trained on stands in the file.
+    :func:`quickstudy.estimators.ink.ink_on_white`. What it was trained on stands in the file.
 
     Args:
         device: where the network lies.
