@@ -12,7 +12,7 @@ from quickstudy.core import ConfigError, DataError, nearest_names
 from quickstudy.tasks.images import IMAGE_SUFFIXES, decode_many
 from quickstudy.tasks.pool import Pool
 
-__all__ = ["pool_from_csv", "pool_from_folder"]
+__all__ = ["find_images", "pool_from_csv", "pool_from_folder"]
 
 _NodeId = tuple[int, int]
 
@@ -54,7 +54,7 @@ def pool_from_folder(
     """
     root = Path(path)
     name = name or root.resolve().name or "folder"
-    files, others = _find_images(root)
+    files, others = find_images(root)
     loose = [file for file in files if "/" not in file]
     if loose and on_error == "raise":
         raise DataError(
@@ -199,7 +199,7 @@ def _large_classes(
     return [pair for pair in labelled if pair[1] in large]
 
 
-def _find_images(root: Path) -> tuple[list[str], int]:
+def find_images(root: Path) -> tuple[list[str], int]:
     """Return the images below ``root`` as sorted relative paths, and the number of other files."""
     if not root.exists():
         raise DataError(f"{root}: there is no such folder. Check the path.")
