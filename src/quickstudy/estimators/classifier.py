@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,9 +14,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
 from quickstudy.core import ConfigError, TaskError
-from quickstudy.estimators.embedders import Embedder, get_embedder
-from quickstudy.estimators.inputs import Item
+from quickstudy.estimators.choose import get_embedder
+from quickstudy.estimators.embedders import Embedder, Item
 from quickstudy.estimators.model import Model
+from quickstudy.estimators.prior import TaskPrior, shipped_prior
 from quickstudy.estimators.records import (
     Answer,
     Conflict,
@@ -89,20 +91,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._check_settings()
         embedder = get_embedder(self.encoder, device=self.device)
         labels = _as_labels(y)
-        items = embedder.fit(X) if embedder.fitted else embedder.read(X)
+        items = embedder.read(X)
         if len(items) != len(labels):
             raise TaskError(f"got {len(items)} inputs and {len(labels)} labels. Give one of each.")
-        if not items:
-            raise TaskError("there are no examples. Give at least one for each class.")
         classes, codes = np.unique(labels, return_inverse=True)
-        support = Support(
-            tuple(_plain(label) for label in classes),
-            tuple(items),
-            codes.astype(np.int64).reshape(-1),
-            embedder.embed(items),
-        )
-        self.embedder_: Embedder = embedder
-        self._label_dtype = classes.dtype
+        self.embedder_: Embedder = embedder.fit(items)
+        z, items = self._embed_support(items)
+        names = tuple(_plain(label) for label in classes)
+        support = Support(names, tuple(items), codes.astype(np.int64).reshape(-1), z)
+        self.prior_: TaskPrior = shipped_prior(self.embedder_)
+        if (shape := getattr(X, "shape", None)) is not None and len(shape) == 2:
+            self.n_features_in_ = int(shape[1])
         self._past: list[Support] = []
         self._set(support)
         return self
@@ -123,7 +122,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"got {len(items)} inputs and {len(labels)} labels. Give one label for each, or "
                 "one for all."
             )
-        z = self.embedder_.embed(items)
+        z, items = self._embed_support(items)
         support = self._support
         plain = [self._known_type(label) for label in labels]
         for label in dict.fromkeys(plain):
@@ -414,11 +413,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._check_fitted()
         return self._model.head_name
 
+    def _embed_support(self, items: list[Item]) -> tuple[Floats, list[Item]]:
+        """Return embeddings, and the items without what only the encoder needed."""
+        z = self.embedder_.embed(items, progress=True)
+        if self.embedder_.fitted:
+            return z, items
+        kept = [replace(i, value=None, preview=self.embedder_.preview(i)) for i in items]
+        return z, kept
+
     def _set(self, support: Support) -> None:
+        if self.embedder_.fitted:
+            # its scales are those of the support, so they change with it
+            self.embedder_ = self.embedder_.fit(support.items)
+            support = replace(support, z=self.embedder_.embed(support.items))
         self._support = support
         self.classes_ = self._as_array(support.classes)
         # heads are cheap: made anew for every version, so that an edit equals a refit
-        self._model = Model(support, self.embedder_, head=self.head)
+        self._model = Model(support, self.prior_, head=self.head)
 
     def _edit(self, support: Support, what: str, start: float) -> Edit:
         if not support.classes:
@@ -430,7 +441,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self._record(what, start, before)
 
     def _record(self, what: str, start: float, before: Model) -> Edit:
-        unchanged = self._model.leaves_others_alone and before.same_rule(self._model)
+        unchanged = not self.embedder_.fitted and self._model.leaves_others_alone(before)
         s = self._support
         return Edit(what, s.n_way, len(s.items), unchanged, time.perf_counter() - start)
 
@@ -465,7 +476,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _embed(self, X: Any) -> Floats:  # noqa: N803
         self._check_fitted()
-        return self.embedder_.embed(self.embedder_.read(X))
+        return self.embedder_.embed(self.embedder_.read(X), progress=True)
+
+    def _restore(self, embedder: Embedder, prior: TaskPrior, support: Support) -> None:
+        """Take over a task that was read from a file."""
+        self.embedder_, self.prior_ = embedder, prior
+        self._past = []
+        self._set(support)
+
+    def features(self, rows: npt.NDArray[np.int64]) -> Floats:
+        """Return the embeddings of supports as the head sees them, ``[len(rows), D]``."""
+        self._check_fitted()
+        return self._model.z[rows]
 
     def _known(self, z: Floats) -> npt.NDArray[np.bool_]:
         return self._model.known(z, self.false_rejects)

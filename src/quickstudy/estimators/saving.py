@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from quickstudy.core import CheckpointError
-from quickstudy.estimators.embedders import Embedder, get_embedder
-from quickstudy.estimators.inputs import Item
+from quickstudy.core import CheckpointError, ConfigError, DataError
+from quickstudy.estimators.choose import get_embedder
+from quickstudy.estimators.embedders import Embedder, Item
 from quickstudy.estimators.prior import TaskPrior
 from quickstudy.estimators.support import Support
+from quickstudy.estimators.tables import TableRow
 from quickstudy.estimators.taskfile import (
     TaskFile,
     label_from_json,
@@ -38,7 +39,7 @@ def save_classifier(clf: FewShotClassifier, path: Path) -> None:
     support, embedder, prior = clf.support_, clf.embedder_, clf.prior_
     about_prior, prior_tensors = prior.to_parts()
     about = {
-        "embedder": {**embedder.config(), "fingerprint": embedder.fingerprint},
+        "embedder": embedder.config(),
         "settings": {
             "head": clf.head,
             "unknown": None if clf.unknown is None else label_to_json(clf.unknown),
@@ -50,6 +51,7 @@ def save_classifier(clf: FewShotClassifier, path: Path) -> None:
                 "key": item.key,
                 "source": item.source,
                 "text": item.preview if isinstance(item.preview, str) else None,
+                "row": _row_to_json(item),
             }
             for item in support.items
         ],
@@ -77,13 +79,17 @@ def load_classifier(
     try:
         about = task.about
         settings, config = about["settings"], dict(about["embedder"])
-        fingerprint = config.pop("fingerprint")
         unknown = settings["unknown"]
         z, y = task.support["z"].numpy(), task.support["y"].numpy()
         support = Support(
             tuple(label_from_json(pair) for pair in about["classes"]),
             tuple(
-                Item(None, e["key"], e["source"], task.previews.get(row, e["text"]))
+                Item(
+                    _value(e["row"], config, z[row]),
+                    e["key"],
+                    e["source"],
+                    task.previews.get(row, e["text"]),
+                )
                 for row, e in enumerate(about["examples"])
             ),
             y.astype(np.int64),
@@ -97,9 +103,9 @@ def load_classifier(
             f"{path} does not hold a whole task ({error}). Take another copy, or make it again "
             "with 'quickstudy fit'."
         ) from error
-    embedder = _embedder(path, config, fingerprint, encoder, device)
+    embedder = _embedder(path, config, encoder, device)
     clf = kind(
-        encoder if encoder is not None else config.get("encoder", embedder.name),
+        encoder if encoder is not None else config["encoder"],
         head=settings["head"],
         unknown=None if unknown is None else label_from_json(unknown),
         false_rejects=settings["false_rejects"],
@@ -109,20 +115,31 @@ def load_classifier(
     return clf
 
 
-def _embedder(
-    path: Path, config: dict[str, Any], fingerprint: str, encoder: Any, device: str
-) -> Embedder:
+def _row_to_json(item: Item) -> list[Any] | None:
+    """Return the cells of a table's row, which scale the table anew when the task changes."""
+    return list(item.value.values) if isinstance(item.value, TableRow) else None
+
+
+def _value(cells: list[Any] | None, config: dict[str, Any], z: Any) -> Any:
+    """Return what an embedder that is fitted to the support needs of an example."""
+    if cells is not None:
+        names = tuple(column["name"] for column in config["columns"])
+        if all(isinstance(cell, float) for cell in cells):
+            return TableRow(names, np.array(cells), config["named"])
+        return TableRow(names, tuple(cells), config["named"])
+    return z if config.get("encoder") == "array" else None
+
+
+def _embedder(path: Path, config: dict[str, Any], encoder: Any, device: str) -> Embedder:
     """Return the encoder of a task, and make sure that it is the same."""
-    if encoder is None and config.get("kind") in ("callable", "module"):
+    try:
+        embedder = get_embedder(config if encoder is None else encoder, device=device)
+    except (ConfigError, DataError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if encoder is not None and embedder.fingerprint != config.get("fingerprint"):
         raise CheckpointError(
-            f"{path} was made with {config.get('name')}, which is not in the file. Give it: "
-            "FewShotClassifier.load(path, encoder=...)."
-        )
-    embedder = get_embedder(encoder if encoder is not None else config, device=device)
-    if embedder.fingerprint != fingerprint:
-        raise CheckpointError(
-            f"{path} was made with {config.get('name')} of fingerprint {fingerprint[:12]}; the one "
-            f"at hand has {embedder.fingerprint[:12]}: its embeddings would not fit the saved ones. "
-            "Install the version that made the file, or fit the task again."
+            f"{path} was made with another encoder than {embedder.name} (fingerprint "
+            f"{str(config.get('fingerprint'))[:12]}, not {embedder.fingerprint[:12]}): its "
+            "embeddings would not fit the saved ones. Give the one that made it, or fit again."
         )
     return embedder

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from quickstudy.core import ConfigError, Examples, nearest_names
-from quickstudy.estimators.inputs import Item
+from quickstudy.estimators.embedders import Item
 
 __all__ = ["Floats", "Ints", "Label", "Support"]
 
