@@ -65,6 +65,14 @@ def adapted(wanted: tuple[float, ...], inductive: tuple[float, ...] = ()) -> lis
     ]
 
 
+def both_ways(
+    kind: str, wanted: tuple[float, ...], inductive: tuple[float, ...] = ()
+) -> dict[str, list[Cell]]:
+    """The cells of a learner that is trained for each way apart, as in the papers."""
+    cells = adapted(wanted, inductive)
+    return {f"omniglot-{kind}-5way": cells[:2], f"omniglot-{kind}": cells[2:]}
+
+
 ELSEWHERE = [
     Cell("quickdraw", 5, 1),
     Cell("quickdraw", 5, 5),
@@ -81,11 +89,16 @@ CELLS = {
     "omniglot-matching": omniglot((0.938, 0.985, 0.981, 0.989)),
     "omniglot-matching-fce": omniglot((0.938, 0.985, 0.981, 0.989)),
     "omniglot-background": [],
-    "omniglot-start": [Cell("omniglot", w, k, rotations=True) for w in (5, 20) for k in (1, 5)],
-    "omniglot-maml": adapted((0.987, 0.999, 0.958, 0.989)),
-    "omniglot-fomaml": adapted((0.983, 0.992, 0.894, 0.979)),
-    "omniglot-reptile": adapted((0.977, 0.995, 0.894, 0.971), (0.954, 0.989, 0.881, 0.967)),
-    "omniglot-metasgd": adapted((0.995, 0.999, 0.959, 0.990)),
+    # the same tasks as those of the gradient learners that start from it
+    "omniglot-start": [
+        Cell("omniglot", w, k, rotations=True, n_query=5, episodes=600)
+        for w in (5, 20)
+        for k in (1, 5)
+    ],
+    **both_ways("maml", (0.987, 0.999, 0.958, 0.989)),
+    **both_ways("fomaml", (0.983, 0.992, 0.894, 0.979)),
+    **both_ways("reptile", (0.977, 0.995, 0.894, 0.971), (0.954, 0.989, 0.881, 0.967)),
+    **both_ways("metasgd", (0.995, 0.999, 0.959, 0.990)),
     "omniglot-anil": adapted((0.0, 0.0, 0.962, 0.980)),
     "omniglot-protomaml": adapted((0.9947, 0.9993, 0.9765, 0.9933)),
     "cifar-fs-protonet": [Cell("cifar-fs", 5, 1, 0.555), Cell("cifar-fs", 5, 5, 0.720)],
