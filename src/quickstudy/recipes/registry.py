@@ -156,6 +156,14 @@ RECIPES: dict[str, Recipe] = {
         data=_BACKGROUND,
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 6_000}),
     ),
+    "omniglot-characters": Recipe(
+        name="omniglot-characters",
+        summary="The encoder of characters that the wheel carries: background alphabets, wide net",
+        data=_BACKGROUND,
+        encoder=EncoderConfig(channels=128),
+        learner=MetricConfig(temperature=8),
+        train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 4_000}),
+    ),
     "omniglot-start": Recipe(
         name="omniglot-start",
         summary="The encoder that gradient learners start from: 12 minutes on 2 cores",
