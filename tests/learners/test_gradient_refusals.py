@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quickstudy.core import ConfigError, Episode, EpisodeSpec, Examples, TaskError
+from quickstudy.core import (
+    ConfigError,
+    DivergenceError,
+    Episode,
+    EpisodeSpec,
+    Examples,
+    TaskError,
+)
 from quickstudy.evaluation import evaluate
 from quickstudy.learners import (
     ANIL,
@@ -23,8 +30,8 @@ from quickstudy.learners import (
 from quickstudy.nets import MLP, Conv4
 from quickstudy.tasks import PoolSource
 from quickstudy.testing import gaussian_pool
-from quickstudy.training import TrainConfig
-from quickstudy.training.step import meta_gradient
+from quickstudy.training import TrainConfig, train
+from quickstudy.training.step import batch_loss, meta_gradient
 
 LEARNERS = [MAML, FOMAML, MetaSGD, ANIL, ProtoMAML, Reptile, IMAML]
 
@@ -74,7 +81,7 @@ class Returning(nn.Module):
         (lambda z: (z, z), "returns a tuple.*Wrap it"),
         (lambda z: {"logits": z}, "returns a dict"),
         (lambda z: z.sum(1), r"made \[9\] of a task's \[9, 6\]; it should make \[9, D\]"),
-        (lambda z: z[..., None], "Flatten its output"),
+        (lambda z: z[..., None], "Flatten it"),
         (lambda z: z[:1], "a row of numbers for each example"),
         (lambda z: z.sum(), "a row of numbers for each example"),
     ],
@@ -262,3 +269,36 @@ def test_padding_does_not_enter_the_statistics_of_the_queries(kind):
         )
         alone = learner.training_loss(Episode(s, q, 4), progress=1.0)
         assert torch.allclose(alone[0], together[t], rtol=1e-4)
+
+
+# ---------------------------------------------------------------------------------- training
+
+
+def test_what_would_be_ignored_in_training_is_refused_before_a_folder_is_made(tmp_path):
+    source, out = PoolSource(gaussian_pool(8, 12, (6,), split="train")), tmp_path / "run"
+    for kind in LEARNERS:
+        for setting, message in (
+            ({"precision": "bfloat16"}, f"{kind.__name__} computes its inner loop in float32"),
+            ({"roles": "every"}, f"{kind.__name__} adapts the network to each support"),
+        ):
+            config = TrainConfig(steps=1, n_way=3, n_query=3, **setting)
+            with pytest.raises(ConfigError, match=message):
+                train(features(kind), source, config, out=out)
+            with pytest.raises(ConfigError, match=message):
+                batch_loss(features(kind), episode(), config)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_training_that_diverges_names_both_learning_rates(steps):
+    source = PoolSource(gaussian_pool(8, 12, (6,), split="train"))
+    config = TrainConfig(steps=2, n_way=3, n_query=3)
+    learner = features(inner=InnerLoop(steps=steps, lr=1e30))
+    with pytest.raises(DivergenceError, match=r"Lower inner_lr.*Lower outer_lr"):
+        train(learner, source, config)
+    metric = PrototypicalNetwork(MLP((6,), (7, 5)))
+    with torch.no_grad():
+        metric.encoder.layers[0].weight.fill_(float("nan"))
+    with pytest.raises(DivergenceError, match="Lower outer_lr") as error:
+        train(metric, source, config)
+    assert "inner" not in str(error.value)

@@ -38,7 +38,7 @@ class Learner(nn.Module, ABC):
     """Whether meta-training may run in bfloat16."""
 
     divergence_advice: str = ""
-    """What else to change, beside the outer settings, if a training leaves the finite numbers."""
+    """What to change, beside the outer settings, if training leaves the finite numbers."""
 
     @abstractmethod
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:

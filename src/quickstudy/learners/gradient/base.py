@@ -153,7 +153,7 @@ class GradientLearner(Learner):
     """How a task is learned if ``inner`` is not given."""
 
     low_precision = False
-    divergence_advice = "lower inner_lr or set inner_clip"
+    divergence_advice = "Lower inner_lr or set inner_clip in a new run, if the inner loop did it."
 
     def __init__(
         self,
@@ -435,7 +435,8 @@ class GradientLearner(Learner):
         if z.ndim != 3 or z.shape[:2] != x.shape[:2]:
             raise ConfigError(
                 f"the network made {list(z.shape[1:])} of a task's {list(x.shape[1:])}; it should "
-                f"make [{x.shape[1]}, D], a row of numbers for each example. Flatten its output."
+                f"make [{x.shape[1]}, D], a row of numbers for each example. Flatten it, or put the "
+                "axis back."
             )
         if self._width not in (None, z.shape[2]):
             raise ConfigError(
