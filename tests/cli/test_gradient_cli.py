@@ -37,8 +37,8 @@ def train(recipe: str, out: Path, *settings: str) -> int:
     [
         ("omniglot-maml", "roles=every", "MAML adapts the network to each support", "norm="),
         ("omniglot-anil", "encoder.norm=batch", "norm='support'", "roles"),
-        ("omniglot-maml", "precision=bfloat16", "Set precision=float32", "roles"),
-        ("omniglot-start", "encoder.norm=support", "norm=group or batch", "bfloat16"),
+        ("omniglot-maml", "precision=bfloat16", "Set precision='float32'", "roles"),
+        ("omniglot-start", "encoder.norm=support", "norm='group' or 'batch'", "bfloat16"),
     ],
 )
 def test_a_refusal_comes_before_data_and_folder(

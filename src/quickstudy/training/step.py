@@ -77,17 +77,17 @@ def check_config(learner: Learner, config: TrainConfig) -> None:
     if config.precision == "bfloat16" and not learner.low_precision:
         raise ConfigError(
             f"{kind} computes its inner loop in float32: in bfloat16 small steps are rounded away. "
-            "Set precision=float32."
+            "Set precision='float32'."
         )
     if config.roles == "every" and not isinstance(learner, EmbeddingLearner):
         raise ConfigError(
             f"roles='every' embeds an episode once for all its roles, and {kind} adapts the "
-            "network to each support, whatever its norm. Set roles=fixed."
+            "network to each support, whatever its norm. Set roles='fixed'."
         )
     if config.roles == "every" and learner.encoder.episodic:  # type: ignore[union-attr]
         raise ConfigError(
             "roles='every' needs embeddings that do not depend on the support, and norm='support' "
-            "makes them so. Set roles=fixed, or norm=group or batch."
+            "makes them so. Set roles='fixed', or norm='group' or 'batch'."
         )
     if at_once < config.tasks_per_step and not learner.independent_tasks:
         raise ConfigError(

@@ -435,8 +435,8 @@ class GradientLearner(Learner):
         if z.ndim != 3 or z.shape[:2] != x.shape[:2]:
             raise ConfigError(
                 f"the network made {list(z.shape[1:])} of a task's {list(x.shape[1:])}; it should "
-                f"make [{x.shape[1]}, D], a row of numbers for each example. Flatten it, or put the "
-                "axis back."
+                f"make [{x.shape[1]}, D], a row of numbers for each example. Flatten it, or put "
+                "the axis back."
             )
         if self._width not in (None, z.shape[2]):
             raise ConfigError(
