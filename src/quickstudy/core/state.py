@@ -35,7 +35,12 @@ def slice_tasks(state: TaskState, tasks: slice) -> TaskState:
 
 
 def check_state(
-    state: TaskState, shapes: Mapping[str, tuple[int | None, ...]], *, learner: str, tasks: int
+    state: TaskState,
+    shapes: Mapping[str, tuple[int | None, ...]],
+    *,
+    learner: str,
+    tasks: int,
+    more: bool = False,
 ) -> None:
     """Refuse the state of another learner.
 
@@ -44,6 +49,7 @@ def check_state(
         shapes: of each tensor the learner needs, without the task axis; ``None`` = any size.
         learner: who predicts, for the message.
         tasks: how many tasks the queries belong to.
+        more: whether further tensors are fine, as a subclass may keep them.
 
     Raises:
         TaskError: if names, shapes or the number of tasks differ.
@@ -56,7 +62,7 @@ def check_state(
 
     needed = {n: shape for n, shape in shapes.items() if not fits(n, shape)}
     odd = {n: tuple(v.shape[1:]) for n, v in state.items() if n not in shapes or n in needed}
-    if needed or odd:
+    if needed or (odd and not more):
         faults = [f"lacks {_listed(needed)}"] if needed else []
         faults += [f"holds {_listed(odd)}"] if odd else []
         raise TaskError(

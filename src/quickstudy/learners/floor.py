@@ -33,7 +33,7 @@ class NearestNeighbour(Learner):
         """Return minus the squared distance to the nearest example of each class, or its value."""
         x = x.flatten(2)
         shapes = {"support": (None, x.shape[2]), "y": (None,), "mask": (None,), "n_way": ()}
-        check_state(state, shapes, learner=type(self).__name__, tasks=len(x))
+        check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
         support, y, mask = state["support"], state["y"], state["mask"]
         distance = torch.cdist(x, support).square()  # [T, Q, S]
         distance = distance.masked_fill(~mask[:, None], torch.inf)

@@ -120,7 +120,7 @@ class MatchingHead(Learner):
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return log-probabilities ``[T, Q, C]``."""
         shapes = {"support": (None, x.shape[-1]), "members": (None, None), "present": (None,)}
-        check_state(state, shapes, learner=type(self).__name__, tasks=len(x))
+        check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
         support, members = state["support"], state["members"]
         valid = members.any(2)  # [T, S]
         if self.context is not None:
