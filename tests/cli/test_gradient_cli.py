@@ -148,6 +148,6 @@ def test_a_start_is_what_its_folder_is_called(
 def test_a_start_may_differ_in_its_norm_alone() -> None:
     start, maml = get_recipe("omniglot-start"), get_recipe("omniglot-maml")
     check_start(maml, start, Path("runs/omniglot-start"))
-    for setting in ("channels=32", "downsample=stride", "split_file=vinyals"):
+    for setting in ("channels=32", "downsample=stride", "split_file=vinyals", "data.train=all"):
         with pytest.raises(CheckpointError, match=setting.split("=")[0] + " is .*, not "):
             check_start(override(maml, [setting]), start, Path("runs/omniglot-start"))

@@ -182,8 +182,8 @@ def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:
     pairs: dict[str, tuple[Any, Any]] = {"name": (theirs.name, recipe.start or theirs.name)}
     for part in EncoderConfig.model_fields.keys() - {"norm"}:
         pairs[f"encoder.{part}"] = (getattr(theirs.encoder, part), getattr(recipe.encoder, part))
-    if theirs.data.name == recipe.data.name:
-        pairs["data.split_file"] = (theirs.data.split_file, recipe.data.split_file)
+    for part in ("split_file", "train") if theirs.data.name == recipe.data.name else ():
+        pairs[f"data.{part}"] = (getattr(theirs.data, part), getattr(recipe.data, part))
     differ = [f"{n} is {a!r}, not {b!r}" for n, (a, b) in sorted(pairs.items()) if a != b]
     if differ:
         raise CheckpointError(
