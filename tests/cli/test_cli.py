@@ -259,7 +259,7 @@ def test_resume_needs_a_run(
         (["evaluate", "x", "--data", ""], 2, "--data is empty"),
         (["data", "check", "omniglo"], 2, "Did you mean 'omniglot'"),
         (["data", "frobnicate"], 2, "No such command"),
-        (["train", "omniglot-protonet", "-s", "train.n_way=0"], 2, "train: Value error, n_way"),
+        (["train", "omniglot-protonet", "-s", "train.n_way=0"], 2, "train: n_way must be"),
         (["train", "omniglot-protonet", "-s", "n_way=5"], 2, "Write train.n_way=... or"),
         (["train", "omniglot-protonet", "-s", "lr=5"], 2, "outer_lr"),
     ],

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import ConfigError, Examples, TaskState
+from quickstudy.core import ConfigError, Examples, TaskState, check_state
 from quickstudy.learners.base import EmbeddingLearner, Learner
 from quickstudy.nets import Encoder
 
@@ -84,6 +84,8 @@ class PrototypeHead(Learner):
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return ``-distance / temperature`` ``[T, Q, C]`` (equation 2)."""
+        shapes = {"prototypes": (None, x.shape[-1]), "present": (None,)}
+        check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
         prototypes = state["prototypes"]
         if self.distance == "cosine":
             logits = F.normalize(x, dim=2) @ F.normalize(prototypes, dim=2).transpose(1, 2)
