@@ -1,6 +1,7 @@
 """Plain networks that map inputs to embeddings."""
 
 from quickstudy.nets.conv4 import Conv4
+from quickstudy.nets.efficientnet import EfficientNetLite0, imagenet_weights
 from quickstudy.nets.encoder import Encoder
 from quickstudy.nets.mlp import MLP, Identity
 from quickstudy.nets.norm import BatchNorm, GroupNorm, Norm, NormContext, SupportNorm, build_norm
@@ -10,6 +11,7 @@ __all__ = [
     "MLP",
     "BatchNorm",
     "Conv4",
+    "EfficientNetLite0",
     "Encoder",
     "GroupNorm",
     "Identity",
@@ -18,4 +20,5 @@ __all__ = [
     "ResNet12",
     "SupportNorm",
     "build_norm",
+    "imagenet_weights",
 ]

@@ -41,6 +41,7 @@ __all__ = [
     "build_encoder",
     "build_learner",
     "check_start",
+    "encoder_of",
     "load_run",
     "load_start",
     "manifest",
@@ -213,17 +214,17 @@ def load_start(learner: Learner, recipe: Recipe, folder: Path) -> dict[str, str]
     check_start(recipe, run.recipe, folder)
     weights = {
         name: value
-        for name, value in _encoder_of(run.learner).state_dict().items()
+        for name, value in encoder_of(run.learner).state_dict().items()
         if not name.rsplit(".", 1)[-1].startswith("running_")
     }
-    load_weights(_encoder_of(learner), weights, where=str(folder))
+    load_weights(encoder_of(learner), weights, where=str(folder))
     hasher = hashlib.sha256()
     for name in sorted(weights):
         hasher.update(name.encode() + weights[name].contiguous().numpy().tobytes())
     return {"start": hasher.hexdigest()}
 
 
-def _encoder_of(learner: Learner) -> Encoder:
+def encoder_of(learner: Learner) -> Encoder:
     """Return the encoder inside a learner that was built from a recipe."""
     encoders = [m for m in learner.modules() if isinstance(m, Encoder)]
     if not encoders:

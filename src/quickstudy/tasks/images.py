@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from quickstudy.core import ConfigError, DataError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "decode_many", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "as_mode", "decode_many", "open_image", "read_image"]
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".avif"}
@@ -145,10 +145,15 @@ def _check_shape(size: int, channels: int) -> None:
         raise ConfigError(f"size must lie between 1 and 4096 pixels; got {size}.")
 
 
-def _decode(
-    data: bytes | Path, size: int, channels: int, what: str, invert: bool, max_pixels: int
-) -> Bytes:
-    """Return uint8 ``[channels, size, size]``; any failure is a DataError that names it."""
+def open_image(data: bytes | Path, *, mode: str, what: str, max_pixels: int) -> Image.Image:
+    """Return one decoded image at its own size, upright, as ``"L"`` or ``"RGB"``.
+
+    Everything else is as :func:`read_image` does it. Whoever calls this from one thread alone may
+    want to silence Pillow's warnings about large, truncated or oddly tagged files.
+
+    Raises:
+        DataError: if the image is missing, empty, damaged, too large or of an unknown format.
+    """
     if isinstance(data, bytes) and not data:
         raise DataError(f"{what}: the image is empty (0 bytes). Replace or remove it.")
     try:
@@ -159,7 +164,7 @@ def _decode(
         ) as im:
             _check_header(im, what, max_pixels)
             im.load()
-            image = _to_mode(_upright(im), "L" if channels == 1 else "RGB")
+            return as_mode(_upright(im), mode)
     except DataError:
         raise
     except Image.DecompressionBombError as error:
@@ -175,6 +180,14 @@ def _decode(
         raise DataError(
             f"{what}: cannot be read as an image ({reason}). Replace or remove it."
         ) from error
+
+
+def _decode(
+    data: bytes | Path, size: int, channels: int, what: str, invert: bool, max_pixels: int
+) -> Bytes:
+    """Return uint8 ``[channels, size, size]``; any failure is a DataError that names it."""
+    mode = "L" if channels == 1 else "RGB"
+    image = open_image(data, mode=mode, what=what, max_pixels=max_pixels)
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.LANCZOS)
     pixels: Bytes = np.array(image, dtype=np.uint8)
@@ -209,8 +222,8 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Return the image as ``"L"`` or ``"RGB"``."""
+def as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return the image as ``"L"`` or ``"RGB"``, transparency laid on white, 8 bits a channel."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
