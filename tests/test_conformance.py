@@ -19,6 +19,7 @@ from quickstudy.learners import (
     Reptile,
 )
 from quickstudy.learners.heads import (
+    CentredHead,
     GaussianHead,
     GradientHead,
     LogisticHead,
@@ -198,6 +199,24 @@ class TestLogisticHeadBalancedDual(OnVectors):
 
     def make_learner(self):
         return LogisticHead(balanced=True, temperature=2.0, tolerance=1e-10)
+
+
+class TestRidgeHeadKernel(OnVectors):
+    def make_learner(self):
+        return RidgeHead(learn=True, kernel_width=4.0)
+
+
+class TestLogisticHeadKernel(OnVectors):
+    trainable = False
+    tolerance = 1e-7
+
+    def make_learner(self):
+        return LogisticHead(kernel_width=4.0, tolerance=1e-10)
+
+
+class TestCentredHead(OnVectors):
+    def make_learner(self):
+        return CentredHead(NeighbourHead(learn_temperature=True), prior=2.0)
 
 
 class TestNeighbourHead(OnVectors):

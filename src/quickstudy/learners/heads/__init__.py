@@ -1,5 +1,6 @@
 """Heads: learners on embeddings ``[T, N, D]``, for an encoder that stays as it is."""
 
+from quickstudy.learners.heads.centred import CentredHead
 from quickstudy.learners.heads.gaussian import GaussianHead
 from quickstudy.learners.heads.gradient import GradientHead
 from quickstudy.learners.heads.leaving import leave_one_out
@@ -9,6 +10,7 @@ from quickstudy.learners.heads.ridge import RidgeHead
 from quickstudy.learners.metric import PrototypeHead
 
 __all__ = [
+    "CentredHead",
     "GaussianHead",
     "GradientHead",
     "LogisticHead",

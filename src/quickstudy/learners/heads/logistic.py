@@ -9,6 +9,7 @@ from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
 from quickstudy.learners.base import Learner
+from quickstudy.learners.heads.kernels import check_width, gaussian_kernel
 from quickstudy.learners.metric import class_weights
 
 __all__ = ["LogisticHead"]
@@ -31,6 +32,8 @@ class LogisticHead(Learner):
         c: inverse strength of the penalty.
         temperature: logits are divided by it after the fit.
         balanced: classes weigh the same; otherwise examples do.
+        kernel_width: regression on the features of a Gaussian kernel of this width instead of the
+            inputs, see :func:`~quickstudy.learners.heads.kernels.gaussian_kernel`.
         tolerance: largest entry of the gradient at which a task is done.
 
     Raises:
@@ -46,9 +49,12 @@ class LogisticHead(Learner):
         c: float = 1.0,
         temperature: float = 1.0,
         balanced: bool = False,
+        kernel_width: float | None = None,
         tolerance: float = 1e-6,
     ) -> None:
         super().__init__()
+        check_width(kernel_width)
+        self.kernel_width = kernel_width
         for name, value in (("c", c), ("temperature", temperature), ("tolerance", tolerance)):
             if not value > 0:
                 raise ConfigError(f"{name} must be positive; got {value}.")
@@ -67,23 +73,38 @@ class LogisticHead(Learner):
         if self.balanced:
             share = weights.sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
             weights = (y * (share / y.sum(1).clamp(min=1))[:, None]).sum(2)
-        basis = None
-        if x.shape[1] < x.shape[2]:
-            basis, triangle = torch.linalg.qr(x.transpose(1, 2))  # [T, D, S], [T, S, S]
-            x = triangle.transpose(1, 2)
-        penalty = torch.exp(-self.log_c.double())
-        problem = _Problem(x, y, weights, present, penalty)
+        features, back = self._features(x, support.mask)
+        problem = _Problem(features, y, weights, present, torch.exp(-self.log_c.double()))
         w = problem.minimise(self.tolerance)  # [T, C, R+1]
-        weight = w[..., :-1] if basis is None else w[..., :-1] @ basis.transpose(1, 2)
-        bias = w[..., -1]
+        weight = w[..., :-1] if back is None else w[..., :-1] @ back
         kind = support.x.dtype
-        return {"weight": weight.to(kind), "bias": bias.to(kind), "present": present}
+        state = {"weight": weight.to(kind), "bias": w[..., -1].to(kind), "present": present}
+        return state if self.kernel_width is None else state | {"support": x.to(kind)}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return ``(x W + b) / temperature`` ``[T, Q, C]``."""
+        if self.kernel_width is not None:
+            x = gaussian_kernel(x, state["support"], self.kernel_width)
         logits = torch.baddbmm(state["bias"][:, None], x, state["weight"].transpose(1, 2))
         logits = logits * self.log_scale.exp().to(logits.dtype)
         return logits.masked_fill(~state["present"][:, None], -torch.inf)
+
+    def _features(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return features ``[T, S, R]`` in which the penalty is spherical, and the map ``[T, R, D
+        or S]`` from weights on them to weights on inputs or kernel values."""
+        if self.kernel_width is not None:
+            kernel = gaussian_kernel(x, x, self.kernel_width)
+            both = mask[:, None] & mask[..., None]
+            one = torch.eye(x.shape[1]).to(kernel)
+            # padding stands apart; the small ridge lets duplicates through
+            kernel = torch.where(both, kernel, one) + 1e-6 * one
+            root = torch.linalg.cholesky(kernel)  # [T, S, S]
+            back = torch.linalg.solve_triangular(root, one.expand_as(root), upper=False)
+            return root, back * mask[:, None]
+        if x.shape[1] < x.shape[2]:
+            basis, triangle = torch.linalg.qr(x.transpose(1, 2))  # [T, D, S], [T, S, S]
+            return triangle.transpose(1, 2), basis.transpose(1, 2)
+        return x, None
 
 
 class _Problem:
