@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from quickstudy.cli.output import emit, say
 from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.core.devices import choose_device
 from quickstudy.evaluation import Paired, Report, compare, evaluate
 from quickstudy.learners import Learner, NearestNeighbour
 from quickstudy.learners.gradient import GradientLearner
@@ -19,7 +20,6 @@ from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
 from quickstudy.tasks.datasets import load_pool
 from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
 from quickstudy.tasks.folders import pool_from_folder
-from quickstudy.training import choose_device
 
 __all__ = ["add_transductive", "evaluate_command"]
 

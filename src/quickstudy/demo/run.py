@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.core.devices import choose_device
 from quickstudy.demo.data import DemoData, find_data
 from quickstudy.demo.report import write_report
 from quickstudy.demo.words import Facts, Score
@@ -17,7 +18,7 @@ from quickstudy.evaluation import compare, evaluate
 from quickstudy.learners import EmbeddingLearner, NearestNeighbour
 from quickstudy.recipes import build_learner, save_recipe
 from quickstudy.tasks import PoolSource
-from quickstudy.training import TrainConfig, choose_device, train
+from quickstudy.training import TrainConfig, train
 from quickstudy.training.checkpoint import save_tensors
 
 __all__ = ["DemoResult", "run_demo"]

@@ -10,14 +10,13 @@ from typing import Any, cast
 from torch import nn
 
 from quickstudy.core import ConfigError, DataError, nearest_names
+from quickstudy.core.devices import choose_device
 from quickstudy.estimators.cache import EmbeddingCache, shared_cache
 from quickstudy.estimators.embedders import Embedder
 from quickstudy.estimators.images import image_embedder
 from quickstudy.estimators.modules import ArrayEmbedder, CallableEmbedder, module_embedder
-from quickstudy.estimators.runs import character_embedder, run_embedder
 from quickstudy.estimators.tables import TableEmbedder, table_from_config
 from quickstudy.estimators.texts import TextEmbedder, is_text_model, text_embedder
-from quickstudy.training.loop import choose_device
 
 __all__ = ["ENCODERS", "get_embedder"]
 
@@ -75,11 +74,15 @@ def _by_name(encoder: str | os.PathLike[str], device: str, cache: EmbeddingCache
     if name == "image":
         return image_embedder(device=where, cache=cache)
     if name == "characters":
+        from quickstudy.estimators.runs import character_embedder  # training is slow to import
+
         return character_embedder(device=where, cache=cache)
     if name == "text":
         return text_embedder(device=where, cache=cache)
     folder = Path(name).expanduser()
     if (folder / "recipe.json").is_file():
+        from quickstudy.estimators.runs import run_embedder  # training is slow to import
+
         return run_embedder(folder, device=where, cache=cache)
     if folder.is_dir():
         if is_text_model(folder):
@@ -104,6 +107,8 @@ def _from_config(config: dict[str, Any], device: str, cache: EmbeddingCache) -> 
         dim = config.get("dim")
         found = ArrayEmbedder(None if dim is None else int(cast(int, dim)))
     elif name == "characters" and config.get("path"):
+        from quickstudy.estimators.runs import character_embedder  # training is slow to import
+
         found = character_embedder(
             device=choose_device(device), cache=cache, path=Path(str(config["path"]))
         )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,6 +23,7 @@ from quickstudy.core import ConfigError, DataError
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.embedders import Embedder, Item, Vectors
 from quickstudy.estimators.inputs import read_images
+from quickstudy.estimators.networks import hash_of, module_output
 from quickstudy.nets.efficientnet import (
     IMAGENET_SHA256,
     EfficientNetLite0,
@@ -33,7 +32,7 @@ from quickstudy.nets.efficientnet import (
 )
 from quickstudy.tasks.images import MAX_PIXELS, open_image
 
-__all__ = ["ImageEmbedder", "Transform", "hash_of", "image_embedder", "module_output"]
+__all__ = ["ImageEmbedder", "Transform", "image_embedder"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -93,7 +92,8 @@ class Transform:
         if self.ink:
             pixels = ink_on_black(pixels)
         planes = pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
-        return np.ascontiguousarray(planes)
+        whole: Bytes = np.ascontiguousarray(planes)
+        return whole
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """Return float32 inputs of uint8 ``[B, channels, size, size]``."""
@@ -132,7 +132,10 @@ def ink_on_black(pixels: Bytes) -> Bytes:
         return pixels
     # the lowest part of the range is the paper's grain and shade
     start = paper + _GRAIN * (high - paper)
-    return np.rint(np.clip((pixels - start) / (high - start), 0, 1) * 255).astype(np.uint8)
+    stretched: Bytes = np.rint(np.clip((pixels - start) / (high - start), 0, 1) * 255).astype(
+        np.uint8
+    )
+    return stretched
 
 
 _CLEAN, _FAINT, _GRAIN = 8, 128, 0.2
@@ -234,39 +237,6 @@ class ImageEmbedder(Embedder):
         out = io.BytesIO()
         image.save(out, "PNG", optimize=True)
         return out.getvalue()
-
-
-def module_output(net: nn.Module, x: Tensor, name: str) -> Tensor:
-    """Return the embeddings ``[B, D]`` of a batch, and leave the network as it was.
-
-    Raises:
-        DataError: if the network fails, or returns anything else.
-    """
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        with torch.inference_mode():
-            z = net(x)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{name} failed on inputs of shape {list(x.shape)}: {reason}. Check size and channels."
-        ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
-    if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x) or not z.shape[1]:
-        got = list(z.shape) if isinstance(z, Tensor) else type(z).__name__
-        raise DataError(
-            f"{name} returned {got} for {len(x)} inputs; an embedding needs [{len(x)}, D]. End the "
-            "network with pooling and flattening."
-        )
-    return z
-
-
-def hash_of(document: dict[str, Any]) -> str:
-    """Return the sha256 of a JSON document."""
-    return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- photographs

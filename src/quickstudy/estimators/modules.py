@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from quickstudy.core import ConfigError, DataError
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.embedders import Embedder, Item, Vectors
-from quickstudy.estimators.images import ImageEmbedder, Transform, hash_of, module_output
+from quickstudy.estimators.images import ImageEmbedder, Transform
 from quickstudy.estimators.inputs import (
     content_key,
     is_frame,
@@ -25,7 +25,13 @@ from quickstudy.estimators.inputs import (
     read_texts,
     rows_of,
 )
-from quickstudy.estimators.runs import Held, PlainEncoder, weights_hash
+from quickstudy.estimators.networks import (
+    Held,
+    PlainEncoder,
+    hash_of,
+    module_output,
+    weights_hash,
+)
 from quickstudy.nets import Encoder
 
 __all__ = ["ArrayEmbedder", "CallableEmbedder", "ModuleEmbedder", "module_embedder"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from quickstudy.core import CheckpointError, ConfigError
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.images import ImageEmbedder, Transform
+from quickstudy.estimators.networks import Held, PlainEncoder, weights_hash
 from quickstudy.nets import Encoder
 from quickstudy.recipes import (
     EncoderConfig,
@@ -27,40 +26,11 @@ from quickstudy.recipes import (
 from quickstudy.tasks.catalogue import DATASETS
 from quickstudy.training.checkpoint import load_tensors, load_weights, save_tensors
 
-__all__ = [
-    "Held",
-    "PlainEncoder",
-    "character_embedder",
-    "run_embedder",
-    "save_characters",
-    "weights_hash",
-]
+__all__ = ["character_embedder", "run_embedder", "save_characters"]
 
 _INK_SETS = ("omniglot", "quickdraw", "glyphs", "digits", "mnist")
 _SHIPPED = "weights/characters.safetensors"
 _LIMIT = 2_000_000  # bytes of weights that every installation carries
-
-
-class PlainEncoder(nn.Module):
-    """An encoder of ours as a module of one batch: ``[B, ...] -> [B, D]``."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return embeddings ``[B, D]``."""
-        return self.encoder.encode(x[None])[0][0]  # one task: [1, B, ...] -> [1, B, D]
-
-
-def weights_hash(module: nn.Module) -> str:
-    """Return the sha256 over names, types, shapes and values of all weights and buffers."""
-    hasher = sha256()
-    for name, value in sorted(module.state_dict().items()):
-        plain = value.detach().cpu().contiguous()
-        hasher.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
-        hasher.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
 
 
 # ---------------------------------------------------------------- runs
@@ -140,17 +110,6 @@ def _embedder(
         unit=unit,
         cache=cache,
     )
-
-
-class Held:
-    """Gives a network that is in memory already. A class: functions in functions have no pickle."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self._net = net
-
-    def __call__(self) -> nn.Module:
-        """Return the network."""
-        return self._net
 
 
 # ---------------------------------------------------------------- characters

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from quickstudy.core import ConfigError, DataError
 from quickstudy.estimators.embedders import Embedder, Item, Vectors
-from quickstudy.estimators.images import hash_of
 from quickstudy.estimators.inputs import content_key, is_frame, is_missing
+from quickstudy.estimators.networks import hash_of
 
 __all__ = ["Column", "TableEmbedder", "TableRow"]
 

@@ -15,8 +15,8 @@ import torch
 from quickstudy.core import ConfigError, DataError, MissingExtraError
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.embedders import Embedder, Item, Vectors
-from quickstudy.estimators.images import hash_of
 from quickstudy.estimators.inputs import read_texts
+from quickstudy.estimators.networks import hash_of
 from quickstudy.tasks.store import sha256_of
 
 __all__ = ["TextEmbedder", "is_text_model", "text_embedder"]

@@ -6,7 +6,6 @@ from quickstudy.training.loop import (
     TrainingInterrupted,
     TrainResult,
     check_folder,
-    choose_device,
     train,
 )
 from quickstudy.training.roles import every_role
@@ -18,7 +17,6 @@ __all__ = [
     "TrainingInterrupted",
     "ValidationConfig",
     "check_folder",
-    "choose_device",
     "every_role",
     "train",
 ]

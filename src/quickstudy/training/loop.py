@@ -20,13 +20,12 @@ from tqdm import tqdm
 
 from quickstudy.core import (
     CheckpointError,
-    ConfigError,
     DivergenceError,
     ProtocolError,
-    nearest_names,
 )
 from quickstudy.core.allocator import keep_freed_memory
 from quickstudy.core.determinism import deterministic_on_cpu
+from quickstudy.core.devices import choose_device
 from quickstudy.evaluation import evaluate
 from quickstudy.learners.base import Learner
 from quickstudy.tasks import TaskSource
@@ -52,11 +51,9 @@ __all__ = [
     "TrainResult",
     "TrainingInterrupted",
     "check_folder",
-    "choose_device",
     "train",
 ]
 
-_DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 # what a diverged run may need to get on
 _MAY_CHANGE = {"train.outer_lr", "train.clip_norm", "train.tasks_at_once"}
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
@@ -112,27 +109,6 @@ class _Progress:
     best: float | None = None
     worse: int = 0
     seconds: float = 0.0
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; ``"auto"`` takes a GPU if there is one.
-
-    Raises:
-        ConfigError: if there is no such device.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device {name!r} is not usable here. {nearest_names(name, _DEVICES)} "
-            "'auto' takes a GPU if there is one."
-        ) from error
-    return device
 
 
 def train(

@@ -1,0 +1,32 @@
+"""Which device to compute on."""
+
+from __future__ import annotations
+
+import torch
+
+from quickstudy.core.errors import ConfigError, nearest_names
+
+__all__ = ["choose_device"]
+
+_DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; ``"auto"`` takes a GPU if there is one.
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {name!r} is not usable here. {nearest_names(name, _DEVICES)} "
+            "'auto' takes a GPU if there is one."
+        ) from error
+    return device

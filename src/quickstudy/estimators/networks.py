@@ -1,0 +1,81 @@
+"""Networks as embedders run them: whole modules, in evaluation mode, known by their weights."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.core import DataError
+from quickstudy.nets import Encoder
+
+__all__ = ["Held", "PlainEncoder", "hash_of", "module_output", "weights_hash"]
+
+
+class PlainEncoder(nn.Module):
+    """An encoder of ours as a module of one batch: ``[B, ...] -> [B, D]``."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return embeddings ``[B, D]``."""
+        return self.encoder.encode(x[None])[0][0]  # one task: [1, B, ...] -> [1, B, D]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Return the sha256 over names, types, shapes and values of all weights and buffers."""
+    hasher = sha256()
+    for name, value in sorted(module.state_dict().items()):
+        plain = value.detach().cpu().contiguous()
+        hasher.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
+        hasher.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+class Held:
+    """Gives a network that is in memory already. A class: functions in functions have no pickle."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self._net = net
+
+    def __call__(self) -> nn.Module:
+        """Return the network."""
+        return self._net
+
+
+def module_output(net: nn.Module, x: Tensor, name: str) -> Tensor:
+    """Return the embeddings ``[B, D]`` of a batch, and leave the network as it was.
+
+    Raises:
+        DataError: if the network fails, or returns anything else.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.inference_mode():
+            z = net(x)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{name} failed on inputs of shape {list(x.shape)}: {reason}. Check size and channels."
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x) or not z.shape[1]:
+        got = list(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        raise DataError(
+            f"{name} returned {got} for {len(x)} inputs; an embedding needs [{len(x)}, D]. End the "
+            "network with pooling and flattening."
+        )
+    return z
+
+
+def hash_of(document: dict[str, Any]) -> str:
+    """Return the sha256 of a JSON document."""
+    return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
