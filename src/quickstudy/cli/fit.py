@@ -23,7 +23,7 @@ def fit_command(
         typer.Option(help="image, characters, text, table, a run or a model folder; else by data."),
     ] = None,
     head: Annotated[
-        str, typer.Option(help="auto, prototype, ridge, logistic, knn, gradient.")
+        str, typer.Option(help="auto, prototype, ridge, logistic, kernel, neighbours, gradient.")
     ] = "auto",
     label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     unknown: Annotated[
@@ -91,7 +91,9 @@ def fit_command(
         lines.append(f"... and {len(suspects) - 5} more; 'quickstudy show {out}' lists them")
     lines += [
         "the same example under different labels: "
-        + ", ".join(f"{read.names[row]} ({name})" for row, name in zip(c.rows, c.labels, strict=True))
+        + ", ".join(
+            f"{read.names[row]} ({name})" for row, name in zip(c.rows, c.labels, strict=True)
+        )
         for c in conflicts[:5]
     ]
     lines.append(f"next: quickstudy predict {out} {_next(read.kind)}")
@@ -181,7 +183,9 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def show_command(
     task: Annotated[Path, typer.Argument(help="A task file made by fit.")],
-    out: Annotated[Path | None, typer.Option(help="The page; else the task's name + .html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page; else the task's name + .html.")
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Where the run or model folder of the task lies now.")
     ] = None,

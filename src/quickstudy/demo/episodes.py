@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from quickstudy.core import EpisodeSpec
-from quickstudy.pages import embedding_map, image_uri
 from quickstudy.evaluation import embed_pool
 from quickstudy.learners import EmbeddingLearner
+from quickstudy.pages import embedding_map, image_uri
 from quickstudy.tasks import PoolSource
 
 __all__ = ["draw_episode", "draw_map"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from quickstudy.demo.episodes import draw_episode, draw_map
-from quickstudy.pages import CSS, bar_chart, line_chart, table
 from quickstudy.demo.words import (
     Facts,
     Score,
@@ -19,6 +17,7 @@ from quickstudy.demo.words import (
     what_was_done,
 )
 from quickstudy.learners import EmbeddingLearner
+from quickstudy.pages import CSS, bar_chart, line_chart, table
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["write_report"]

@@ -17,7 +17,7 @@ from quickstudy.core import ConfigError, TaskError
 from quickstudy.estimators.choose import get_embedder
 from quickstudy.estimators.embedders import Embedder, Item
 from quickstudy.estimators.model import Model
-from quickstudy.estimators.prior import TaskPrior, shipped_prior
+from quickstudy.estimators.prior import TaskPrior
 from quickstudy.estimators.records import (
     Answer,
     Conflict,
@@ -27,6 +27,7 @@ from quickstudy.estimators.records import (
     Neighbour,
     Suspect,
 )
+from quickstudy.estimators.shipped import shipped_prior
 from quickstudy.estimators.support import Floats, Label, Support
 
 __all__ = ["FewShotClassifier"]
@@ -43,7 +44,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             drawings), ``"text"`` (MiniLM), ``"table"`` (standardised columns), the folder of a run
             of ours or of a Hugging Face text model, an ``nn.Module``, any callable that returns
             embeddings ``[N, D]``, or an :class:`Embedder`.
-        head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"knn"`` or ``"gradient"``.
+        head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"kernel"`` (logistic with a
+            Gaussian kernel), ``"neighbours"`` or ``"gradient"``.
         unknown: what :meth:`predict` answers for inputs that are too far from every class; ``None``
             = always the nearest class.
         false_rejects: share of known inputs that may be taken for unknown, from 0 to 1.
@@ -77,7 +79,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     # ------------------------------------------------------------ learning
 
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any) -> Self:
         """Learn a task, at once; whatever was learned before is forgotten.
 
         Args:
@@ -106,7 +108,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._set(support)
         return self
 
-    def add_examples(self, X: Any, y: Any) -> Edit:  # noqa: N803
+    def add_examples(self, X: Any, y: Any) -> Edit:
         """Add labelled examples, of classes that exist or are new.
 
         Args:
@@ -131,7 +133,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         what = f"added {_count(len(items), 'example')} of {_named(dict.fromkeys(plain))}"
         return self._edit(support, what, start)
 
-    def add_class(self, label: Label, X: Any) -> Edit:  # noqa: N803
+    def add_class(self, label: Label, X: Any) -> Edit:
         """Add a class with its examples; its column is the last.
 
         Raises:
@@ -194,13 +196,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._check_fitted()
         if not self._past:
             raise TaskError("there is nothing to undo: the task is as it was fitted or loaded.")
-        before = self._model
         self._set(self._past.pop())
-        return self._record("undid the last change", start, before)
+        return self._record("undid the last change", start)
 
     # ------------------------------------------------------------ answering
 
-    def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
+    def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return the label of each input ``[Q]``, or ``unknown`` where that is set and the input is
         far from every class."""
         return self._labels(self._embed(X))
@@ -215,17 +216,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         same = isinstance(self.unknown, str) and self.classes_.dtype.kind == "U"
         return mixed.astype(str) if same else mixed
 
-    def predict_proba(self, X: Any) -> Floats:  # noqa: N803
+    def predict_proba(self, X: Any) -> Floats:
         """Return calibrated probabilities ``[Q, C]`` of the classes, given that it is one of them."""
         return self._model.probabilities(self._embed(X))
 
-    def decision_function(self, X: Any) -> Floats:  # noqa: N803
+    def decision_function(self, X: Any) -> Floats:
         """Return the head's scores: ``[Q, C]``, or ``[Q]`` for two classes (of the second over the
         first, as in scikit-learn)."""
         scores = self._model.scores(self._embed(X))
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
-    def answer(self, X: Any, *, coverage: float | None = None) -> list[Answer]:  # noqa: N803
+    def answer(self, X: Any, *, coverage: float | None = None) -> list[Answer]:
         """Return label, probability and more of each input at once.
 
         Args:
@@ -241,7 +242,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             for label, p, near, inside in zip(labels, best, known, sets, strict=True)
         ]
 
-    def predict_set(self, X: Any, coverage: float = 0.9) -> list[list[Label]]:  # noqa: N803
+    def predict_set(self, X: Any, coverage: float = 0.9) -> list[list[Label]]:
         """Return for each input the labels that cannot be ruled out, most likely first.
 
         Conformal prediction: over tasks, the sets hold the right label with a probability of
@@ -262,18 +263,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             for row, best in zip(inside, order, strict=True)
         ]
 
-    def known_score(self, X: Any) -> Floats:  # noqa: N803
+    def known_score(self, X: Any) -> Floats:
         """Return how much each input looks like one of the classes at all ``[Q]``; higher = more."""
         return self._model.known_score(self._embed(X))
 
-    def is_known(self, X: Any) -> npt.NDArray[np.bool_]:  # noqa: N803
+    def is_known(self, X: Any) -> npt.NDArray[np.bool_]:
         """Return whether each input is near enough to the task ``[Q]``: about ``false_rejects`` of
         the inputs that do belong to a class are refused."""
         return self._known(self._embed(X))
 
     # ------------------------------------------------------------ helping
 
-    def explain(self, X: Any, *, n: int = 3) -> list[Explanation]:  # noqa: N803
+    def explain(self, X: Any, *, n: int = 3) -> list[Explanation]:
         """Return for each input why it was answered so: nearest supports, distances, margin.
 
         Args:
@@ -300,16 +301,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         return answers
 
-    def estimate_accuracy(self, *, coverage: float = 0.9) -> Estimate:
-        """Return the accuracy to expect on new inputs of these classes, with an interval.
-
-        Args:
-            coverage: of the interval over tasks.
-        """
+    def estimate_accuracy(self) -> Estimate:
+        """Return the accuracy to expect on new inputs of these classes, with a 90 % interval."""
         self._check_fitted()
-        return self._model.estimate(coverage)
+        return self._model.estimate()
 
-    def suspects(self, *, all: bool = False) -> list[Suspect]:  # noqa: A002
+    def suspects(self, *, all: bool = False) -> list[Suspect]:
         """Return the examples whose label the others contradict, worst first.
 
         Args:
@@ -347,7 +344,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             if len({int(s.y[row]) for row in same}) > 1
         ]
 
-    def label_next(self, X: Any, n: int = 10) -> npt.NDArray[np.int64]:  # noqa: N803
+    def label_next(self, X: Any, n: int = 10) -> npt.NDArray[np.int64]:
         """Return the rows of ``X`` whose labels would help most, best first.
 
         The least certain inputs (smallest difference between the two best probabilities; Scheffer
@@ -434,14 +431,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _edit(self, support: Support, what: str, start: float) -> Edit:
         if not support.classes:
             raise TaskError("that would leave a task without classes. Fit another task instead.")
-        before = self._model
         kept = self._support
         self._set(support)
         self._past.append(kept)
-        return self._record(what, start, before)
+        return self._record(what, start)
 
-    def _record(self, what: str, start: float, before: Model) -> Edit:
-        unchanged = not self.embedder_.fitted and self._model.leaves_others_alone(before)
+    def _record(self, what: str, start: float) -> Edit:
+        # every head sees a task from its own middle, which moves when a class comes or goes
+        unchanged = what.startswith("renamed")
         s = self._support
         return Edit(what, s.n_way, len(s.items), unchanged, time.perf_counter() - start)
 
@@ -474,7 +471,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         s = self._support
         return Neighbour(row, s.classes[s.y[row]], distance, s.items[row].source)
 
-    def _embed(self, X: Any) -> Floats:  # noqa: N803
+    def _embed(self, X: Any) -> Floats:
         self._check_fitted()
         return self.embedder_.embed(self.embedder_.read(X), progress=True)
 

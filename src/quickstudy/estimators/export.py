@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy import __version__
-from quickstudy.core import ConfigError, Examples, MissingExtraError
+from quickstudy.core import ConfigError, MissingExtraError
 from quickstudy.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:

@@ -134,9 +134,7 @@ def _table(source: Path, label: str | None) -> LabelledFiles:
     return LabelledFiles(np.array(list(numbers.values()), dtype=np.float64).T, y, "table", rows)
 
 
-def _images(
-    source: Path, values: list[Any], y: list[Any] | None, rows: list[str]
-) -> LabelledFiles:
+def _images(source: Path, values: list[Any], y: list[Any] | None, rows: list[str]) -> LabelledFiles:
     """Images by path, relative to the table, or encoded as the Hugging Face Hub stores them."""
     if isinstance(values[0], Mapping):
         data = [value.get("bytes") if isinstance(value, Mapping) else None for value in values]

@@ -69,7 +69,9 @@ def write_page(clf: FewShotClassifier, out: Path, *, title: str) -> None:
 
 def _summary(clf: FewShotClassifier, support: Support) -> str:
     counts = support.counts
-    each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    each = (
+        f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    )
     noun = "class" if support.n_way == 1 else "classes"
     return (
         f'<p class="lede">{support.n_way} {noun}, {each} examples each, '
@@ -102,9 +104,7 @@ def _doubts(support: Support, suspects: list[Suspect], conflicts: list[Conflict]
         parts.append(table("Labels to check", heads, rows))
         parts += [f'<p class="soft">and {more} more</p>'] if more > 0 else []
     if conflicts:
-        rows = [
-            (_picture(support, c.rows[0]), ", ".join(map(str, c.labels))) for c in conflicts
-        ]
+        rows = [(_picture(support, c.rows[0]), ", ".join(map(str, c.labels))) for c in conflicts]
         parts.append("<h3>The same example under different labels</h3>")
         parts.append(table("Contradictions", ("example", "labels"), rows))
     return "".join(parts)
