@@ -20,7 +20,6 @@ from quickstudy.learners import (
 )
 from quickstudy.learners.heads import (
     CentredHead,
-    GaussianHead,
     GradientHead,
     LogisticHead,
     NeighbourHead,
@@ -229,13 +228,6 @@ class TestNeighbourHeadNearestCosine(OnVectors):
 
     def make_learner(self):
         return NeighbourHead(neighbours=2, distance="cosine", learn_temperature=True)
-
-
-class TestGaussianHead(OnVectors):
-    trainable = False
-
-    def make_learner(self):
-        return GaussianHead(torch.tensor([0.0, 0.1, 0.5, 1.0, 2.0, 9.0]), temperature=2.0)
 
 
 class TestGradientHead(OnVectors):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from quickstudy.core import ConfigError, Examples, generator
 from quickstudy.learners.heads import (
-    GaussianHead,
     GradientHead,
     LogisticHead,
     NeighbourHead,
@@ -40,7 +39,6 @@ CLOSED = {
     "prototype shrunk": lambda: PrototypeHead(shrinkage=0.8),
     "cosine": lambda: PrototypeHead(distance="cosine"),
     "cosine shrunk": lambda: PrototypeHead(distance="cosine", shrinkage=2.0),
-    "gaussian": lambda: GaussianHead(torch.tensor([0.0, 0.2, 1.0, 3.0, 10.0])),
     "neighbours": lambda: NeighbourHead(temperature=0.7),
     "nearest two": lambda: NeighbourHead(neighbours=2),
     "cosine neighbours": lambda: NeighbourHead(distance="cosine", temperature=0.1),
@@ -152,27 +150,6 @@ def test_one_neighbour_answers_as_the_nearest_neighbour():
     assert torch.equal(answer, support.y[0, rows][nearest])
 
 
-def test_gaussian_density_is_the_marginal_of_the_model():
-    """Chain rule: the joint density of n examples is the product of their predictive densities."""
-    between = torch.tensor([0.5, 2.0], dtype=torch.float64)
-    x = normal(4, 2)
-    head = GaussianHead(between).double()
-    total = 0.0
-    for n in range(4):
-        y = torch.zeros(1, max(n, 1), dtype=torch.int64)
-        if n == 0:
-            total += float(head.log_prior(x[None, :1])[0, 0])
-        else:
-            state = head.adapt(Examples.full(x[None, :n], y), n_way=1)
-            total += float(head.predict(state, x[None, n : n + 1])[0, 0, 0])
-    exact = 0.0
-    for d in range(2):
-        cov = torch.eye(4, dtype=torch.float64) + between[d]
-        normal_law = torch.distributions.MultivariateNormal(torch.zeros(4).double(), cov)
-        exact += float(normal_law.log_prob(x[:, d])) + 2 * math.log(2 * math.pi)
-    assert total == pytest.approx(exact, abs=1e-9)
-
-
 def test_gradient_head_without_a_step_is_the_nearest_prototype():
     support, q = random_support(9), normal(3, 6, 5, seed=1)
     head = GradientHead(5, steps=0).double()
@@ -203,7 +180,7 @@ def test_degenerate_supports_give_finite_answers(name):
         (torch.arange(6)[None] % 2, mask),
     ):
         for x in (same, torch.where(m[..., None], same, torch.nan)):
-            if name.startswith(("prototype", "cosine", "gaussian")) and not m.all():
+            if name.startswith(("prototype", "cosine")) and not m.all():
                 x = same  # these multiply by zero; the service never pads with NaN
             logits = head.predict(head.adapt(Examples(x, y, m), n_way=2), q)
             assert not bool(logits.isnan().any())
@@ -220,9 +197,6 @@ def test_degenerate_supports_give_finite_answers(name):
         lambda: NeighbourHead(neighbours=0),
         lambda: NeighbourHead(distance="l1"),
         lambda: NeighbourHead(temperature=0),
-        lambda: GaussianHead(-1.0),
-        lambda: GaussianHead(torch.zeros(3)),
-        lambda: GaussianHead(temperature=0),
         lambda: GradientHead(0),
         lambda: PrototypeHead(shrinkage=-1),
     ],

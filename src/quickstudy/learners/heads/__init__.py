@@ -1,7 +1,6 @@
 """Heads: learners on embeddings ``[T, N, D]``, for an encoder that stays as it is."""
 
 from quickstudy.learners.heads.centred import CentredHead
-from quickstudy.learners.heads.gaussian import GaussianHead
 from quickstudy.learners.heads.gradient import GradientHead
 from quickstudy.learners.heads.leaving import leave_one_out
 from quickstudy.learners.heads.logistic import LogisticHead
@@ -11,7 +10,6 @@ from quickstudy.learners.metric import PrototypeHead
 
 __all__ = [
     "CentredHead",
-    "GaussianHead",
     "GradientHead",
     "LogisticHead",
     "NeighbourHead",

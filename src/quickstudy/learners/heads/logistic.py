@@ -23,8 +23,8 @@ class LogisticHead(Learner):
     Minimises ``sum_i w_i cross_entropy_i + |W|^2 / (2 c)`` where the ``w_i`` are 1 (scikit-learn's
     ``LogisticRegression(C=c)``), or with ``balanced`` make every class weigh the same
     (``class_weight="balanced"``). Newton's method with conjugate gradients (Nocedal and Wright
-    2006, section 7.1) and a backtracking line search, in float64, on all tasks together; inputs are
-    first rotated into the span of the support, where the solution lies.
+    2006, section 7.1) and a backtracking line search, on all tasks together; inputs are first
+    rotated into the span of the support, where the solution lies.
 
     No gradient goes through it into the embeddings.
 
@@ -50,7 +50,7 @@ class LogisticHead(Learner):
         temperature: float = 1.0,
         balanced: bool = False,
         kernel_width: float | None = None,
-        tolerance: float = 1e-6,
+        tolerance: float = 1e-4,
     ) -> None:
         super().__init__()
         check_width(kernel_width)
@@ -67,19 +67,18 @@ class LogisticHead(Learner):
         """Return ``weight`` ``[T, C, D]``, ``bias`` ``[T, C]`` and ``present`` bool ``[T, C]``."""
         support.check_labels(n_way)
         members, present = class_weights(support.y, support.mask, n_way)
-        x = support.x.masked_fill(~support.mask[..., None], 0).double()
-        y = members.double()
-        weights = support.mask.double()
+        x = support.x.masked_fill(~support.mask[..., None], 0)
+        y = members.to(x.dtype)
+        weights = support.mask.to(x.dtype)
         if self.balanced:
             share = weights.sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
             weights = (y * (share / y.sum(1).clamp(min=1))[:, None]).sum(2)
         features, back = self._features(x, support.mask)
-        problem = _Problem(features, y, weights, present, torch.exp(-self.log_c.double()))
+        problem = _Problem(features, y, weights, present, torch.exp(-self.log_c.to(x.dtype)))
         w = problem.minimise(self.tolerance)  # [T, C, R+1]
         weight = w[..., :-1] if back is None else w[..., :-1] @ back
-        kind = support.x.dtype
-        state = {"weight": weight.to(kind), "bias": w[..., -1].to(kind), "present": present}
-        return state if self.kernel_width is None else state | {"support": x.to(kind)}
+        state = {"weight": weight, "bias": w[..., -1], "present": present}
+        return state if self.kernel_width is None else state | {"support": x}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return ``(x W + b) / temperature`` ``[T, Q, C]``."""
@@ -93,14 +92,15 @@ class LogisticHead(Learner):
         """Return features ``[T, S, R]`` in which the penalty is spherical, and the map ``[T, R, D
         or S]`` from weights on them to weights on inputs or kernel values."""
         if self.kernel_width is not None:
-            kernel = gaussian_kernel(x, x, self.kernel_width)
+            # in float64: near duplicates leave small pivots
+            kernel = gaussian_kernel(x.double(), x.double(), self.kernel_width)
             both = mask[:, None] & mask[..., None]
             one = torch.eye(x.shape[1]).to(kernel)
             # padding stands apart; the small ridge lets duplicates through
             kernel = torch.where(both, kernel, one) + 1e-6 * one
             root = torch.linalg.cholesky(kernel)  # [T, S, S]
             back = torch.linalg.solve_triangular(root, one.expand_as(root), upper=False)
-            return root, back * mask[:, None]
+            return root.to(x.dtype), (back * mask[:, None]).to(x.dtype)
         if x.shape[1] < x.shape[2]:
             basis, triangle = torch.linalg.qr(x.transpose(1, 2))  # [T, D, S], [T, S, S]
             return triangle.transpose(1, 2), basis.transpose(1, 2)
@@ -142,6 +142,7 @@ class _Problem:
         tasks, _, width = self.x.shape
         w = self.x.new_zeros(tasks, self.y.shape[2], width)
         value = self.loss(w)
+        rounding = 4 * torch.finfo(w.dtype).eps
         for _ in range(_NEWTON_STEPS):
             p = self.outputs(w).softmax(2)
             gradient = self.gradient(w, p)
@@ -154,12 +155,14 @@ class _Problem:
             for _ in range(_SEARCH_STEPS):
                 new = self.loss(w - t[:, None, None] * step)
                 # a task at its minimum cannot fall: rounding must not make it search
-                enough = new <= value - 1e-4 * t * slope + 1e-12 * value.abs()
+                enough = new <= value - 1e-4 * t * slope + rounding * value.abs()
                 if bool(enough.all()):
                     break
                 t = torch.where(enough, t, t / 2)
-            w = w - t[:, None, None] * step
+            w, before = w - t[:, None, None] * step, value
             value = self.loss(w)
+            if bool((value >= before).all()):
+                break  # as far down as rounding lets it
         return w
 
     def _solve(self, p: Tensor, gradient: Tensor) -> Tensor:
@@ -178,7 +181,7 @@ class _Problem:
             step = step + alpha * along
             rest = rest - alpha * h
             new = (rest * rest).sum((1, 2))
-            ratio = torch.where(running, new / square.clamp(min=1e-300), 0.0)
+            ratio = torch.where(running, new / square.clamp(min=torch.finfo(new.dtype).tiny), 0.0)
             along = rest + ratio[:, None, None] * along
             square = torch.where(running, new, square)
         return step
