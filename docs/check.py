@@ -133,7 +133,7 @@ def wanted(score: dict[str, Any]) -> str:
 PAIRS = ("maml", "fomaml", "reptile", "metasgd")
 GRADIENT = [
     *((name, f"{name}{way}") for name in PAIRS for way in ("-5way", "")),
-    *((name, name) for name in ("anil", "protomaml")),
+    *((name, name) for name in ("anil", "protomaml", "protomaml-vinyals")),
 ]
 
 

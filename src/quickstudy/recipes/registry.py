@@ -188,6 +188,21 @@ RECIPES: dict[str, Recipe] = {
         tasks_per_step=8,
         outer_lr=5e-4,
     ),
+    "omniglot-start-vinyals": Recipe(
+        name="omniglot-start-vinyals",
+        summary="The same start on the Vinyals split",
+        data=_OMNIGLOT,
+        learner=MetricConfig(temperature=4),
+        train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 3_000}),
+    ),
+    "omniglot-protomaml-vinyals": _gradient(
+        "omniglot-protomaml-vinyals",
+        "Proto-MAML on Omniglot, Vinyals split",
+        GradientConfig(kind="protomaml", inner_steps=1, inner_lr=0.05, temperature=4),
+        steps=150,
+        tasks_per_step=8,
+        outer_lr=5e-4,
+    ).model_copy(update={"data": _OMNIGLOT, "start": "omniglot-start-vinyals"}),
     "sinusoid-maml": Recipe(
         name="sinusoid-maml",
         summary="MAML on sine waves (Finn et al. 2017, section 5.1): needs no data",
