@@ -10,10 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
 
-from quickstudy.core import ConfigError, TaskError
+from quickstudy.core import ConfigError, DataError, TaskError
 from quickstudy.estimators.choose import get_embedder
 from quickstudy.estimators.embedders import Embedder, Item
 from quickstudy.estimators.model import Model
@@ -93,6 +96,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._check_settings()
         embedder = get_embedder(self.encoder, device=self.device)
         labels = _as_labels(y)
+        _refuse_sparse(X)
         items = embedder.read(X)
         if len(items) != len(labels):
             raise TaskError(f"got {len(items)} inputs and {len(labels)} labels. Give one of each.")
@@ -102,7 +106,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         names = tuple(_plain(label) for label in classes)
         support = Support(names, tuple(items), codes.astype(np.int64).reshape(-1), z)
         self.prior_: TaskPrior = shipped_prior(self.embedder_)
-        if (shape := getattr(X, "shape", None)) is not None and len(shape) == 2:
+        if len(shape := getattr(X, "shape", ())) == 2:
             self.n_features_in_ = int(shape[1])
         self._past: list[Support] = []
         self._set(support)
@@ -218,12 +222,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Floats:
         """Return calibrated probabilities ``[Q, C]`` of the classes, given that it is one of them."""
-        return self._model.probabilities(self._embed(X))
+        z = self._embed(X)
+        return self._model.probabilities(z)
 
     def decision_function(self, X: Any) -> Floats:
         """Return the head's scores: ``[Q, C]``, or ``[Q]`` for two classes (of the second over the
         first, as in scikit-learn)."""
-        scores = self._model.scores(self._embed(X))
+        z = self._embed(X)
+        scores = self._model.scores(z)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def answer(self, X: Any, *, coverage: float | None = None) -> list[Answer]:
@@ -265,7 +271,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def known_score(self, X: Any) -> Floats:
         """Return how much each input looks like one of the classes at all ``[Q]``; higher = more."""
-        return self._model.known_score(self._embed(X))
+        z = self._embed(X)
+        return self._model.known_score(z)
 
     def is_known(self, X: Any) -> npt.NDArray[np.bool_]:
         """Return whether each input is near enough to the task ``[Q]``: about ``false_rejects`` of
@@ -354,7 +361,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             X: inputs without labels.
             n: at most so many.
         """
-        return self._model.label_next(self._embed(X), n)
+        z = self._embed(X)
+        return self._model.label_next(z, n)
 
     # ------------------------------------------------------------ files
 
@@ -398,6 +406,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     # ------------------------------------------------------------ inside
 
+    def __sklearn_tags__(self) -> Tags:
+        """Return what scikit-learn may give: tables may hold text, which is a category."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = tags.input_tags.categorical = True
+        return tags
+
     @property
     def support_(self) -> Support:
         """The labelled examples of the task."""
@@ -437,6 +451,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self._record(what, start)
 
     def _record(self, what: str, start: float) -> Edit:
+        assert self._model.head_name  # learned now: its time belongs to the edit
         # every head sees a task from its own middle, which moves when a class comes or goes
         unchanged = what.startswith("renamed")
         s = self._support
@@ -473,6 +488,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _embed(self, X: Any) -> Floats:
         self._check_fitted()
+        _refuse_sparse(X)
+        width = getattr(self, "n_features_in_", None)
+        shape = getattr(X, "shape", ())
+        if width is not None and len(shape) == 2 and shape[1] != width:
+            raise DataError(
+                f"X has {shape[1]} features, but FewShotClassifier is expecting {width} features "
+                "as input. Give the columns that it was fitted on."
+            )
         return self.embedder_.embed(self.embedder_.read(X), progress=True)
 
     def _restore(self, embedder: Embedder, prior: TaskPrior, support: Support) -> None:
@@ -494,8 +517,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ConfigError(f"false_rejects must lie between 0 and 1; got {self.false_rejects}.")
 
     def _check_fitted(self) -> None:
-        from sklearn.utils.validation import check_is_fitted
-
         check_is_fitted(self, "embedder_")
 
 
@@ -506,18 +527,28 @@ def _as_labels(y: Any) -> npt.NDArray[Any]:
         TaskError: if a label is missing, or the labels are not one per example.
     """
     if y is None:
-        raise TaskError("fit needs labels y. Give one for each input.")
+        raise TaskError(
+            "FewShotClassifier requires y to be passed, but the target y is None. Give a label "
+            "for each input."
+        )
     values = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
     if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
+        values = column_or_1d(values, warn=True)
     if values.ndim != 1:
         raise TaskError(f"labels must be one per example [N]; got shape {values.shape}.")
+    if values.dtype.kind == "f" and np.isinf(values).any():
+        raise TaskError("Input contains infinity in y, which is no label. Leave the row out.")
     missing = [i for i, v in enumerate(values.tolist()) if v is None or v != v]
     if missing:
         raise TaskError(f"row {missing[0]} has no label. Fill it in or leave the row out.")
     if values.dtype.kind == "f":
         check_classification_targets(values)
     return values
+
+
+def _refuse_sparse(X: Any) -> None:
+    if issparse(X):
+        raise DataError("sparse input is not supported. Give X.toarray().")
 
 
 def _plain(label: Label) -> Label:
