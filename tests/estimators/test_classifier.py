@@ -265,16 +265,16 @@ def test_faults_are_errors_that_help(clf: FewShotClassifier):
         FewShotClassifier("array").fit(x[:2], np.array(["a", None], dtype=object))
     with pytest.raises(DataError):
         FewShotClassifier("array").fit(np.zeros((0, 4)), [])
+    bad = x.copy()
+    bad[2, 3] = np.nan
     with pytest.raises(DataError, match="row 2"):
-        bad = x.copy()
-        bad[2, 3] = np.nan
         FewShotClassifier("array").fit(bad, y)
     with pytest.raises(ConfigError, match=r"no head 'ridg'.*ridge"):
         FewShotClassifier("array", head="ridg").fit(x, y)
     with pytest.raises(ConfigError, match="false_rejects"):
         FewShotClassifier("array", false_rejects=0).fit(x, y)
+    one = FewShotClassifier("array").fit(x[:2], y[:2])
     with pytest.raises(TaskError, match="without classes"):
-        one = FewShotClassifier("array").fit(x[:2], y[:2])
         one.remove_class(y[0])
 
 

@@ -34,8 +34,8 @@ def test_images_outside_of_a_class_folder_are_an_error(tmp_path: Path):
     picture(tmp_path / "okapi" / "1.png")
     with pytest.raises(DataError, match=r"loose\.png lies outside"):
         read_examples(tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images"):
-        (tmp_path / "empty").mkdir()
         read_examples(tmp_path / "empty")
 
 
@@ -90,11 +90,11 @@ def test_faults_are_named(tmp_path: Path):
     (tmp_path / "b.csv").write_text("text\nhello\n")
     with pytest.raises(ConfigError, match="--label"):
         read_examples(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("text,label\nhello,a\n")
     with pytest.raises(ConfigError, match=r"'lable'.*'label'"):
-        (tmp_path / "c.csv").write_text("text,label\nhello,a\n")
         read_examples(tmp_path / "c.csv", label="lable")
+    (tmp_path / "d.csv").write_text("text,label\n")
     with pytest.raises(DataError, match="no rows"):
-        (tmp_path / "d.csv").write_text("text,label\n")
         read_examples(tmp_path / "d.csv")
     with pytest.raises(DataError, match="no such file"):
         read_examples(tmp_path / "none.csv")

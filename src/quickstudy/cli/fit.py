@@ -183,9 +183,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def show_command(
     task: Annotated[Path, typer.Argument(help="A task file made by fit.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The page; else the task's name + .html.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page; else TASK.html.")] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Where the run or model folder of the task lies now.")
     ] = None,

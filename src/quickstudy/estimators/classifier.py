@@ -1,4 +1,4 @@
-"""``FewShotClassifier``: a classifier from a handful of examples, changed as fast as it was made."""
+"""``FewShotClassifier``: a classifier from a handful of examples, changed as fast as made."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from quickstudy.estimators.support import Floats, Label, Support
 __all__ = ["FewShotClassifier"]
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator):
+class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Learns classes from a handful of examples each; no training step, new classes at once.
 
     A frozen encoder embeds the examples, what auxiliary tasks taught about its embeddings (the
@@ -47,9 +47,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             drawings), ``"text"`` (MiniLM), ``"table"`` (standardised columns), the folder of a run
             of ours or of a Hugging Face text model, an ``nn.Module``, any callable that returns
             embeddings ``[N, D]``, or an :class:`Embedder`.
-        head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"kernel"`` (logistic with a
-            Gaussian kernel), ``"neighbours"`` or ``"gradient"``.
-        unknown: what :meth:`predict` answers for inputs that are too far from every class; ``None``
+        head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"kernel"`` (logistic
+            with a Gaussian kernel), ``"neighbours"`` or ``"gradient"``.
+        unknown: what :meth:`predict` answers for inputs that are too far from every class;
+            ``None``
             = always the nearest class.
         false_rejects: share of known inputs that may be taken for unknown, from 0 to 1.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
@@ -106,8 +107,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         names = tuple(_plain(label) for label in classes)
         support = Support(names, tuple(items), codes.astype(np.int64).reshape(-1), z)
         self.prior_: TaskPrior = shipped_prior(self.embedder_)
-        if len(shape := getattr(X, "shape", ())) == 2:
-            self.n_features_in_ = int(shape[1])
+        if (width := _width(X)) is not None:
+            self.n_features_in_ = width
         self._past: list[Support] = []
         self._set(support)
         return self
@@ -176,7 +177,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self._edit(support, f"renamed class {old!r} to {new!r}", start)
 
     def remove_examples(self, rows: Sequence[int]) -> Edit:
-        """Remove examples by their row in :attr:`support_`; a class that loses its last one goes."""
+        """Remove examples by row in :attr:`support_`; a class that loses its last one goes."""
         start = time.perf_counter()
         self._check_fitted()
         chosen = [self._row(row) for row in rows]
@@ -221,7 +222,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return mixed.astype(str) if same else mixed
 
     def predict_proba(self, X: Any) -> Floats:
-        """Return calibrated probabilities ``[Q, C]`` of the classes, given that it is one of them."""
+        """Return calibrated probabilities ``[Q, C]``, given that it is one of the classes."""
         z = self._embed(X)
         return self._model.probabilities(z)
 
@@ -270,7 +271,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         ]
 
     def known_score(self, X: Any) -> Floats:
-        """Return how much each input looks like one of the classes at all ``[Q]``; higher = more."""
+        """Return how much each input looks like one of the classes ``[Q]``; higher = more."""
         z = self._embed(X)
         return self._model.known_score(z)
 
@@ -396,14 +397,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         return load_classifier(cls, Path(path), encoder=encoder, device=device)
 
-    def export_onnx(self, path: str | Path) -> None:
-        """Write encoder and head as one ONNX graph whose support set is an input; see
-        :mod:`quickstudy.estimators.export`."""
-        from quickstudy.estimators.export import export_onnx
-
-        self._check_fitted()
-        export_onnx(self, Path(path))
-
     # ------------------------------------------------------------ inside
 
     def __sklearn_tags__(self) -> Tags:
@@ -489,12 +482,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _embed(self, X: Any) -> Floats:
         self._check_fitted()
         _refuse_sparse(X)
-        width = getattr(self, "n_features_in_", None)
-        shape = getattr(X, "shape", ())
-        if width is not None and len(shape) == 2 and shape[1] != width:
+        wanted, width = getattr(self, "n_features_in_", None), _width(X)
+        if None not in (wanted, width) and width != wanted:
             raise DataError(
-                f"X has {shape[1]} features, but FewShotClassifier is expecting {width} features "
-                "as input. Give the columns that it was fitted on."
+                f"X has {width} features, but FewShotClassifier is expecting {wanted} features as "
+                "input. Give the columns that it was fitted on."
             )
         return self.embedder_.embed(self.embedder_.read(X), progress=True)
 
@@ -544,6 +536,12 @@ def _as_labels(y: Any) -> npt.NDArray[Any]:
     if values.dtype.kind == "f":
         check_classification_targets(values)
     return values
+
+
+def _width(X: Any) -> int | None:
+    """Return the number of columns of a table, or ``None`` if it is none."""
+    shape: tuple[int, ...] = getattr(X, "shape", ())
+    return int(shape[1]) if len(shape) == 2 else None
 
 
 def _refuse_sparse(X: Any) -> None:

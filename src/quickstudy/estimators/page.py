@@ -104,9 +104,9 @@ def _doubts(support: Support, suspects: list[Suspect], conflicts: list[Conflict]
         parts.append(table("Labels to check", heads, rows))
         parts += [f'<p class="soft">and {more} more</p>'] if more > 0 else []
     if conflicts:
-        rows = [(_picture(support, c.rows[0]), ", ".join(map(str, c.labels))) for c in conflicts]
+        twice = [(_picture(support, c.rows[0]), ", ".join(map(str, c.labels))) for c in conflicts]
         parts.append("<h3>The same example under different labels</h3>")
-        parts.append(table("Contradictions", ("example", "labels"), rows))
+        parts.append(table("Contradictions", ("example", "labels"), twice))
     return "".join(parts)
 
 
