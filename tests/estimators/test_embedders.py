@@ -14,7 +14,6 @@ from PIL import Image
 from quickstudy.core import ConfigError, DataError
 from quickstudy.estimators import Embedder, get_embedder
 
-
 ROWS = np.arange(12.0).reshape(3, 4)
 
 
