@@ -11,6 +11,7 @@ the C library for all of them (``keep_freed_memory``): it helps the others too.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import subprocess
@@ -232,6 +233,9 @@ def arithmetic(ways: int, steps: int, order: str) -> float:
 def measure_memory(name: str, ways: int, steps: int) -> None:
     """Print the peak of this process above its start, in MB; runs in a process of its own."""
     keep_freed_memory()
+    # some 70 MB of code that torch.autograd.grad loads when it is first given grad_outputs, as a
+    # Hessian product does: whether a library does so is no matter of what it keeps of the tasks
+    importlib.import_module("torch.fx.experimental.symbolic_shapes")
     tasks = episode(ways, "cpu")
     action = LIBRARIES[name](network(ways), tasks, steps, "second")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here

@@ -18,6 +18,13 @@ from quickstudy.learners import (
     PrototypicalNetwork,
     Reptile,
 )
+from quickstudy.learners.heads import (
+    CentredHead,
+    GradientHead,
+    LogisticHead,
+    NeighbourHead,
+    RidgeHead,
+)
 from quickstudy.learners.metric import MatchingHead, PrototypeHead
 from quickstudy.nets import MLP, Conv4, Identity, ResNet12
 from quickstudy.tasks import (
@@ -157,6 +164,77 @@ class TestPrototypeHead(OnVectors):
 class TestPrototypeHeadCosine(OnVectors):
     def make_learner(self):
         return PrototypeHead(distance="cosine", learn_temperature=True)
+
+
+class TestPrototypeHeadShrunk(OnVectors):
+    def make_learner(self):
+        return PrototypeHead(shrinkage=0.7, learn_temperature=True)
+
+
+class TestRidgeHead(OnVectors):
+    def make_learner(self):
+        return RidgeHead(learn=True)
+
+
+class TestRidgeHeadUnbalancedDual(LearnerConformance):
+    input_shape = (16,)  # more features than support examples
+
+    def make_learner(self):
+        return RidgeHead(learn=True, balanced=False)
+
+
+class TestLogisticHead(OnVectors):
+    trainable = False
+    tolerance = 1e-8
+
+    def make_learner(self):
+        return LogisticHead(c=0.3, tolerance=1e-10)
+
+
+class TestLogisticHeadBalancedDual(OnVectors):
+    trainable = False
+    input_shape = (16,)
+    tolerance = 1e-8
+
+    def make_learner(self):
+        return LogisticHead(balanced=True, temperature=2.0, tolerance=1e-10)
+
+
+class TestRidgeHeadKernel(OnVectors):
+    def make_learner(self):
+        return RidgeHead(learn=True, kernel_width=4.0)
+
+
+class TestLogisticHeadKernel(OnVectors):
+    trainable = False
+    tolerance = 1e-7
+
+    def make_learner(self):
+        return LogisticHead(kernel_width=4.0, tolerance=1e-10)
+
+
+class TestCentredHead(OnVectors):
+    def make_learner(self):
+        return CentredHead(NeighbourHead(learn_temperature=True), prior=2.0)
+
+
+class TestNeighbourHead(OnVectors):
+    def make_learner(self):
+        return NeighbourHead(learn_temperature=True)
+
+
+class TestNeighbourHeadNearestCosine(OnVectors):
+    difference_steps = (1e-7, 5e-8)  # which example is nearest is a kink
+
+    def make_learner(self):
+        return NeighbourHead(neighbours=2, distance="cosine", learn_temperature=True)
+
+
+class TestGradientHead(OnVectors):
+    meta_steps = 20
+
+    def make_learner(self):
+        return GradientHead(6, steps=3, temperature=2.0)
 
 
 class TestMatchingHead(OnVectors):

@@ -259,7 +259,7 @@ def test_resume_needs_a_run(
         (["evaluate", "x", "--data", ""], 2, "--data is empty"),
         (["data", "check", "omniglo"], 2, "Did you mean 'omniglot'"),
         (["data", "frobnicate"], 2, "No such command"),
-        (["train", "omniglot-protonet", "-s", "train.n_way=0"], 2, "train: Value error, n_way"),
+        (["train", "omniglot-protonet", "-s", "train.n_way=0"], 2, "train: n_way must be"),
         (["train", "omniglot-protonet", "-s", "n_way=5"], 2, "Write train.n_way=... or"),
         (["train", "omniglot-protonet", "-s", "lr=5"], 2, "outer_lr"),
     ],
@@ -334,7 +334,8 @@ def test_ctrl_c_while_starting_shows_no_traceback(tmp_path: Path) -> None:
         child.send_signal(signal.SIGINT)
         _, complaint = child.communicate()
         assert child.returncode in (-signal.SIGINT, 130)
-        assert "Traceback" not in complaint or "site.py" in complaint  # Python itself, starting
+        # Python itself, starting, may have one; nothing of ours may be in it
+        assert "Traceback" not in complaint or f"{os.sep}quickstudy{os.sep}" not in complaint
 
 
 def test_ctrl_c_in_a_command_says_what_is_left(

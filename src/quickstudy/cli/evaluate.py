@@ -12,7 +12,7 @@ from tqdm import tqdm
 from quickstudy.cli.output import emit, say
 from quickstudy.core import ConfigError, EpisodeSpec
 from quickstudy.core.devices import choose_device
-from quickstudy.evaluation import Report, compare, evaluate
+from quickstudy.evaluation import Paired, Report, compare, evaluate
 from quickstudy.learners import Learner, NearestNeighbour
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import Run, load_run
@@ -21,7 +21,7 @@ from quickstudy.tasks.datasets import load_pool
 from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
 from quickstudy.tasks.folders import pool_from_folder
 
-__all__ = ["evaluate_command"]
+__all__ = ["add_transductive", "evaluate_command"]
 
 
 def evaluate_command(
@@ -50,7 +50,7 @@ def evaluate_command(
         bool, typer.Option("--floor", help="Pixel nearest neighbour on the same episodes too.")
     ] = False,
     inner_steps: Annotated[
-        int | None, typer.Option("--inner-steps", help="Gradient learners: steps at test.")
+        int | None, typer.Option("--inner-steps", min=0, help="Gradient learners: steps at test.")
     ] = None,
     transductive: Annotated[
         bool,
@@ -105,7 +105,12 @@ def evaluate_command(
     if isinstance(learner, GradientLearner):
         document["protocol"]["inner_steps"] = learner.eval().steps
         if learner.normed and (transductive or loaded.recipe.transductive):
-            lines += _add_transductive(document, report, learner, source, spec)
+            with_queries = learner.judged(query_statistics="query")
+            other, gain = add_transductive(document, report, with_queries, source, spec)
+            lines += [
+                f"  with the statistics of all queries: {other}",
+                f"  gain of that: {gain}; it is gone where queries come one at a time",
+            ]
     if floor:
         lines += _add_floor(document, report, source, spec)
     emit(document, as_json=as_json, text="\n".join(lines))
@@ -115,6 +120,11 @@ def _learner(run: Run, inner_steps: int | None, transductive: bool) -> Learner:
     """Return the learner of a run as it is to be judged: inductively, whatever it trained with."""
     learner = run.learner
     if isinstance(learner, GradientLearner):
+        if transductive and not learner.normed:
+            say(
+                "note: --transductive changes nothing here: this network has no batch norm, so no "
+                "query is normalised with another."
+            )
         return learner.judged(query_statistics="support", eval_steps=inner_steps)
     if inner_steps is not None or transductive:
         option = "--transductive" if inner_steps is None else "--inner-steps"
@@ -137,16 +147,27 @@ def _sinusoid(run: Run, data: str, split: str | None) -> tuple[TaskSource, dict[
     return SinusoidSource(part), {"trained_on": part in (trained.train, trained.validation)}
 
 
-def _add_transductive(
+def add_transductive(
     document: dict[str, Any],
     report: Report,
-    learner: GradientLearner,
+    learner: Learner,
     source: TaskSource,
     spec: EpisodeSpec,
-) -> list[str]:
-    """Score with the statistics of all queries together; returns lines for people."""
+) -> tuple[Report, Paired]:
+    """Score the same episodes transductively, as the papers do, and write it into a document.
+
+    Args:
+        document: gets ``transductive`` and ``transductive_gain``.
+        report: of the inductive score.
+        learner: the same one, judged with the statistics of all queries.
+        source: of the report.
+        spec: of the report.
+
+    Returns:
+        The report, and what it gains over the inductive one.
+    """
     with_queries = evaluate(
-        learner.judged(query_statistics="query"),
+        learner,
         source,
         spec,
         episodes=report.protocol.episodes,
@@ -156,10 +177,7 @@ def _add_transductive(
     gain = compare(with_queries, report, across=("transductive",))
     document["transductive"] = with_queries.to_dict()
     document["transductive_gain"] = gain.to_dict()
-    return [
-        f"  with the statistics of all queries: {with_queries}",
-        f"  gain of that: {gain}; it is gone where queries come one at a time",
-    ]
+    return with_queries, gain
 
 
 def _number(text: str, option: str) -> int | tuple[int, int]:

@@ -14,6 +14,7 @@ from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import (
     Recipe,
     build_learner,
+    check_start,
     get_recipe,
     known_recipes,
     load_start,
@@ -32,7 +33,7 @@ from quickstudy.training import (
     check_folder,
     train,
 )
-from quickstudy.training.step import chosen_schedule
+from quickstudy.training.step import check_config, chosen_schedule
 
 __all__ = ["train_command"]
 
@@ -72,10 +73,12 @@ def _train(
 ) -> TrainResult:
     """Train a recipe, and first the one it starts from, if that was not trained yet."""
     say(f"{recipe.name}: {recipe.summary}")
-    source, validation, facts = sources(recipe)
+    # what is refused is refused before data are read or a folder is made
     learner = build_learner(
         recipe.encoder, recipe.learner, seed=recipe.train.seed, n_way=recipe.n_way
     )
+    check_config(learner, recipe.train)
+    source, validation, facts = sources(recipe)
     goes_on = resume and (folder / CHECKPOINT).exists()
     if recipe.start is not None and goes_on:
         facts |= {name: v for name, v in read_facts(folder).items() if name == "start"}
@@ -106,10 +109,12 @@ def _train(
 def _start(recipe: Recipe, folder: Path, device: str) -> Path:
     """Return the folder of the run that a recipe starts from; train it if it is not there."""
     beside = folder.parent / str(recipe.start)
+    begun = (beside / "recipe.json").exists()
+    first = read_recipe(beside) if begun else get_recipe(str(recipe.start))
+    # before it is trained, not after
+    check_start(recipe, first, beside)
     if not (beside / "model.safetensors").exists():
         say(f"{recipe.name} starts from the encoder of {recipe.start}, which is trained first.")
-        begun = (beside / "recipe.json").exists()
-        first = read_recipe(beside) if begun else get_recipe(str(recipe.start))
         _train(first, beside, resume=begun, device=device, tensorboard=False)
     return beside
 
@@ -154,8 +159,19 @@ def _summary(folder: Path, recipe: Recipe, result: TrainResult) -> str:
         f"{folder}: {result.steps} steps in {result.seconds / 60:.1f} minutes{rate}\n"
         f"kept step {result.best_step}: {score} on validation {what}, "
         f"{recipe.train.validation.spec}\n"
-        f"next: quickstudy evaluate {folder} --data {recipe.data.name}"
+        f"next: quickstudy evaluate {folder} {_protocol(recipe)}"
     )
+
+
+def _protocol(recipe: Recipe) -> str:
+    """Return the options of ``evaluate`` for tasks like those of validation."""
+    data, v = recipe.data, recipe.train.validation
+    words = [f"--data {data.name}"]
+    words += ["--rotations"] if data.rotations else []
+    words += ["--groups"] if data.group_aware else []
+    for option, value in (("--n-way", v.n_way), ("--k-shot", v.k_shot)):
+        words.append(f"{option} {'-'.join(map(str, value)) if isinstance(value, tuple) else value}")
+    return " ".join(words)
 
 
 def _recipe(name: str, settings: list[str], folder: Path, resume: bool) -> Recipe:

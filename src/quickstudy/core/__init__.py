@@ -14,7 +14,7 @@ from quickstudy.core.errors import (
     nearest_names,
 )
 from quickstudy.core.seeding import generator, keys, normals, uniforms
-from quickstudy.core.state import TaskState, n_tasks, slice_tasks
+from quickstudy.core.state import TaskState, check_state, n_tasks, slice_tasks
 
 __all__ = [
     "CheckpointError",
@@ -30,6 +30,7 @@ __all__ = [
     "QuickstudyError",
     "TaskError",
     "TaskState",
+    "check_state",
     "generator",
     "keys",
     "n_tasks",

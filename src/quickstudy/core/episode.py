@@ -24,7 +24,8 @@ class Examples:
 
     Args:
         x: inputs ``[T, N, ...]``.
-        y: labels ``[T, N]``: int64 in ``[0, n_way)`` for classification, floating for regression.
+        y: labels ``[T, N]``: int64 in ``[0, n_way)`` for classification (other whole numbers become
+            int64), floating for regression.
         mask: bool ``[T, N]``; ``False`` marks padding (uneven shots or ways).
 
     Raises:
@@ -44,6 +45,8 @@ class Examples:
             )
         if self.mask.dtype != torch.bool:
             raise TaskError(f"mask must be bool; got {self.mask.dtype}. Use mask.bool().")
+        if not self.y.is_floating_point() and self.y.dtype != torch.int64:
+            object.__setattr__(self, "y", self.y.long())
 
     @classmethod
     def full(cls, x: Tensor, y: Tensor) -> Examples:
@@ -60,7 +63,20 @@ class Examples:
         return Examples(self.x[index], self.y[index], self.mask[index])
 
     def check_labels(self, n_way: int) -> None:
-        """Raise :class:`TaskError` if a label that is not padding lies outside ``[0, n_way)``."""
+        """Check that these can be support sets.
+
+        Raises:
+            TaskError: if there is no task, a task is all padding, or a label that is not padding
+                lies outside ``[0, n_way)``.
+        """
+        if not len(self.y):
+            raise TaskError("there are no tasks: x has shape [0, ...]. Give at least one.")
+        empty = (~self.mask.any(1)).nonzero().flatten().tolist()
+        if empty:
+            raise TaskError(
+                f"task {empty[0]} (of {len(self.y)}) has no support: its mask is False everywhere. "
+                "Leave the task out, or unmask an example."
+            )
         if self.y.is_floating_point():
             return
         labels = self.y[self.mask]

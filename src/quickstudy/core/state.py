@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from quickstudy.core.errors import TaskError
 
-__all__ = ["TaskState", "n_tasks", "slice_tasks"]
+__all__ = ["TaskState", "check_state", "n_tasks", "slice_tasks"]
 
 TaskState = dict[str, Tensor]
 """What ``adapt`` returns: names to tensors, each with the leading task axis ``T``."""
@@ -30,3 +32,55 @@ def n_tasks(state: TaskState) -> int:
 def slice_tasks(state: TaskState, tasks: slice) -> TaskState:
     """Return the states of some tasks, ``{name: value[tasks]}``."""
     return {name: value[tasks] for name, value in state.items()}
+
+
+def check_state(
+    state: TaskState,
+    shapes: Mapping[str, tuple[int | None, ...]],
+    *,
+    learner: str,
+    tasks: int,
+    more: bool = False,
+) -> None:
+    """Refuse the state of another learner.
+
+    Args:
+        state: what a prediction is asked of.
+        shapes: of each tensor the learner needs, without the task axis; ``None`` = any size.
+        learner: who predicts, for the message.
+        tasks: how many tasks the queries belong to.
+        more: whether further tensors are fine, as a subclass may keep them.
+
+    Raises:
+        TaskError: if names, shapes or the number of tasks differ.
+    """
+
+    def fits(name: str, shape: tuple[int | None, ...]) -> bool:
+        if name not in state or state[name].ndim != 1 + len(shape):
+            return False
+        return all(b in (None, a) for a, b in zip(state[name].shape[1:], shape, strict=True))
+
+    needed = {n: shape for n, shape in shapes.items() if not fits(n, shape)}
+    odd = {n: tuple(v.shape[1:]) for n, v in state.items() if n not in shapes or n in needed}
+    if needed or (odd and not more):
+        faults = [f"lacks {_listed(needed)}"] if needed else []
+        faults += [f"holds {_listed(odd)}"] if odd else []
+        raise TaskError(
+            f"{learner} cannot predict from a state of another learner: it {' and '.join(faults)}. "
+            "Predict with the learner that adapted it."
+        )
+    if n_tasks(state) != tasks:
+        raise TaskError(
+            f"the state holds {n_tasks(state)} tasks, the queries belong to {tasks}: x needs the "
+            "shape [T, Q, ...] with one row of queries for each task."
+        )
+
+
+def _listed(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
+    """Name tensors with their shapes; ``?`` is any size, and the first three say enough."""
+    shown = [
+        f"{name} [{', '.join(['T', *('?' if n is None else str(n) for n in shape)])}]"
+        for name, shape in list(shapes.items())[:3]
+    ]
+    more = len(shapes) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from quickstudy.core import EpisodeSpec
-from quickstudy.demo.pictures import embedding_map, image_uri
 from quickstudy.evaluation import embed_pool
 from quickstudy.learners import EmbeddingLearner
+from quickstudy.pages import embedding_map, image_uri
 from quickstudy.tasks import PoolSource
 
 __all__ = ["draw_episode", "draw_map"]
@@ -117,4 +117,6 @@ def draw_map(learner: EmbeddingLearner, source: PoolSource, *, seed: int, what: 
     embedded = embed_pool(learner, source, rows=rows)
     _, classes = np.unique(pool.y[rows].numpy(), return_inverse=True)
     label = f"Map of {len(rows)} images of {n_way} classes: {what}."
-    return embedding_map(embedded.pool.x[rows], pool.x[rows], classes, seed=seed, label=label)
+    return embedding_map(
+        embedded.pool.x[rows], classes, seed=seed, label=label, images=pool.x[rows]
+    )

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from quickstudy.demo.episodes import draw_episode, draw_map
-from quickstudy.demo.pictures import bar_chart, line_chart
-from quickstudy.demo.style import CSS
 from quickstudy.demo.words import (
     Facts,
     Score,
@@ -20,6 +17,7 @@ from quickstudy.demo.words import (
     what_was_done,
 )
 from quickstudy.learners import EmbeddingLearner
+from quickstudy.pages import CSS, bar_chart, line_chart, table
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["write_report"]
@@ -168,7 +166,7 @@ def _numbers(scores: list[Score]) -> str:
         *("test", "split, classes", "queries per class", "episodes", "seed"),
         *("transductive", "episode list"),
     )
-    return f"""<h2>The numbers</h2>{_table("Results", results_heads, results)}
+    return f"""<h2>The numbers</h2>{table("Results", results_heads, results)}
 <ul class="soft"><li><strong>±</strong>: half-width of a 95 % interval over episodes, the classes
 being fixed.</li>
 <li><strong>Difference</strong>: learner minus floor in percentage points, on the same episodes
@@ -177,17 +175,6 @@ being fixed.</li>
 (bootstrap); with few classes it is the more honest one, and still a lower bound of the spread.</li>
 <li><strong>Calibration</strong> error: how far the learner's confidence is from its accuracy on
 average (15 bins); 0 % is perfect.</li></ul>
-{_table("Protocol", protocol_heads, protocols)}
+{table("Protocol", protocol_heads, protocols)}
 <ul class="soft"><li><strong>Episode list</strong>: the beginning of the hash of all episodes; two
 numbers may be compared only if it is equal.</li></ul>"""
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table that scrolls sideways; the first cell of a row is HTML and names it."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
-    body = ""
-    for first, *rest in rows:
-        cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in rest)
-        body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
-    return f"""<div class="scroll" tabindex="0" role="region" aria-label="{title}">
-<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"""

@@ -2,7 +2,20 @@
 
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.choose import ENCODERS, get_embedder
+from quickstudy.estimators.classifier import FewShotClassifier
 from quickstudy.estimators.embedders import Embedder, Item
+from quickstudy.estimators.learning import learn_prior
 from quickstudy.estimators.modules import module_embedder
+from quickstudy.estimators.prior import TaskPrior
 
-__all__ = ["ENCODERS", "Embedder", "EmbeddingCache", "Item", "get_embedder", "module_embedder"]
+__all__ = [
+    "ENCODERS",
+    "Embedder",
+    "EmbeddingCache",
+    "FewShotClassifier",
+    "Item",
+    "TaskPrior",
+    "get_embedder",
+    "learn_prior",
+    "module_embedder",
+]

@@ -15,7 +15,7 @@ from torch import Tensor
 from quickstudy.core import Episode, EpisodeSpec, TaskError
 from quickstudy.evaluation.report import Protocol, Report
 from quickstudy.evaluation.statistics import CalibrationCounts, Interval, class_bootstrap
-from quickstudy.learners.base import EmbeddingLearner, Learner
+from quickstudy.learners.base import EmbeddingLearner, Learner, predict_queries
 from quickstudy.tasks import PoolSource, TaskSource
 from quickstudy.tasks.source import as_input
 
@@ -182,7 +182,7 @@ class _Tally:
         """Score a batch of episodes."""
         self._hash(episode)
         state = learner.adapt(episode.support, n_way=episode.n_way)
-        output = learner.predict(state, episode.query.x)
+        output = predict_queries(learner, state, episode.query)
         if bool(torch.isnan(output).any()):
             raise TaskError(
                 f"{type(learner).__name__} predicted NaN. Check the inputs for NaN, or the "

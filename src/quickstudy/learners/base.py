@@ -9,11 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import Episode, Examples, TaskState
+from quickstudy.core import Episode, Examples, TaskState, slice_tasks
 from quickstudy.core.workers import Schedule
 from quickstudy.nets import BatchNorm, Encoder
 
-__all__ = ["EmbeddingLearner", "Learner", "mean_loss", "meta_loss"]
+__all__ = [
+    "EmbeddingLearner",
+    "Learner",
+    "LeavesOneOut",
+    "mean_loss",
+    "meta_loss",
+    "predict_queries",
+]
 
 _STATS = "encoder."
 
@@ -33,6 +40,12 @@ class Learner(nn.Module, ABC):
 
     independent_tasks: bool = True
     """Whether a batch of tasks may be trained on in parts: no task's loss depends on another."""
+
+    low_precision: bool = True
+    """Whether meta-training may run in bfloat16."""
+
+    divergence_advice: str = ""
+    """What to change, beside the outer settings, if training leaves the finite numbers."""
 
     @abstractmethod
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
@@ -75,6 +88,26 @@ class Learner(nn.Module, ABC):
             progress: share of the meta-training that is done, from 0 to 1.
         """
         return meta_loss(self, episode)
+
+
+class LeavesOneOut(Learner):
+    """A learner that knows, at the price of about one adaptation, what it would say about each
+    support example had it not seen it."""
+
+    @abstractmethod
+    def leave_one_out(self, support: Examples, *, n_way: int) -> Tensor:
+        """Return the logits of each support example from a state that was learned without it.
+
+        Equal to adapting ``S`` times to ``S - 1`` examples. An example that is the only one of its
+        class is judged where its class is absent: its own logit is minus infinity.
+
+        Args:
+            support: examples ``[T, S, D]``.
+            n_way: number of classes ``C``.
+
+        Returns:
+            Logits ``[T, S, C]``; rows of padding mean nothing.
+        """
 
 
 class EmbeddingLearner(Learner):
@@ -152,7 +185,23 @@ def meta_loss(learner: Learner, episode: Episode) -> Tensor:
     does not count.
     """
     state = learner.adapt(episode.support, n_way=episode.n_way)
-    return mean_loss(learner.predict(state, episode.query.x), episode.query)
+    return mean_loss(predict_queries(learner, state, episode.query), episode.query)
+
+
+def predict_queries(learner: Learner, state: TaskState, query: Examples) -> Tensor:
+    """Return the logits ``[T, Q, C]`` of padded queries, zero where there is padding.
+
+    A transductive learner looks at all the queries it is given, so it gets those of one task at a
+    time, without padding.
+    """
+    if not learner.transductive or bool(query.mask.all()):
+        return learner.predict(state, query.x)
+    rows = [
+        learner.predict(slice_tasks(state, slice(t, t + 1)), query.x[t : t + 1, query.mask[t]])[0]
+        for t in range(len(query.y))
+    ]
+    logits = torch.cat(rows)  # [all queries, C]
+    return logits.new_zeros(*query.mask.shape, logits.shape[1]).index_put((query.mask,), logits)
 
 
 def mean_loss(output: Tensor, examples: Examples) -> Tensor:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quickstudy.core import Examples, TaskState
+from quickstudy.core import Examples, TaskState, check_state
 from quickstudy.learners.base import Learner
 
 __all__ = ["NearestNeighbour"]
@@ -31,8 +31,11 @@ class NearestNeighbour(Learner):
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return minus the squared distance to the nearest example of each class, or its value."""
+        x = x.flatten(2)
+        shapes = {"support": (None, x.shape[2]), "y": (None,), "mask": (None,), "n_way": ()}
+        check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
         support, y, mask = state["support"], state["y"], state["mask"]
-        distance = torch.cdist(x.flatten(2), support).square()  # [T, Q, S]
+        distance = torch.cdist(x, support).square()  # [T, Q, S]
         distance = distance.masked_fill(~mask[:, None], torch.inf)
         if y.is_floating_point():
             return y.gather(1, distance.argmin(2))[..., None]

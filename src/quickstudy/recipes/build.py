@@ -40,6 +40,7 @@ __all__ = [
     "Run",
     "build_encoder",
     "build_learner",
+    "check_start",
     "encoder_of",
     "load_run",
     "load_start",
@@ -167,6 +168,32 @@ def sources(recipe: Recipe) -> tuple[TaskSource, TaskSource, dict[str, str]]:
     return train, PoolSource(val_pool, data.group_aware), facts
 
 
+def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:
+    """Refuse to start from a run of another recipe, encoder or split.
+
+    Args:
+        recipe: of the learner that is to start.
+        theirs: of the run to start from.
+        folder: of that run.
+
+    Raises:
+        CheckpointError: saying what differs. The norm may differ, and so may the data set; the same
+            data set must be split alike, or test classes would have been trained on.
+    """
+    pairs: dict[str, tuple[Any, Any]] = {"name": (theirs.name, recipe.start or theirs.name)}
+    for part in EncoderConfig.model_fields.keys() - {"norm"}:
+        pairs[f"encoder.{part}"] = (getattr(theirs.encoder, part), getattr(recipe.encoder, part))
+    for part in ("split_file", "train") if theirs.data.name == recipe.data.name else ():
+        pairs[f"data.{part}"] = (getattr(theirs.data, part), getattr(recipe.data, part))
+    differ = [f"{n} is {a!r}, not {b!r}" for n, (a, b) in sorted(pairs.items()) if a != b]
+    if differ:
+        raise CheckpointError(
+            f"{recipe.name} cannot start from {folder}: {'; '.join(differ)}. Train {recipe.start} "
+            f"with these settings into another folder (--out ELSEWHERE/{recipe.start}) and name an "
+            "--out beside it, or set start=null."
+        )
+
+
 def load_start(learner: Learner, recipe: Recipe, folder: Path) -> dict[str, str]:
     """Give a learner the encoder weights of a finished run.
 
@@ -181,15 +208,10 @@ def load_start(learner: Learner, recipe: Recipe, folder: Path) -> dict[str, str]
         Facts about the start, for the manifest.
 
     Raises:
-        CheckpointError: if there is no finished run, or its encoder is another one.
+        CheckpointError: if there is no finished run, or it is another one; see :func:`check_start`.
     """
     run = load_run(folder)
-    ours, theirs = recipe.encoder, run.recipe.encoder
-    if ours.model_copy(update={"norm": theirs.norm}) != theirs:
-        raise CheckpointError(
-            f"{folder} has another encoder ({theirs}) than {recipe.name} ({ours}). Train "
-            f"{recipe.start} with the same settings, or set start=null."
-        )
+    check_start(recipe, run.recipe, folder)
     weights = {
         name: value
         for name, value in encoder_of(run.learner).state_dict().items()

@@ -147,7 +147,9 @@ class GradientConfig(_Frozen):
     def _check_kind(self) -> Self:
         for name, kinds in _ONLY_FOR.items():
             if getattr(self, name) is not None and self.kind not in kinds:
-                raise ValueError(f"{name} is not a setting of {self.kind}; it is of {kinds}")
+                raise ValueError(
+                    f"{name} is for {', '.join(kinds)}, not for {self.kind}. Leave it out"
+                )
         return self
 
 
@@ -238,9 +240,21 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"setting {where}: {first['msg']}; got {first['input']!r}.") from error
+        raise ConfigError(_explained(error, document)) from error
+
+
+def _explained(error: ValidationError, document: dict[str, Any]) -> str:
+    """Return the first fault in the words of the settings."""
+    first = error.errors()[0]
+    where, at = [], document
+    for part in first["loc"]:
+        # the other parts name the branch of a union, which is no setting
+        if isinstance(at, dict) and part in at:
+            where.append(str(part))
+            at = at[str(part)]
+    what = first["msg"].removeprefix("Value error, ").rstrip(".")
+    got = "" if isinstance(first["input"], dict) else f"; got {first['input']!r}"
+    return f"setting {'.'.join(where)}: {what}{got}."
 
 
 def _paths(document: dict[str, Any], prefix: str = "") -> list[str]:

@@ -247,8 +247,6 @@ class LearnerConformance:
     def test_padded_queries_do_not_count(self) -> None:
         """Masked queries enter neither the loss nor the meta-gradient."""
         learner, episode = self._ready(), self.make_episode()
-        if learner.transductive:
-            return
         padded = Episode(episode.support, _pad(episode.query), episode.n_way)
         loss, other = (learner.training_loss(e, progress=1.0) for e in (episode, padded))
         self._assert_equal(other, loss, "the loss with padded queries")

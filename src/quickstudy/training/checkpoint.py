@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         CheckpointError: if the disk is full or the folder cannot be written; the old file is
             untouched.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    # a name of its own for each writer: two processes that save at once must not share one
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:

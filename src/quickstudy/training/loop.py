@@ -38,7 +38,13 @@ from quickstudy.training.checkpoint import (
 )
 from quickstudy.training.config import TrainConfig
 from quickstudy.training.logs import RunLog
-from quickstudy.training.step import Average, build_optimiser, learning_rate, meta_gradient
+from quickstudy.training.step import (
+    Average,
+    build_optimiser,
+    check_config,
+    learning_rate,
+    meta_gradient,
+)
 
 __all__ = [
     "CHECKPOINT",
@@ -140,6 +146,7 @@ def train(
         begun: called once the folder and the settings are accepted, before the first step.
 
     Raises:
+        ConfigError: if the learner cannot be trained like this; nothing has been written then.
         ProtocolError: if ``source`` or ``validation`` is a test split.
         CheckpointError: if the run cannot be written, or resumed with these settings.
         DivergenceError: if the loss or its gradient is not finite; the run is saved as it was
@@ -152,6 +159,7 @@ def train(
                 f"{what} on the test split of {used.name} would tune on test. Use its training "
                 "and validation classes."
             )
+    check_config(learner, config)
     keep_freed_memory()
     where = choose_device(device)
     learner.to(where).train()
@@ -272,7 +280,7 @@ def _diverged(what: str, step: int, out: Path | None) -> str:
     """Say what to do about a training that has left the finite numbers."""
     kept = "" if out is None else f" {out} holds the run as it was before that step."
     return (
-        f"training has diverged at step {step + 1}: {what.rstrip('.')}.{kept} Lower outer_lr or "
+        f"training has diverged at step {step + 1}: {what.rstrip('. ')}.{kept} Lower outer_lr or "
         "set clip_norm (both may be changed when a run is resumed), or check the inputs for NaN."
     )
 
@@ -335,7 +343,8 @@ class _Run:
         # before the weights are touched: what is saved is from before the ruin
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
             raise DivergenceError(
-                f"the loss is {float(loss)} and the norm of the meta-gradient {float(norm)}"
+                f"the loss is {float(loss)} and the norm of the meta-gradient {float(norm)}. "
+                + self.learner.divergence_advice
             )
         self.optimiser.step()
         p.step += 1

@@ -19,6 +19,7 @@ __all__ = [
     "Average",
     "batch_loss",
     "build_optimiser",
+    "check_config",
     "chosen_schedule",
     "learning_rate",
     "meta_gradient",
@@ -66,20 +67,40 @@ def meta_gradient(
     return torch.cat([losses for losses, _ in found])
 
 
-def chosen_schedule(learner: Learner, episode: Episode, config: TrainConfig) -> Schedule:
-    """Return how the tasks of an episode are run.
+def check_config(learner: Learner, config: TrainConfig) -> None:
+    """Refuse what a learner cannot be trained with, before anything is written.
 
     Raises:
-        ConfigError: if ``tasks_at_once`` would change what is computed.
+        ConfigError: if a setting would be ignored, or would change what is computed.
     """
+    kind, at_once = type(learner).__name__, config.tasks_at_once or config.tasks_per_step
+    if config.precision == "bfloat16" and not learner.low_precision:
+        raise ConfigError(
+            f"{kind} computes its inner loop in float32: in bfloat16 small steps are rounded away. "
+            "Set precision='float32'."
+        )
+    if config.roles == "every" and not isinstance(learner, EmbeddingLearner):
+        raise ConfigError(
+            f"roles='every' embeds an episode once for all its roles, and {kind} adapts the "
+            "network to each support, whatever its norm. Set roles='fixed'."
+        )
+    if config.roles == "every" and learner.encoder.episodic:  # type: ignore[union-attr]
+        raise ConfigError(
+            "roles='every' needs embeddings that do not depend on the support, and norm='support' "
+            "makes them so. Set roles='fixed', or norm='group' or 'batch'."
+        )
+    if at_once < config.tasks_per_step and not learner.independent_tasks:
+        raise ConfigError(
+            "tasks_at_once would change the gradient: batch norm sees all tasks of a step as one "
+            "batch. Lower tasks_per_step, or build the encoder with norm='group'."
+        )
+
+
+def chosen_schedule(learner: Learner, episode: Episode, config: TrainConfig) -> Schedule:
+    """Return how the tasks of an episode are run."""
     schedule = learner.schedule(episode)
     if config.tasks_at_once is None:
         return schedule
-    if config.tasks_at_once < episode.n_tasks and not learner.independent_tasks:
-        raise ConfigError(
-            "tasks_at_once would change the gradient: batch norm sees all tasks of a step as one "
-            "batch. Lower tasks_per_step, or build the encoder with norm='group' or 'support'."
-        )
     return replace(schedule, tasks_at_once=config.tasks_at_once)
 
 
@@ -92,16 +113,12 @@ def batch_loss(
     any learner.
 
     Raises:
-        ConfigError: if ``roles="every"`` is asked of a learner without a common encoder pass.
+        ConfigError: see :func:`check_config`.
     """
+    check_config(learner, config)
     bf16 = config.precision == "bfloat16"
     with torch.autocast(episode.support.x.device.type, dtype=torch.bfloat16, enabled=bf16):
         if not isinstance(learner, EmbeddingLearner) or learner.encoder.episodic:
-            if config.roles == "every":
-                raise ConfigError(
-                    "roles='every' needs an encoder whose embeddings do not depend on the support; "
-                    "use roles='fixed', or norm='batch' or 'group'."
-                )
             return learner.training_loss(episode, progress=progress)
         embedded = learner.embed_episode(episode, track=True)
     if config.roles == "every":

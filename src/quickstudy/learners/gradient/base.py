@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import ConfigError, Episode, Examples, TaskState, slice_tasks
+from quickstudy.core import (
+    ConfigError,
+    Episode,
+    Examples,
+    TaskError,
+    TaskState,
+    check_state,
+    slice_tasks,
+)
 from quickstudy.core.workers import Schedule, in_chunks, replica
 from quickstudy.learners.base import Learner, mean_loss
-from quickstudy.learners.gradient.heads import Head, build_head, logits
+from quickstudy.learners.gradient.heads import BIAS, WEIGHT, Head, build_head, logits
 from quickstudy.learners.gradient.taskwise import Engine, Params, TaskModule
 from quickstudy.nets import Encoder, NormContext, SupportNorm
 
@@ -101,6 +110,7 @@ class _Features(nn.Module):
         self.encoder = encoder
 
     def forward(self, x: Tensor) -> Tensor:
+        self.encoder.check(x)
         return self.encoder.features(x, NormContext(None, 1))
 
 
@@ -142,6 +152,9 @@ class GradientLearner(Learner):
     default_inner = InnerLoop()
     """How a task is learned if ``inner`` is not given."""
 
+    low_precision = False
+    divergence_advice = "Lower inner_lr or set inner_clip in a new run, if the inner loop did it."
+
     def __init__(
         self,
         net: nn.Module,
@@ -161,6 +174,7 @@ class GradientLearner(Learner):
             )
         self.net: nn.Module = _Features(net) if isinstance(net, Encoder) else net
         self.head: Head | None = None
+        self._width: int | None = None
         if head is not None:
             width = features or getattr(net, "out_features", None)
             if not isinstance(width, int):
@@ -168,9 +182,14 @@ class GradientLearner(Learner):
                     f"{type(net).__name__} does not say how many features it has. Give features=, "
                     "or head=None if its own last layer is the classifier."
                 )
-            self.head = build_head(head, width, n_way, temperature)
+            self.head, self._width = build_head(head, width, n_way, temperature), width
         # now, not later: evaluation works on a copy in which nothing requires gradients
         self.adapted_names = tuple(n for n, p in self.net.named_parameters() if p.requires_grad)
+        if self.head is None and not self.adapted_names:
+            raise ConfigError(
+                f"{type(net).__name__} has no parameter that requires gradients, so nothing could "
+                "learn a task. Unfreeze some, or give it a head."
+            )
         self.inner = inner or self.default_inner
         self.query_statistics = query_statistics
         self.tasks = TaskModule(self.net, engine)
@@ -185,6 +204,7 @@ class GradientLearner(Learner):
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Descend on the support loss; the state holds what was adapted, and the statistics."""
+        support.check_labels(n_way)
         if torch.is_grad_enabled():
             return self._adapt(support, n_way)
         schedule = self.schedule(Episode(support, support.tasks(slice(None)), n_way))
@@ -199,11 +219,12 @@ class GradientLearner(Learner):
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Run the adapted network on the queries."""
+        self._check_state(state, x)
         if torch.is_grad_enabled():
             return self._predict(state, x)
         # without a graph, queries that are judged alone need not be judged at once
-        width = max(1, _NUMBERS_WITHOUT_GRAPH // max(1, x[0, 0].numel()))
-        schedule = self._schedule(len(x), x[0].numel())
+        width = max(1, _NUMBERS_WITHOUT_GRAPH // max(1, math.prod(x.shape[2:])))
+        schedule = self._schedule(len(x), math.prod(x.shape[1:]))
         at_once = max(1, min(_TASKS_AT_ONCE, width // max(1, x.shape[1])))
         schedule = replace(schedule, tasks_at_once=at_once)
         piece = x.shape[1] if self.transductive else width
@@ -221,7 +242,7 @@ class GradientLearner(Learner):
 
     def schedule(self, episode: Episode) -> Schedule:
         """Return how the tasks of an episode are best run on the learner's device."""
-        numbers = sum(side.x[0].numel() for side in (episode.support, episode.query))
+        numbers = sum(math.prod(s.x.shape[1:]) for s in (episode.support, episode.query))
         return self._schedule(episode.n_tasks, numbers)
 
     def _schedule(self, tasks: int, numbers: int) -> Schedule:
@@ -281,14 +302,15 @@ class GradientLearner(Learner):
             return self.inner.steps
         return self.inner.eval_steps
 
+    def adapted_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of the network that a task changes, as its state names them."""
+        mine = dict(self.net.named_parameters())
+        return {_NET + name: mine[name] for name in self.adapted_names}
+
     def start(self, task: Task) -> Params:
         """Return the parameters before the first step ``{name: [T, ...]}``, as views."""
         tasks = len(task.support.y)
-        params = {
-            _NET + name: p.expand(tasks, *p.shape)
-            for name, p in self.net.named_parameters()
-            if name in self.adapted_names
-        }
+        params = {n: p.expand(tasks, *p.shape) for n, p in self.adapted_parameters().items()}
         z = None
         if self.head is not None and self.head.needs_features:
             z, _ = self.features(params, task.support.x, task.mask)
@@ -316,12 +338,23 @@ class GradientLearner(Learner):
         keep: bool = False,
     ) -> tuple[Tensor, TaskState]:
         """Run the network alone: ``[T, N, ...] -> [T, N, D]``."""
+        self._check_dtype(x)
         net = {n.removeprefix(_NET): v for n, v in params.items() if n.startswith(_NET)}
-        return self.tasks(net, x, mask=mask, statistics=statistics, keep=keep)
+        z, found = self.tasks(net, x, mask=mask, statistics=statistics, keep=keep)
+        self._check_features(z, x)
+        return z, found
 
-    def output(self, params: Params, z: Tensor) -> Tensor:
+    def output(self, params: Params, z: Tensor, n_way: int) -> Tensor:
         """Run the head on what the network gave: ``[T, N, D] -> [T, N, C]``."""
-        return z if self.head is None else logits(params, z)
+        if self.head is not None:
+            return logits(params, z)
+        if z.shape[2] != n_way:
+            raise ConfigError(
+                f"the network's last layer is {z.shape[2]} wide and the task has n_way={n_way} (1 "
+                "in regression). With head=None they must be the same: change the layer or the "
+                "task, or drop the layer and give head='shared', which fits any number."
+            )
+        return z
 
     def support_loss(
         self, params: Params, context: Sequence[Tensor], step: int, *, task: Task
@@ -329,7 +362,7 @@ class GradientLearner(Learner):
         """Return each task's mean loss on its support ``[T]``; ``context`` is its inputs."""
         del step
         z, _ = self.features(params, context[0], task.mask)
-        return self.loss(self.output(params, z), task.support, task.present)
+        return self.loss(self.output(params, z, task.n_way), task.support, task.present)
 
     @staticmethod
     def loss(output: Tensor, examples: Examples, present: Tensor | None) -> Tensor:
@@ -370,8 +403,43 @@ class GradientLearner(Learner):
             given = {n.removeprefix(_NORM): v for n, v in state.items() if n.startswith(_NORM)}
         with torch.autocast(x.device.type, enabled=False):
             z, _ = self.features(state, x, statistics=given)
-            output = self.output(state, z)
-        present = state.get(_PRESENT)
+            present = state.get(_PRESENT)
+            output = self.output(state, z, 1 if present is None else present.shape[1])
         if present is None or bool(present.all()):
             return output
         return output.masked_fill(~present[:, None], -torch.inf)
+
+    # ------------------------------------------------------------------------- what is refused
+
+    def _check_state(self, state: TaskState, x: Tensor) -> None:
+        """Refuse the state of another learner; statistics and classes depend on the tasks."""
+        shapes: dict[str, tuple[int | None, ...]] = {
+            name: tuple(p.shape) for name, p in self.adapted_parameters().items()
+        }
+        if self.head is not None:
+            shapes |= {WEIGHT: (None, self._width), BIAS: (None,)}
+        own = {n: v for n, v in state.items() if n != _PRESENT and not n.startswith(_NORM)}
+        check_state(own, shapes, learner=type(self).__name__, tasks=len(x))
+
+    def _check_dtype(self, x: Tensor) -> None:
+        """Refuse numbers the network does not compute in; whole ones may be tokens."""
+        wanted = next(self.parameters()).dtype
+        if x.dtype not in (wanted, torch.int32, torch.int64):
+            raise TaskError(
+                f"the inputs are {x.dtype}, the network computes in {wanted}. Convert them as the "
+                f"training data was: x.to({wanted}), and divide by 255 what was uint8."
+            )
+
+    def _check_features(self, z: Tensor, x: Tensor) -> None:
+        """Refuse outputs that are not a row of numbers for each example."""
+        if z.ndim != 3 or z.shape[:2] != x.shape[:2]:
+            raise ConfigError(
+                f"the network made {list(z.shape[1:])} of a task's {list(x.shape[1:])}; it should "
+                f"make [{x.shape[1]}, D], a row of numbers for each example. Flatten it, or put "
+                "the axis back."
+            )
+        if self._width not in (None, z.shape[2]):
+            raise ConfigError(
+                f"the network gives {z.shape[2]} features and the head was made for {self._width}. "
+                f"Give features={z.shape[2]}."
+            )

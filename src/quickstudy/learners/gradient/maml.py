@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode
-from quickstudy.learners.base import mean_loss
+from quickstudy.learners.base import mean_loss, predict_queries
 from quickstudy.learners.gradient.base import (
     GradientLearner,
     GradientOptions,
@@ -91,8 +91,10 @@ class MAML(GradientLearner):
         for name, share in (("multi_step", multi_step), ("first_order_until", first_order_until)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} is a share from 0 to 1; got {share}.")
-        if adapted == "head" and self.head is None:
-            raise ConfigError("adapted='head' needs a head: give head='linear' or another.")
+        if adapted == "head":
+            if self.head is None:
+                raise ConfigError("adapted='head' needs a head: give head='linear' or another.")
+            self.adapted_names = ()
         self._order: Literal["second", "first"] = order
         self._adapted = adapted
         self._multi_step, self._first_order_until = multi_step, first_order_until
@@ -102,7 +104,7 @@ class MAML(GradientLearner):
             self._make_rates()
 
     def _make_rates(self) -> None:
-        shapes = {} if self._adapted == "head" else dict(self._net_shapes())
+        shapes = {n: tuple(p.shape) for n, p in self.adapted_parameters().items()}
         if self.head is not None:
             shapes |= self.head.rate_shapes()
         rows = max(1, self.inner.steps) if self._rates == "layer-step" else 1
@@ -110,13 +112,6 @@ class MAML(GradientLearner):
             one = shape if self._rates == "parameter" else ()
             value = torch.full((rows, *one), float(self.inner.lr))
             self.rates[name.replace(".", "/")] = nn.Parameter(value)
-
-    def _net_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
-        return [
-            ("net." + name, tuple(p.shape))
-            for name, p in self.net.named_parameters()
-            if name in self.adapted_names
-        ]
 
     def _inner_rates(self, params: Params, task: Task, steps: int) -> Params:
         """Return the rates ``{name: [1 or K, ...]}`` of the adapted parameters."""
@@ -172,7 +167,8 @@ class MAML(GradientLearner):
         self, params: Params, context: tuple[Tensor, ...], step: int, *, task: Task
     ) -> Tensor:
         del step
-        return self.loss(self.output(params, context[0]), task.support, task.present)
+        output = self.output(params, context[0], task.n_way)
+        return self.loss(output, task.support, task.present)
 
     def training_loss(self, episode: Episode, *, progress: float) -> Tensor:
         """Return the query loss after the inner loop, or with ``multi_step`` after every step."""
@@ -187,7 +183,8 @@ class MAML(GradientLearner):
                 order="first" if early else self._order,
                 every_step=many,
             )
-            losses = [mean_loss(self._predict(self.finish(task, p), query.x), query) for p in path]
+            states = [self.finish(task, p) for p in path]
+            losses = [mean_loss(predict_queries(self, s, query), query) for s in states]
         if not many:
             return losses[-1]
         weights = self._step_weights(len(losses), progress / self._multi_step)

@@ -1,7 +1,8 @@
 """What replaces PyTorch's own functions while a module runs for many tasks.
 
 Convolution, pooling and batch norm become those of
-:mod:`~quickstudy.learners.gradient.operations`; attention its plain formula; dropout is refused.
+:mod:`~quickstudy.learners.gradient.operations`; attention its plain formula; what draws random
+numbers is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from quickstudy.learners.gradient.operations import (
 )
 from quickstudy.nets.norm import under_vmap
 
-__all__ = ["Rules"]
+__all__ = ["DRAWS", "Rules"]
+
+DRAWS = "draws random numbers, and an inner loop must be able to repeat a step exactly."
 
 
 def _every_task(call: Callable[..., Any], *tensors: Tensor | None, **options: Any) -> Any:
@@ -262,12 +265,35 @@ def _dropout(
     inplace: bool = False,  # noqa: ARG001
 ) -> Tensor:
     if training and p > 0:
-        raise ConfigError(
-            f"{func.__name__} draws random numbers, and an inner loop must be able to repeat a "
-            "step exactly. Set its probability to 0."
-        )
+        raise ConfigError(f"{func.__name__} {DRAWS} Set its probability to 0.")
     return input
 
+
+def _rrelu(
+    rules: Rules,  # noqa: ARG001
+    func: Callable[..., Tensor],
+    input: Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    inplace: bool = False,  # noqa: ARG001
+) -> Tensor:
+    if training:
+        raise ConfigError(f"{func.__name__} {DRAWS} Take F.leaky_relu.")
+    return func(input, lower, upper)
+
+
+def _draw(rules: Rules, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001
+    raise ConfigError(f"{func.__name__} {DRAWS} Draw them once, into a buffer of the network.")
+
+
+# fmt: off
+_DRAWING = (
+    "bernoulli", "binomial", "multinomial", "normal", "poisson", "rand", "rand_like", "randint",
+    "randint_like", "randn", "randn_like", "randperm", "bernoulli_", "cauchy_", "exponential_",
+    "geometric_", "log_normal_", "normal_", "random_", "uniform_",
+)
+# fmt: on
 
 _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.conv2d: _conv2d,
@@ -290,5 +316,18 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
             F.feature_alpha_dropout,
         ),
         _dropout,
+    ),
+    **dict.fromkeys((F.rrelu, torch.rrelu), _rrelu),
+    **dict.fromkeys(
+        (
+            *(getattr(o, n) for n in _DRAWING for o in (torch, torch.Tensor) if hasattr(o, n)),
+            # these draw inside, where no rule looks
+            F.gumbel_softmax,
+            F.fractional_max_pool2d,
+            F.fractional_max_pool2d_with_indices,
+            F.fractional_max_pool3d,
+            F.fractional_max_pool3d_with_indices,
+        ),
+        _draw,
     ),
 }

@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from quickstudy.core import ConfigError, TaskState
-from quickstudy.learners.gradient.rules import Rules
+from quickstudy.learners.gradient.rules import DRAWS, Rules
 from quickstudy.nets.norm import BatchNorm
 
 __all__ = ["Engine", "TaskModule", "check_module", "without_running_statistics"]
@@ -106,6 +107,8 @@ class TaskModule:
                 if not _is_refusal(error):
                     raise
                 reason = str(error).splitlines()[0]
+                if "random" in reason:
+                    raise ConfigError(f"{type(self.module).__name__} {DRAWS}") from error
                 if self.engine == "batched":
                     raise ConfigError(
                         f"{type(self.module).__name__} cannot run batched over tasks ({reason}). "
@@ -175,6 +178,11 @@ class _Call:
         rules = Rules(mask, given if self._given else None, self._keep)
         with rules:
             out = torch.func.functional_call(self._module, {**params, **lent}, (x,))
+        if not isinstance(out, Tensor):
+            raise ConfigError(
+                f"{type(self._module).__name__} returns a {type(out).__name__}, and an inner loop "
+                "needs one tensor. Wrap it in a module that returns the tensor wanted."
+            )
         changed = [n for n, b in lent.items() if b._version != versions[n]]
         changed += sorted(n for n, v in _attributes(self._parts).items() if held.get(n) is not v)
         if changed:
@@ -206,6 +214,11 @@ def check_module(module: nn.Module) -> None:
     """
     for name, part in module.named_modules():
         what = f"{name or 'the network'} ({type(part).__name__})"
+        if any(is_lazy(v) for v in (*part._parameters.values(), *part._buffers.values())):
+            raise ConfigError(
+                f"{what} does not know its shape yet, so there is no start to learn from. Call the "
+                "network once on a batch of inputs first."
+            )
         if isinstance(part, BatchNorm):
             raise ConfigError(
                 f"{what} has running averages, which belong to all tasks and go wrong in an inner "

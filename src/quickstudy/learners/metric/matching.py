@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import ConfigError, Examples, TaskState
+from quickstudy.core import ConfigError, Examples, TaskState, check_state
 from quickstudy.learners.base import EmbeddingLearner, Learner
 from quickstudy.learners.metric.prototypical import class_weights
 from quickstudy.nets import Encoder
@@ -119,6 +119,8 @@ class MatchingHead(Learner):
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return log-probabilities ``[T, Q, C]``."""
+        shapes = {"support": (None, x.shape[-1]), "members": (None, None), "present": (None,)}
+        check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
         support, members = state["support"], state["members"]
         valid = members.any(2)  # [T, S]
         if self.context is not None:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import ConfigError, Examples, TaskState
-from quickstudy.learners.base import EmbeddingLearner, Learner
+from quickstudy.core import ConfigError, Examples, TaskState, check_state
+from quickstudy.learners.base import EmbeddingLearner, LeavesOneOut
 from quickstudy.nets import Encoder
 
 __all__ = ["PrototypeHead", "PrototypicalNetwork", "class_weights", "squared_distance"]
@@ -36,17 +36,24 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     return a.square().sum(2)[..., None] + b.square().sum(2)[:, None] - 2 * cross
 
 
-class PrototypeHead(Learner):
+class PrototypeHead(LeavesOneOut):
     """A class is the mean of its support embeddings; a query belongs to the nearest mean.
+
+    *Difference from the paper*: with ``shrinkage``, the mean of ``n`` examples is drawn towards the
+    mean of the task's prototypes as if ``shrinkage`` more examples lay there: ``(n c + s m) / (n +
+    s)``. That is the posterior mean under a Gaussian prior around ``m`` (Efron and Morris 1977,
+    "Stein's paradox in statistics"); it matters where the shots are uneven. 0 is the paper's.
 
     Args:
         distance: ``"euclidean"`` (squared, as in the paper) or ``"cosine"``.
         temperature: logits are ``-distance / temperature``; 1 for squared distances, 0.1 for
             cosines if not given.
         learn_temperature: whether meta-training adjusts the temperature.
+        shrinkage: weight of the mean prototype, in examples, at least 0.
 
     Raises:
-        ConfigError: if the distance is unknown or the temperature not positive.
+        ConfigError: if the distance is unknown, the temperature not positive or the shrinkage
+            negative.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class PrototypeHead(Learner):
         distance: str = "euclidean",
         temperature: float | None = None,
         learn_temperature: bool = False,
+        shrinkage: float = 0.0,
     ) -> None:
         super().__init__()
         if distance not in ("euclidean", "cosine"):
@@ -64,7 +72,10 @@ class PrototypeHead(Learner):
         )
         if not start > 0:
             raise ConfigError(f"temperature must be positive; got {start}.")
+        if not shrinkage >= 0:
+            raise ConfigError(f"shrinkage must be at least 0; got {shrinkage}.")
         self.distance = distance
+        self.shrinkage = shrinkage
         # in logs, so that it stays positive; float32 like any parameter
         log_scale = torch.tensor(-math.log(start))
         if learn_temperature:
@@ -76,14 +87,17 @@ class PrototypeHead(Learner):
         """Return ``prototypes`` ``[T, C, D]`` (equation 1) and ``present`` bool ``[T, C]``."""
         support.check_labels(n_way)
         members, present = class_weights(support.y, support.mask, n_way)
-        z = F.normalize(support.x, dim=2) if self.distance == "cosine" else support.x
-        weights = members.to(z.dtype)
-        weights = weights / weights.sum(1, keepdim=True).clamp(min=1)  # [T, S, C]
-        prototypes = weights.transpose(1, 2) @ z  # [T, C, S] @ [T, S, D] -> [T, C, D]
+        prototypes = self._means(self._inputs(support.x), members)
+        if self.shrinkage:
+            n = members.sum(1, dtype=prototypes.dtype)[..., None]  # [T, C, 1]
+            centre = _mean_of_present(prototypes, present)  # [T, 1, D]
+            prototypes = torch.lerp(centre, prototypes, n / (n + self.shrinkage))
         return {"prototypes": prototypes, "present": present}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return ``-distance / temperature`` ``[T, Q, C]`` (equation 2)."""
+        shapes = {"prototypes": (None, x.shape[-1]), "present": (None,)}
+        check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
         prototypes = state["prototypes"]
         if self.distance == "cosine":
             logits = F.normalize(x, dim=2) @ F.normalize(prototypes, dim=2).transpose(1, 2)
@@ -92,6 +106,59 @@ class PrototypeHead(Learner):
             logits = -squared_distance(x, prototypes)
         logits = logits * self.log_scale.exp().to(logits.dtype)
         return logits.masked_fill(~state["present"][:, None], -torch.inf)
+
+    def leave_one_out(self, support: Examples, *, n_way: int) -> Tensor:
+        """Without example ``i`` only its own mean moves, and with shrinkage the centre with it."""
+        support.check_labels(n_way)
+        z = self._inputs(support.x).masked_fill(~support.mask[..., None], 0)
+        members, present = class_weights(support.y, support.mask, n_way)
+        means, n = self._means(z, members), members.sum(1, dtype=z.dtype)  # [T, C, D], [T, C]
+        own = support.y.clamp(0, n_way - 1)[..., None]  # [T, S, 1]
+        mine = means.gather(1, own.expand(-1, -1, z.shape[2]))  # [T, S, D]
+        left = n.gather(1, own[..., 0])[..., None] - 1  # [T, S, 1]: examples left in its class
+        without = torch.where(left > 0, mine + (mine - z) / left.clamp(min=1), 0.0)
+        # what stands where the class's prototype stood, for each example: [T, S, C]
+        is_own = F.one_hot(own[..., 0], n_way).bool()
+        gone = is_own & (left <= 0)
+        kept = n[:, None] - is_own.to(n.dtype)  # [T, S, C]
+        share = kept / (kept + self.shrinkage).clamp(min=torch.finfo(n.dtype).tiny)
+        classes = (present[:, None] & ~gone).sum(2, keepdim=True, dtype=n.dtype)
+        total = torch.where(present[..., None], means, 0.0).sum(1, keepdim=True)
+        centre = (total - mine + without) / classes.clamp(min=1)  # [T, S, D]
+
+        def products(a: Tensor) -> Tensor:
+            """Return the products of one vector per example with the means it sees: [T, S, C]."""
+            own_product = (a * without).sum(2, keepdim=True)
+            return torch.where(is_own, own_product, a @ means.transpose(1, 2))
+
+        squares = torch.where(
+            is_own, without.square().sum(2, keepdim=True), means.square().sum(2)[:, None]
+        )
+        z_p = share * products(z) + (1 - share) * (z * centre).sum(2, keepdim=True)
+        p_p = share.square() * squares + 2 * share * (1 - share) * products(centre)
+        p_p = p_p + (1 - share).square() * centre.square().sum(2, keepdim=True)
+        if self.distance == "cosine":
+            # z has length 1 already; F.normalize's own floor
+            logits = z_p / p_p.clamp(min=0).sqrt().clamp(min=1e-12)
+        else:
+            logits = 2 * z_p - p_p - z.square().sum(2, keepdim=True)
+        logits = logits * self.log_scale.exp().to(logits.dtype)
+        return logits.masked_fill(~present[:, None] | gone, -torch.inf)
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=2) if self.distance == "cosine" else x
+
+    @staticmethod
+    def _means(z: Tensor, members: Tensor) -> Tensor:
+        weights = members.to(z.dtype)
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1)  # [T, S, C]
+        return weights.transpose(1, 2) @ z  # [T, C, S] @ [T, S, D] -> [T, C, D]
+
+
+def _mean_of_present(prototypes: Tensor, present: Tensor) -> Tensor:
+    """Return the mean of the prototypes that there are, ``[T, C, D] -> [T, 1, D]``."""
+    weights = present.to(prototypes.dtype)[..., None]
+    return (prototypes * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
 class PrototypicalNetwork(EmbeddingLearner):
@@ -104,6 +171,7 @@ class PrototypicalNetwork(EmbeddingLearner):
         distance: ``"euclidean"`` (squared) or ``"cosine"``.
         temperature: see :class:`PrototypeHead`.
         learn_temperature: whether meta-training adjusts the temperature.
+        shrinkage: see :class:`PrototypeHead`.
     """
 
     def __init__(
@@ -113,8 +181,12 @@ class PrototypicalNetwork(EmbeddingLearner):
         distance: str = "euclidean",
         temperature: float | None = None,
         learn_temperature: bool = False,
+        shrinkage: float = 0.0,
     ) -> None:
         head = PrototypeHead(
-            distance=distance, temperature=temperature, learn_temperature=learn_temperature
+            distance=distance,
+            temperature=temperature,
+            learn_temperature=learn_temperature,
+            shrinkage=shrinkage,
         )
         super().__init__(encoder, head)

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["bar_chart", "embedding_map", "image_uri", "line_chart"]
+__all__ = ["bar_chart", "embedding_map", "image_uri", "line_chart", "png_uri"]
 
 _WIDTH = 340  # drawn for a phone; on a desktop panels stand side by side
 _LEFT, _RIGHT = 44, 12
+_FEWEST_FOR_TSNE = 8  # with fewer, principal components say as much
 # readable on white and on black: each has a contrast of at least 3 against both
 _COLOURS = (
     *("#0b7fab", "#c2571a", "#2f8f4e", "#8a63c9", "#c0398b"),
@@ -50,7 +51,12 @@ def image_uri(x: Tensor, *, ink: str | None = None) -> str:
         image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(buffer.getvalue())
+
+
+def png_uri(data: bytes) -> str:
+    """Return the ``data:`` address of an encoded PNG."""
+    return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
 # ---------------------------------------------------------------- curves
@@ -151,37 +157,59 @@ def bar_chart(rows: Sequence[tuple[str, str, float, float]], *, label: str) -> s
 
 
 def embedding_map(
-    z: Tensor, images: Tensor, classes: npt.NDArray[np.int64], *, seed: int, label: str
+    z: Tensor,
+    classes: npt.NDArray[np.int64],
+    *,
+    seed: int,
+    label: str,
+    images: Tensor | None = None,
+    names: Sequence[str] | None = None,
 ) -> str:
-    """Return a two-dimensional map of embeddings (t-SNE), each drawn as its own image.
+    """Return a two-dimensional map of embeddings (t-SNE), each drawn as its own image or a dot.
 
     Args:
         z: embeddings ``[M, D]``; a few hundred at most.
-        images: uint8 ``[M, channels, height, width]``.
         classes: of each, numbered from 0 ``[M]``; each class has its colour.
         seed: of the map.
         label: what it shows, for those who do not see it.
+        images: uint8 ``[M, channels, height, width]``, or ``None`` for dots.
+        names: what to say of each when it is pointed at.
     """
-    # imported here: scikit-learn takes a second
-    from sklearn.manifold import TSNE
+    side = 14.0
+    at = _layout(z, seed) * (_WIDTH - side)  # [M, 2]
+    body = ""
+    for i, ((x, y), c) in enumerate(zip(at.tolist(), classes.tolist(), strict=True)):
+        colour = _COLOURS[c % len(_COLOURS)]
+        title = f"<title>{html.escape(names[i])}</title>" if names else ""
+        if images is None:
+            body += f'<circle cx="{x + side / 2:.1f}" cy="{y + side / 2:.1f}" r="4.5" '
+            body += f'fill="{colour}">{title}</circle>'
+            continue
+        uri = image_uri(images[i], ink=colour if len(images[i]) == 1 else None)
+        body += f'<image x="{x:.1f}" y="{y:.1f}" width="{side:g}" height="{side:g}" '
+        body += f'href="{uri}">{title}</image>' if title else f'href="{uri}"/>'
+    return _svg(_WIDTH, _WIDTH, label, body)
 
-    perplexity = max(2.0, min(40.0, (len(z) - 1) / 4))
+
+def _layout(z: Tensor, seed: int) -> npt.NDArray[np.float64]:
+    """Return a place in the unit square for each embedding, ``[M, D] -> [M, 2]``."""
     # principal components with one sign on every machine: the map starts, and so looks, the same
     spread = z.double().cpu()
     spread = spread - spread.mean(0)
     _, _, axes = torch.linalg.svd(spread, full_matrices=False)
     strongest = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     first = (spread @ (axes * strongest).T)[:, :2].numpy()
-    first = 1e-4 * first / max(float(first[:, 0].std()), 1e-12)
-    mapped = TSNE(
-        n_components=2, init=first.astype(np.float32), perplexity=perplexity, random_state=seed
-    ).fit_transform(spread.numpy())
+    first = np.pad(first, ((0, 0), (0, 2 - first.shape[1])))
+    mapped = first
+    if len(z) > _FEWEST_FOR_TSNE:
+        # imported here: scikit-learn takes a second
+        from sklearn.manifold import TSNE
+
+        perplexity = max(2.0, min(40.0, (len(z) - 1) / 4))
+        start = (1e-4 * first / max(float(first[:, 0].std()), 1e-12)).astype(np.float32)
+        mapped = TSNE(
+            n_components=2, init=start, perplexity=perplexity, random_state=seed
+        ).fit_transform(spread.numpy())
     low, high = mapped.min(0), mapped.max(0)
-    side = 14.0
-    at = (mapped - low) / np.maximum(high - low, 1e-9) * (_WIDTH - side)
-    body = "".join(
-        f'<image x="{x:.1f}" y="{y:.1f}" width="{side:g}" height="{side:g}" '
-        f'href="{image_uri(image, ink=_COLOURS[c % len(_COLOURS)] if len(image) == 1 else None)}"/>'
-        for (x, y), image, c in zip(at, images, classes.tolist(), strict=True)
-    )
-    return _svg(_WIDTH, _WIDTH, label, body)
+    placed: npt.NDArray[np.float64] = (mapped - low) / np.maximum(high - low, 1e-9)
+    return placed

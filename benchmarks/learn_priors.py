@@ -1,0 +1,80 @@
+"""Learn the priors that ship with Quickstudy from embeddings of training classes.
+
+    python benchmarks/learn_priors.py text --embeddings FOLDER
+
+reads FOLDER/NAME.npz (``z`` [N, D], ``label`` [N], ``split`` [N]) and writes NAME.json and
+NAME.safetensors into src/quickstudy/estimators/priors. Which classes a prior is learned from is
+stated below; no test split and no class that a result is reported on is among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from machine import ROOT
+from quickstudy.estimators.learning import learn_prior
+
+# name of a prior -> data sets and the splits of them that are read (None = all rows)
+SOURCES: dict[str, dict[str, tuple[str, ...] | None]] = {
+    "text": {
+        "huffpost41": ("train", "valid"),
+        "stackoverflow20": None,
+        "snips": None,
+        "trec6": None,
+        "ag_news_test": None,
+    },
+    "image": {"miniimagenet": ("train", "val"), "cifar_fs": ("train", "val")},
+    # the second experiment on text: half of the classes of CLINC150, rows of its train split
+    "clinc-half": {"clinc150": ("train",)},
+}
+
+
+def read(folder: Path, name: str) -> dict[str, np.ndarray]:
+    """Return the arrays of one file."""
+    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+        return {key: file[key] for key in file.files if key != "text"}
+
+
+def gather(folder: Path, prior: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return embeddings, labels and sources of the training classes of a prior."""
+    parts = []
+    for name, splits in SOURCES[prior].items():
+        data = read(folder, name)
+        label = data["label"].astype(str)
+        keep = label != "oos"
+        if splits is not None:
+            keep &= np.isin(data["split"].astype(str), splits)
+        if prior == "clinc-half":
+            keep &= np.isin(label, np.unique(label[keep])[::2])
+        parts.append((data["z"][keep], label[keep], np.full(int(keep.sum()), name)))
+    z, label, source = (np.concatenate(side) for side in zip(*parts, strict=True))
+    return z, label, source
+
+
+def main() -> None:
+    """Learn and write the priors named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("priors", nargs="+", choices=sorted(SOURCES))
+    parser.add_argument("--embeddings", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "src/quickstudy/estimators/priors")
+    given = parser.parse_args()
+    for name in given.priors:
+        begun = time.monotonic()
+        z, labels, sources = gather(given.embeddings, name)
+        prior = learn_prior(z, labels, sources=sources, seed=0)
+        prior.save(given.out / name)
+        settings = {h: {k: dict(v) for k, v in p.settings.items()} for h, p in prior.heads.items()}
+        print(
+            f"{name}: {prior.metric.settings}, centre {prior.centre_prior}, {settings}, "
+            f"{time.monotonic() - begun:.0f} s",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""``quickstudy fit``, ``predict`` and ``show``: a task from a handful of examples, as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quickstudy.cli.output import emit, say
+from quickstudy.core import ConfigError
+
+__all__ = ["fit_command", "predict_command", "show_command"]
+
+
+def fit_command(
+    examples: Annotated[
+        Path, typer.Argument(help="Folder of class folders, or a table: csv, tsv, jsonl, parquet.")
+    ],
+    out: Annotated[Path, typer.Option(help="The task file to write.")] = Path("examples.task"),
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="image, characters, text, table, a run or a model folder; else by data."),
+    ] = None,
+    head: Annotated[
+        str, typer.Option(help="auto, prototype, ridge, logistic, kernel, neighbours, gradient.")
+    ] = "auto",
+    label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
+    unknown: Annotated[
+        str | None, typer.Option(help="What to answer for inputs that fit no class.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Learn a task from a handful of examples and keep it as a file.
+
+    Example: quickstudy fit photos/ --out zoo.task
+
+    The folder holds one folder for each class. A table has a column of labels and a column "path",
+    a column "text", or columns of numbers.
+    """
+    # imported here: the other commands need not wait for these
+    from quickstudy.estimators import FewShotClassifier
+    from quickstudy.estimators.files import read_examples
+
+    read = read_examples(examples, label=label)
+    assert read.y is not None
+    chosen = encoder or read.kind
+    say(f"{len(read.y)} examples of {len(set(read.y))} classes; encoder: {chosen}")
+    clf = FewShotClassifier(chosen, head=head, unknown=unknown, device=device)
+    clf.fit(read.x, read.y)
+    clf.save(out)
+    estimate, suspects, conflicts = clf.estimate_accuracy(), clf.suspects(), clf.conflicts()
+    document = {
+        "command": "fit",
+        "task": str(out),
+        "encoder": chosen,
+        "head": clf.head_,
+        "classes": {
+            str(name): int(n)
+            for name, n in zip(clf.support_.classes, clf.support_.counts, strict=True)
+        },
+        "expected_accuracy": {
+            "mean": estimate.mean,
+            "low": estimate.low,
+            "high": estimate.high,
+            "coverage": estimate.coverage,
+            "method": estimate.method,
+        },
+        "suspects": [
+            {
+                "source": read.names[s.row],
+                "label": s.label,
+                "suggestion": s.suggestion,
+                "evidence": s.evidence,
+            }
+            for s in suspects
+        ],
+        "conflicts": [
+            {"sources": [read.names[row] for row in c.rows], "labels": list(c.labels)}
+            for c in conflicts
+        ],
+    }
+    lines = [f"{out}: {clf.support_.n_way} classes, {len(read.y)} examples, head {clf.head_}"]
+    lines.append(f"expected accuracy on new examples: {estimate}")
+    lines += [
+        f"check {read.names[s.row]}: labelled {s.label}, looks like {s.suggestion}"
+        for s in suspects[:5]
+    ]
+    if len(suspects) > 5:
+        lines.append(f"... and {len(suspects) - 5} more; 'quickstudy show {out}' lists them")
+    lines += [
+        "the same example under different labels: "
+        + ", ".join(
+            f"{read.names[row]} ({name})" for row, name in zip(c.rows, c.labels, strict=True)
+        )
+        for c in conflicts[:5]
+    ]
+    lines.append(f"next: quickstudy predict {out} {_next(read.kind)}")
+    emit(document, as_json=as_json, text="\n".join(lines))
+
+
+def _next(kind: str) -> str:
+    return {"image": "*.jpg", "text": "--text 'your text'", "table": "new.csv"}[kind]
+
+
+def predict_command(
+    task: Annotated[Path, typer.Argument(help="A task file made by fit.")],
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(help="Images, folders of images, or one table.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text; may be repeated.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the answers: .csv, .jsonl or .parquet.")
+    ] = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="Add the labels that cannot be ruled out, e.g. 0.9.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of right labels in a table, to score against.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Where the run or model folder of the task lies now.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Classify with a task file.
+
+    Example: quickstudy predict zoo.task new/*.jpg --json
+    """
+    from quickstudy.estimators import FewShotClassifier
+    from quickstudy.estimators.files import LabelledFiles, read_inputs, write_rows
+
+    if bool(inputs) == bool(text):
+        raise ConfigError("give inputs: images, a table, or --text 'some text' (one kind).")
+    if coverage is not None and not 0 < coverage < 1:
+        raise ConfigError(f"--coverage must lie between 0 and 1; got {coverage}.")
+    clf = FewShotClassifier.load(task, encoder=encoder, device=device)
+    modality = clf.embedder_.modality
+    if text:
+        read = LabelledFiles(list(text), None, "text", list(text))
+    else:
+        read = read_inputs(inputs or [], label=label)
+    if modality != "array" and read.kind != modality:
+        raise ConfigError(f"{task} classifies {modality}s; got {read.kind}s.")
+    answers = clf.answer(read.x, coverage=coverage)
+    rows = [_row(name, answer) for name, answer in zip(read.names, answers, strict=True)]
+    document: dict[str, Any] = {"command": "predict", "task": str(task), "answers": rows}
+    lines = [_line(row) for row in rows]
+    if read.y is not None:
+        right = [str(row["label"]) == str(y) for row, y in zip(rows, read.y, strict=True)]
+        document["accuracy"] = sum(right) / len(right)
+        lines.append(
+            f"accuracy against the column of labels: {100 * document['accuracy']:.2f} % of "
+            f"{len(right)}"
+        )
+    if out is not None:
+        write_rows(out, [_flat(row) for row in rows])
+        say(f"wrote {len(rows)} answers to {out}")
+    emit(document, as_json=as_json, text="\n".join(lines))
+
+
+def _row(name: str, answer: Any) -> dict[str, Any]:
+    row = {
+        "input": name,
+        "label": answer.label,
+        "probability": round(answer.probability, 4),
+        "known": answer.known,
+    }
+    return row if answer.labels is None else row | {"set": list(answer.labels)}
+
+
+def _line(row: dict[str, Any]) -> str:
+    unsure = "" if row["known"] else "  (far from every class)"
+    options = "" if "set" not in row else "  one of: " + (", ".join(map(str, row["set"])) or "none")
+    return f"{row['input']}: {row['label']} {100 * row['probability']:.0f} %{unsure}{options}"
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return row | ({"set": " | ".join(map(str, row["set"]))} if "set" in row else {})
+
+
+def show_command(
+    task: Annotated[Path, typer.Argument(help="A task file made by fit.")],
+    out: Annotated[Path | None, typer.Option(help="The page; else TASK.html.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Where the run or model folder of the task lies now.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Write a page about a task: classes with their examples, expected accuracy, suspects, a map.
+
+    Example: quickstudy show zoo.task --out zoo.html
+    """
+    from quickstudy.estimators import FewShotClassifier
+    from quickstudy.estimators.page import write_page
+
+    target = out or task.with_suffix(".html")
+    clf = FewShotClassifier.load(task, encoder=encoder)
+    write_page(clf, target, title=task.stem)
+    document = {"command": "show", "task": str(task), "page": str(target)}
+    emit(document, as_json=as_json, text=f"{target}: open it in a browser")

@@ -1,0 +1,202 @@
+"""Folders and tables of examples for the commands: what a user has on disk, in and out."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quickstudy.core import ConfigError, DataError, nearest_names
+from quickstudy.tasks.folders import find_images
+from quickstudy.training.checkpoint import write_atomically
+
+__all__ = ["TABLES", "LabelledFiles", "read_examples", "read_inputs", "write_rows"]
+
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+"""Endings of the tables that are read."""
+
+_LABELS = ("label", "target", "class", "intent", "category", "y")
+_TEXTS = ("text", "sentence", "utterance", "question", "title", "headline", "content")
+_IMAGES = ("path", "image", "file", "filename", "file_name")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFiles:
+    """Examples read from disk.
+
+    Args:
+        x: paths, encoded images, texts, or a table ``[N, columns]``.
+        y: labels, or ``None`` if there are none.
+        kind: ``"image"``, ``"text"`` or ``"table"``: also the name of the encoder that fits.
+        names: of each example, for reports.
+    """
+
+    x: Any
+    y: list[Any] | None
+    kind: str
+    names: list[str]
+
+
+def read_examples(path: str | Path, *, label: str | None = None) -> LabelledFiles:
+    """Read labelled examples: a folder of class folders of images, or a table.
+
+    A table is CSV, TSV, JSON lines or Parquet with a column of labels and a column ``path`` (or
+    ``image``, or a Hugging Face ``image`` struct), a column ``text``, or else columns of numbers.
+
+    Args:
+        path: folder or table.
+        label: column of the labels; found by its usual names if not given.
+
+    Raises:
+        DataError: if there is nothing to read or a row lacks what it needs.
+        ConfigError: if a column is not there.
+    """
+    source = Path(path)
+    if source.is_dir():
+        return _class_folders(source)
+    read = read_inputs([source], label=label)
+    if read.y is None:
+        raise ConfigError(
+            f"{source} has no column of labels (looked for {', '.join(_LABELS)}). Name it with "
+            "--label."
+        )
+    return read
+
+
+def read_inputs(paths: Sequence[str | Path], *, label: str | None = None) -> LabelledFiles:
+    """Read inputs to classify: image files, folders of images, or one table.
+
+    Args:
+        paths: of files and folders; a table must be alone.
+        label: column of a table that holds labels, and is no input.
+    """
+    sources = [Path(path) for path in paths]
+    if not sources:
+        raise ConfigError("name at least one file to read.")
+    tables = [s for s in sources if s.suffix.lower() in TABLES]
+    if tables:
+        if len(sources) > 1:
+            raise ConfigError(f"give one table alone; got {tables[0]} and {len(sources) - 1} more.")
+        return _table(sources[0], label)
+    files: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            found, _ = find_images(source)
+            files += [source / name for name in found]
+            if not found:
+                raise DataError(f"{source}: there are no images in this folder. Check the path.")
+        else:
+            files.append(source)
+    names = [str(file) for file in files]
+    return LabelledFiles(names, None, "image", names)
+
+
+def _class_folders(root: Path) -> LabelledFiles:
+    """Read ``root/class/.../image.png``."""
+    found, _ = find_images(root)
+    loose = [name for name in found if "/" not in name]
+    if not found or loose:
+        where = f"{root / loose[0]} lies outside of one" if loose else "there are no images"
+        raise DataError(
+            f"{root}: expected a folder for each class with its images inside; {where}. Make "
+            f"{root}/CLASS/IMAGE, or a table with the columns path and label."
+        )
+    paths = [str(root / name) for name in found]
+    return LabelledFiles(paths, [name.split("/")[0] for name in found], "image", paths)
+
+
+def _table(source: Path, label: str | None) -> LabelledFiles:
+    columns = _columns(source)
+    if not columns or not len(next(iter(columns.values()))):
+        raise DataError(f"{source}: the table has no rows. Give one row per example.")
+    wanted = label or next((name for name in _LABELS if name in columns), None)
+    if label is not None and label not in columns:
+        raise ConfigError(f"{source}: no column {label!r}. {nearest_names(label, columns)}")
+    y = None if wanted is None else columns.pop(wanted)
+    rows = [f"{source.name}, row {i}" for i in range(len(next(iter(columns.values()), y or [])))]
+    if (name := next((n for n in _TEXTS if n in columns), None)) is not None:
+        return LabelledFiles(columns[name], y, "text", rows)
+    if (name := next((n for n in _IMAGES if n in columns), None)) is not None:
+        return _images(source, columns[name], y, rows)
+    numbers = {n: v for n, v in columns.items() if all(_is_number(value) for value in v)}
+    if not numbers or len(numbers) < len(columns):
+        bad = sorted(columns.keys() - numbers.keys())
+        raise DataError(
+            f"{source}: needs a column of texts ({_TEXTS[0]}), of image paths ({_IMAGES[0]}), or "
+            f"numbers only; {', '.join(map(repr, bad[:3])) or 'it has none'} fits none of these. "
+            "Rename the column that counts, or drop the others."
+        )
+    return LabelledFiles(np.array(list(numbers.values()), dtype=np.float64).T, y, "table", rows)
+
+
+def _images(source: Path, values: list[Any], y: list[Any] | None, rows: list[str]) -> LabelledFiles:
+    """Images by path, relative to the table, or encoded as the Hugging Face Hub stores them."""
+    if isinstance(values[0], Mapping):
+        data = [value.get("bytes") if isinstance(value, Mapping) else None for value in values]
+        if None in data:
+            raise DataError(f"{source}, row {data.index(None)}: the image has no bytes.")
+        return LabelledFiles(data, y, "image", rows)
+    if empty := [i for i, value in enumerate(values) if not isinstance(value, str) or not value]:
+        raise DataError(f"{source}, row {empty[0]}: the path is empty. Fill it in.")
+    paths = [str(source.parent / value) for value in values]  # an absolute path stays itself
+    return LabelledFiles(paths, y, "image", [str(value) for value in values])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _columns(source: Path) -> dict[str, list[Any]]:
+    """Return a table as lists by column."""
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+    import pyarrow.json as pa_json
+    import pyarrow.parquet as pa_parquet
+
+    ending = source.suffix.lower()
+    try:
+        if ending == ".parquet":
+            table = pa_parquet.read_table(source)
+        elif ending in (".jsonl", ".ndjson"):
+            table = pa_json.read_json(source)
+        else:
+            parse = pa_csv.ParseOptions(
+                delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True
+            )
+            table = pa_csv.read_csv(source, parse_options=parse)
+    except FileNotFoundError as error:
+        raise DataError(f"{source}: there is no such file. Check the path.") from error
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{source}: cannot be read as a table ({reason}). Check it.") from error
+    return {name: table.column(name).to_pylist() for name in dict.fromkeys(table.column_names)}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write records as CSV, JSON lines or Parquet, by the ending of ``path``.
+
+    Raises:
+        ConfigError: if the ending is another.
+        CheckpointError: if the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+    import pyarrow.parquet as pa_parquet
+
+    ending = path.suffix.lower()
+    buffer = io.BytesIO()
+    if ending in (".jsonl", ".ndjson"):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        buffer.write(text.encode())
+    elif ending == ".parquet":
+        pa_parquet.write_table(pa.Table.from_pylist(list(rows)), buffer)
+    elif ending == ".csv":
+        pa_csv.write_csv(pa.Table.from_pylist(list(rows)), buffer)
+    else:
+        raise ConfigError(f"{path} must end in .csv, .jsonl or .parquet; got {ending!r}.")
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,123 @@
+"""Heads by name, made with a prior's settings, and the rule behind ``head="auto"``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from quickstudy.core import ConfigError, Examples, nearest_names
+from quickstudy.learners.base import Learner
+from quickstudy.learners.heads import (
+    CentredHead,
+    GradientHead,
+    LogisticHead,
+    NeighbourHead,
+    PrototypeHead,
+    RidgeHead,
+)
+
+__all__ = ["CANDIDATES", "HEADS", "Settings", "affordable", "build_head", "preferred_unless_beaten"]
+
+Settings = Mapping[str, float]
+
+HEADS: dict[str, tuple[dict[str, float], ...]] = {
+    "prototype": ({"shrinkage": 0.0},),
+    "ridge": tuple({"penalty": p, "kernel_width": 0.7} for p in (0.1, 0.3, 1.0, 3.0)),
+    "logistic": tuple({"c": c} for c in (1.0, 3.0, 10.0)),
+    "kernel": tuple({"c": c, "kernel_width": 0.5} for c in (3.0, 10.0, 30.0)),
+    "neighbours": tuple({"temperature": t} for t in (0.05, 0.1, 0.2, 0.4)),
+    "gradient": ({"steps": 5, "lr": 0.05, "temperature": 0.1},),
+}
+"""Names, and the settings a prior chooses from."""
+
+CANDIDATES = ("prototype", "ridge", "logistic", "kernel")
+"""What ``head="auto"`` chooses from."""
+
+# multiplications of one fit: about ten seconds of one core
+_AFFORDABLE = 2e11
+
+
+def build_head(name: str, settings: Settings, *, dim: int, centre_prior: float) -> CentredHead:
+    """Return a head that sees tasks from their own middle.
+
+    Args:
+        name: one of :data:`HEADS`.
+        settings: its numbers, see :data:`HEADS`.
+        dim: features of the embeddings, ``D``.
+        centre_prior: see :class:`~quickstudy.learners.heads.CentredHead`.
+
+    Raises:
+        ConfigError: if there is no such head.
+    """
+    if name not in HEADS:
+        raise ConfigError(f"there is no head {name!r}. {nearest_names(name, [*HEADS, 'auto'])}")
+    numbers = {**HEADS[name][0], **settings}
+    head: Learner
+    if name == "prototype":
+        head = PrototypeHead(distance="cosine", temperature=1.0, shrinkage=numbers["shrinkage"])
+    elif name == "ridge":
+        head = RidgeHead(
+            penalty=numbers["penalty"], scale=1.0, kernel_width=numbers["kernel_width"]
+        )
+    elif name == "logistic":
+        head = LogisticHead(c=numbers["c"], balanced=True, tolerance=1e-3)
+    elif name == "kernel":
+        head = LogisticHead(
+            c=numbers["c"], balanced=True, kernel_width=numbers["kernel_width"], tolerance=1e-3
+        )
+    elif name == "neighbours":
+        head = NeighbourHead(temperature=2 * numbers["temperature"])
+    else:
+        head = GradientHead(
+            dim,
+            steps=int(numbers["steps"]),
+            lr=numbers["lr"],
+            temperature=numbers["temperature"],
+        )
+    return CentredHead(head, prior=centre_prior).eval()
+
+
+def affordable(name: str, support: Examples, n_way: int) -> bool:
+    """Return whether ``auto`` considers a head on a task of this size.
+
+    Counted in multiplications of a fit with five-fold cross-validation; above 2e11 a head takes
+    longer than some ten seconds on one core. Prototypes always are.
+    """
+    _, size, dim = support.x.shape
+    if name == "prototype":
+        return True
+    if name == "ridge":
+        return 3.0 * size**3 <= _AFFORDABLE
+    width = size if name == "kernel" else min(size, dim)
+    return 300.0 * size * width * n_way + size**3 <= _AFFORDABLE
+
+
+def preferred_unless_beaten(losses: Mapping[str, Tensor], preferred: str) -> str:
+    """Return the head whose held-out loss is clearly lower than the preferred one's, or that one.
+
+    Clearly: the mean of the paired differences is below zero by more than one standard error. (The
+    rule of one standard error, Breiman et al. 1984, section 3.4.3, around the prior's choice.)
+
+    Args:
+        losses: log loss of each held-out support example by head ``[N]``.
+        preferred: what the prior would take.
+    """
+    best, gain = preferred, 0.0
+    base = losses[preferred]
+    if len(base) < 2:
+        return preferred
+    for name, loss in losses.items():
+        difference = loss - base
+        mean = float(difference.mean())
+        error = float(difference.std() / len(base) ** 0.5)
+        if mean + error < 0 and mean < gain:
+            best, gain = name, mean
+    return best
+
+
+def nearest_size(shots: float, known: list[int]) -> int:
+    """Return the number of shots among those learned from that is nearest in the logarithm."""
+    ratio = torch.tensor(known, dtype=torch.float64).log() - torch.tensor(max(shots, 1.0)).log()
+    return known[int(ratio.abs().argmin())]

@@ -1,0 +1,141 @@
+"""One version of a task in arrays: what the classifier asks of a fitted task."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quickstudy.core import ConfigError, nearest_names
+from quickstudy.estimators.heads import HEADS
+from quickstudy.estimators.prior import TaskPrior
+from quickstudy.estimators.records import Estimate
+from quickstudy.estimators.support import Floats, Ints, Support
+from quickstudy.estimators.task import FittedTask, fit_task
+
+__all__ = ["Model"]
+
+_QUERIES_AT_ONCE = 1024
+
+
+class Model:
+    """A support set with the head that learned it; nothing is computed before it is asked for.
+
+    Args:
+        support: the labelled examples.
+        prior: what auxiliary tasks taught about embeddings of this encoder.
+        head: name of a head, or ``"auto"``.
+
+    Raises:
+        ConfigError: if there is no such head.
+    """
+
+    def __init__(self, support: Support, prior: TaskPrior, *, head: str) -> None:
+        if head not in (*HEADS, "auto"):
+            raise ConfigError(f"there is no head {head!r}. {nearest_names(head, [*HEADS, 'auto'])}")
+        self._support, self._prior, self._wanted = support, prior, head
+
+    @cached_property
+    def _task(self) -> FittedTask:
+        s = self._support
+        z, y = torch.from_numpy(s.z), torch.from_numpy(s.y)
+        return fit_task(self._prior, z, y, n_way=s.n_way, head=self._wanted)
+
+    @property
+    def head_name(self) -> str:
+        """The head in use."""
+        return self._task.head_name
+
+    @cached_property
+    def _seen(self) -> Tensor:
+        return self._task.head.seen(self._task.support, n_way=self._support.n_way).x[0]
+
+    @property
+    def z(self) -> Floats:
+        """The supports as the head sees them ``[N, D']``."""
+        seen: Floats = self._seen.numpy()
+        return seen
+
+    def scores(self, z: Floats) -> Floats:
+        """Return calibrated logits, ``[Q, D] -> [Q, C]``."""
+        parts = [self._task.logits(p) for p in torch.from_numpy(z).split(_QUERIES_AT_ONCE)]
+        scores: Floats = torch.cat(parts).numpy()
+        return scores
+
+    def probabilities(self, z: Floats) -> Floats:
+        """Return the probabilities of the classes ``[Q, C]``, given that it is one of them."""
+        p: Floats = torch.from_numpy(self.scores(z)).double().softmax(1).float().numpy()
+        return p
+
+    def sets(self, z: Floats, coverage: float) -> npt.NDArray[np.bool_]:
+        """Return which labels cannot be ruled out ``[Q, C]``; see :meth:`FittedTask.sets`."""
+        inside: npt.NDArray[np.bool_] = self._task.sets(
+            torch.from_numpy(z), coverage=coverage
+        ).numpy()
+        return inside
+
+    def known_score(self, z: Floats) -> Floats:
+        """Return how much each input looks like one of the classes ``[Q]``: higher = more."""
+        score: Floats = -self._task.novelty(torch.from_numpy(z)).float().numpy()
+        return score
+
+    def known(self, z: Floats, false_rejects: float) -> npt.NDArray[np.bool_]:
+        """Return which inputs are near enough to belong to a class ``[Q]``."""
+        near: npt.NDArray[np.bool_] = self._task.accepts(
+            torch.from_numpy(z), accept=1 - false_rejects
+        ).numpy()
+        return near
+
+    @torch.no_grad()
+    def _queries(self, z: Floats) -> Tensor:
+        x = self._prior.transform(torch.from_numpy(z))
+        return F.normalize(x - self._task.state["centre"][0], dim=1)
+
+    def distances(self, z: Floats) -> Floats:
+        """Return the distances to the supports ``[Q, N]``, between unit vectors."""
+        d: Floats = torch.cdist(self._queries(z), F.normalize(self._seen, dim=1)).numpy()
+        return d
+
+    def estimate(self) -> Estimate:
+        """Return the accuracy to expect, with a 90 % interval over tasks."""
+        if self._support.n_way < 2:
+            return Estimate(1.0, 1.0, 1.0, 0.9, "there is one class only")
+        found, told = self._task.expected_accuracy(), bool(self._task.evidence.enough[0])
+        method = "leaving examples out" if told else "the size of the task alone"
+        if self._prior.learned:
+            method += ", and what came of it in other tasks"
+        elif not told:
+            method = "nothing: with one example each, nothing can be held out"
+        return Estimate(found.mean, found.low, found.high, 0.9, method)
+
+    def label_evidence(self) -> tuple[Floats, Ints]:
+        """Return the log odds of the best other class against each support's label ``[N]``, and
+        that class; minus infinity where an example is alone in its class."""
+        y = self._support.y
+        if self._support.n_way < 2:
+            return np.full(len(y), -np.inf, dtype=np.float32), y
+        order, score = self._task.suspects()
+        evidence = np.full(len(y), -np.inf, dtype=np.float32)
+        evidence[order.numpy()] = score.float().numpy()
+        others = self._task.evidence.held_out[0].numpy().copy()
+        others[np.arange(len(y)), y] = -np.inf
+        return evidence, others.argmax(1).astype(np.int64)
+
+    def label_next(self, z: Floats, n: int) -> Ints:
+        """Return the rows of ``z`` to label first ``[<= n]``: uncertain, and unlike each other."""
+        p = np.sort(self.probabilities(z), axis=1)
+        margin = p[:, -1] - (p[:, -2] if self._support.n_way > 1 else 0)
+        x = self._queries(z)
+        # nearer than half the usual distance between a query and its nearest support = the same
+        near = 0.5 * float(np.median(self.distances(z).min(1)))
+        chosen: list[int] = []
+        for row in np.argsort(margin, kind="stable").tolist():
+            if len(chosen) == n:
+                break
+            if not chosen or float(torch.cdist(x[row][None], x[chosen]).min()) > near:
+                chosen.append(row)
+        return np.array(chosen, dtype=np.int64)

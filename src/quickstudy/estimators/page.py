@@ -1,0 +1,168 @@
+"""A page about a task: its classes with their supports, what to expect, what looks wrong, a map."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from quickstudy.estimators.records import Conflict, Estimate, Suspect
+from quickstudy.estimators.support import Support
+from quickstudy.pages import CSS, embedding_map, png_uri, table
+from quickstudy.training.checkpoint import write_atomically
+
+if TYPE_CHECKING:
+    from quickstudy.estimators.classifier import FewShotClassifier
+
+__all__ = ["write_page"]
+
+_SHOWN_EXAMPLES = 12
+_SHOWN_CLASSES = 200
+_SHOWN_SUSPECTS = 20
+_ON_THE_MAP = 400
+_WORDS = 160
+
+_OWN_CSS = """
+.supports { display: flex; flex-wrap: wrap; gap: .5rem; align-items: flex-start; }
+.supports img { height: 64px; width: auto; max-width: 96px; border: 1px solid var(--rule);
+  border-radius: 4px; background: #fff; image-rendering: auto; }
+.supports q { display: block; font-size: .92rem; max-width: 40rem; }
+.classes td { white-space: normal; }
+.big { font-size: 2.2rem; font-weight: 650; line-height: 1.1; }
+"""
+
+
+def write_page(clf: FewShotClassifier, out: Path, *, title: str) -> None:
+    """Write one HTML file that needs nothing else.
+
+    Args:
+        clf: a fitted classifier.
+        out: the file.
+        title: of the page.
+
+    Raises:
+        CheckpointError: if the file cannot be written.
+    """
+    support = clf.support_
+    body = "\n".join(
+        (
+            f"<h1>{html.escape(title)}</h1>",
+            _summary(clf, support),
+            _expectation(clf.estimate_accuracy()),
+            _doubts(support, clf.suspects(), clf.conflicts()),
+            _map(clf, support),
+            _classes(support),
+        )
+    )
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{html.escape(title)} – Quickstudy</title><style>{CSS}{_OWN_CSS}</style></head>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
+    write_atomically(out, page.encode())
+
+
+def _summary(clf: FewShotClassifier, support: Support) -> str:
+    counts = support.counts
+    each = (
+        f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    )
+    noun = "class" if support.n_way == 1 else "classes"
+    return (
+        f'<p class="lede">{support.n_way} {noun}, {each} examples each, '
+        f"{len(support.items)} in all. Encoder: {html.escape(clf.embedder_.name)}; head: "
+        f"{html.escape(clf.head_)}.</p>"
+    )
+
+
+def _expectation(estimate: Estimate) -> str:
+    return (
+        "<h2>What to expect on new examples</h2>"
+        f'<p class="big">{100 * estimate.mean:.0f} %</p>'
+        f"<p>of new examples of these classes answered right. In {100 * estimate.coverage:.0f} of "
+        f"100 tasks the accuracy lies in an interval such as this one, {100 * estimate.low:.0f} to "
+        f"{100 * estimate.high:.0f} %. Drawn from {html.escape(estimate.method)}.</p>"
+    )
+
+
+def _doubts(support: Support, suspects: list[Suspect], conflicts: list[Conflict]) -> str:
+    if not suspects and not conflicts:
+        return "<h2>Labels to check</h2><p>None: no example contradicts the others.</p>"
+    parts = ["<h2>Labels to check</h2>"]
+    if suspects:
+        more = len(suspects) - _SHOWN_SUSPECTS
+        rows = [
+            (_picture(support, s.row), str(s.label), str(s.suggestion), f"{s.evidence:+.1f}")
+            for s in suspects[:_SHOWN_SUSPECTS]
+        ]
+        heads = ("example", "label", "the others say", "log-odds against the label")
+        parts.append(table("Labels to check", heads, rows))
+        parts += [f'<p class="soft">and {more} more</p>'] if more > 0 else []
+    if conflicts:
+        twice = [(_picture(support, c.rows[0]), ", ".join(map(str, c.labels))) for c in conflicts]
+        parts.append("<h3>The same example under different labels</h3>")
+        parts.append(table("Contradictions", ("example", "labels"), twice))
+    return "".join(parts)
+
+
+def _map(clf: FewShotClassifier, support: Support) -> str:
+    if len(support.items) < 3:
+        return ""
+    rows = np.arange(len(support.items))
+    if len(rows) > _ON_THE_MAP:
+        rows = rows[np.linspace(0, len(rows) - 1, _ON_THE_MAP).astype(int)]
+    names = [f"{support.classes[support.y[r]]}: {_name(support, int(r))}" for r in rows]
+    drawing = embedding_map(
+        torch.from_numpy(clf.features(rows)),
+        support.y[rows],
+        seed=0,
+        label=f"Map of {len(rows)} examples of {support.n_way} classes.",
+        names=names,
+    )
+    some = "" if len(rows) == len(support.items) else f" {len(rows)} of {len(support.items)} shown."
+    return (
+        "<h2>Where the examples lie</h2><p>Each dot is an example, in its class's colour; examples "
+        f"that the encoder takes for alike lie close together (point at a dot for its name).{some}"
+        f'</p><div class="panels wide"><figure>{drawing}</figure></div>'
+    )
+
+
+def _classes(support: Support) -> str:
+    rows = []
+    for column, label in enumerate(support.classes[:_SHOWN_CLASSES]):
+        members = np.flatnonzero(support.y == column)
+        shown = "".join(_picture(support, int(row)) for row in members[:_SHOWN_EXAMPLES])
+        more = len(members) - _SHOWN_EXAMPLES
+        tail = f'<span class="soft">and {more} more</span>' if more > 0 else ""
+        rows.append(
+            f'<tr><th scope="row">{html.escape(str(label))}<br><span class="soft">{len(members)}'
+            f'</span></th><td><div class="supports">{shown}{tail}</div></td></tr>'
+        )
+    left = support.n_way - _SHOWN_CLASSES
+    note = f'<p class="soft">and {left} more classes</p>' if left > 0 else ""
+    return (
+        '<h2>Classes and their examples</h2><div class="scroll classes" tabindex="0" role="region" '
+        f'aria-label="Classes"><table><tbody>{"".join(rows)}</tbody></table></div>{note}'
+    )
+
+
+def _picture(support: Support, row: int) -> str:
+    """Return an example as HTML: its small picture, its text, or its name."""
+    preview = support.items[row].preview
+    name = html.escape(_name(support, row), quote=True)
+    if isinstance(preview, bytes):
+        uri = png_uri(preview)
+        return f'<span class="supports"><img src="{uri}" alt="{name}" title="{name}"></span>'
+    if isinstance(preview, str):
+        text = preview if len(preview) <= _WORDS else preview[:_WORDS] + " …"
+        return f'<span class="supports"><q>{html.escape(text)}</q></span>'
+    return name
+
+
+def _name(support: Support, row: int) -> str:
+    return support.items[row].source or f"example {row}"

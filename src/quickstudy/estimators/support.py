@@ -1,0 +1,135 @@
+"""The labelled examples of one task: an immutable version per edit, so that undo is a step back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from quickstudy.core import ConfigError, Examples, nearest_names
+from quickstudy.estimators.embedders import Item
+
+__all__ = ["Floats", "Ints", "Label", "Support"]
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Label = Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """The support set of one task.
+
+    Args:
+        classes: the labels, in the order of the columns of every score.
+        items: the examples ``[N]``, in the order they came.
+        y: class of each example ``[N]``, an index into ``classes``.
+        z: embeddings ``[N, D]``.
+    """
+
+    classes: tuple[Label, ...]
+    items: tuple[Item, ...]
+    y: Ints
+    z: Floats
+
+    @property
+    def counts(self) -> Ints:
+        """The number of examples of each class ``[C]``."""
+        return np.bincount(self.y, minlength=len(self.classes)).astype(np.int64)
+
+    @property
+    def n_way(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    def examples(self) -> Examples:
+        """Return the support set as one task of the learners' contract, ``[1, N, D]``."""
+        x, y = torch.from_numpy(self.z), torch.from_numpy(self.y)
+        return Examples.full(x[None], y[None])
+
+    def index(self, label: Label) -> int:
+        """Return the column of a class.
+
+        Raises:
+            ConfigError: if there is no such class; the nearest names are offered.
+        """
+        for column, known in enumerate(self.classes):
+            if known == label and isinstance(known, str) == isinstance(label, str):
+                return column
+        near = nearest_names(str(label), map(str, self.classes))
+        raise ConfigError(f"there is no class {label!r} in this task. {near}")
+
+    def __contains__(self, label: object) -> bool:
+        return any(
+            known == label and isinstance(known, str) == isinstance(label, str)
+            for known in self.classes
+        )
+
+    def with_examples(self, label: Label, items: Sequence[Item], z: Floats) -> Support:
+        """Return the support set with more examples, of a class that may be new (then it is
+        last)."""
+        known = label in self
+        column = self.index(label) if known else self.n_way
+        return replace(
+            self,
+            classes=self.classes if known else (*self.classes, label),
+            items=(*self.items, *items),
+            y=np.concatenate([self.y, np.full(len(items), column, dtype=np.int64)]),
+            z=np.concatenate([self.z, z]) if len(self.z) else z,
+        )
+
+    def without_class(self, label: Label) -> Support:
+        """Return the support set without a class; the columns after it move up."""
+        gone = self.index(label)
+        keep = self.y != gone
+        y = self.y[keep]
+        return replace(
+            self,
+            classes=self.classes[:gone] + self.classes[gone + 1 :],
+            items=tuple(item for item, kept in zip(self.items, keep, strict=True) if kept),
+            y=y - (y > gone),
+            z=self.z[keep],
+        )
+
+    def without_examples(self, rows: Sequence[int]) -> Support:
+        """Return the support set without some examples; a class that has none left goes too."""
+        keep = np.ones(len(self.items), dtype=bool)
+        keep[list(rows)] = False
+        y = self.y[keep]
+        left = np.unique(y)
+        return replace(
+            self,
+            classes=tuple(self.classes[c] for c in left),
+            items=tuple(item for item, kept in zip(self.items, keep, strict=True) if kept),
+            y=np.searchsorted(left, y).astype(np.int64),
+            z=self.z[keep],
+        )
+
+    def relabelled(self, row: int, label: Label) -> Support:
+        """Return the support set with one example moved to another class, which may be new."""
+        column = self.index(label) if label in self else self.n_way
+        y = self.y.copy()
+        y[row] = column
+        moved = replace(
+            self, y=y, classes=self.classes if label in self else (*self.classes, label)
+        )
+        return moved.without_examples([])  # drops a class that lost its last example
+
+    def renamed(self, old: Label, new: Label) -> Support:
+        """Return the support set with another name for a class.
+
+        Raises:
+            ConfigError: if there is no such class, or the new name is taken.
+        """
+        column = self.index(old)
+        if new in self:
+            raise ConfigError(
+                f"cannot rename {old!r} to {new!r}: there is a class of that name already. "
+                "To merge two classes, add the examples of one to the other and remove it."
+            )
+        classes = list(self.classes)
+        classes[column] = new
+        return replace(self, classes=tuple(classes))

@@ -1,0 +1,127 @@
+"""Smooth functions of a task's size and of what its support says, fitted on auxiliary tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Surface", "fit_surface", "pinball", "size_features"]
+
+_LARGEST_SHOT = 20.0
+
+
+def size_features(shots: Tensor, ways: Tensor, *, most_ways: float) -> Tensor:
+    """Return a quadratic basis in the logarithms of shots and ways ``[T, 5]``.
+
+    Sizes beyond those that were learned from count as the largest of them: a quadratic must not be
+    followed outside.
+
+    Args:
+        shots: examples per class ``[T]``, at least 1.
+        ways: classes ``[T]``.
+        most_ways: the largest number of classes learned from.
+    """
+    k = shots.clamp(1, _LARGEST_SHOT).log()
+    c = ways.clamp(1, most_ways).log()
+    return torch.stack([k, c, k * k, c * c, k * c], 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """A linear function of standardised features.
+
+    Args:
+        centre: of the features ``[F]``.
+        scale: of the features ``[F]``.
+        weight: ``[F + 1]``, the constant last.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    weight: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return values ``[T, F] -> [T]``, in float64.
+
+        A feature counts as at most three standard deviations from the mean: beyond, nothing was
+        seen.
+        """
+        x = ((features.double() - self.centre) / self.scale).clamp(-3, 3)
+        value: Tensor = x @ self.weight[:-1] + self.weight[-1]
+        return value
+
+    def shifted(self, by: float) -> Surface:
+        """Return the surface plus a constant."""
+        weight = self.weight.clone()
+        weight[-1] += by
+        return Surface(self.centre, self.scale, weight)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return plain numbers."""
+        return {n: getattr(self, n).tolist() for n in ("centre", "scale", "weight")}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, list[float]]) -> Surface:
+        """Return the surface of :meth:`to_dict`."""
+        return cls(
+            *(torch.tensor(value[n], dtype=torch.float64) for n in ("centre", "scale", "weight"))
+        )
+
+    @classmethod
+    def constant(cls, value: float, width: int) -> Surface:
+        """Return a surface that is the same everywhere."""
+        weight = torch.zeros(width + 1, dtype=torch.float64)
+        weight[-1] = value
+        return cls(torch.zeros(width).double(), torch.ones(width).double(), weight)
+
+
+def fit_surface(
+    features: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    start: float = 0.0,
+    ridge: float = 1e-3,
+) -> Surface:
+    """Return the surface with the least mean loss.
+
+    Args:
+        features: one row per task ``[T, F]``.
+        loss: values ``[T]`` to one differentiable loss.
+        start: the constant to begin with.
+        ridge: penalty of the weights, not of the constant.
+    """
+    x = features.double()
+    centre, scale = x.mean(0), x.std(0).clamp(min=1e-6)
+    x = ((x - centre) / scale).clamp(-3, 3)
+    weight = torch.zeros(x.shape[1] + 1, dtype=torch.float64)
+    weight[-1] = start
+    weight.requires_grad_()
+    optimiser = torch.optim.LBFGS(
+        [weight], max_iter=200, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = loss(x @ weight[:-1] + weight[-1]) + ridge * weight[:-1].square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(closure)
+    return Surface(centre, scale, weight.detach())
+
+
+def pinball(rest: Tensor, level: float, *, smooth: float = 0.02) -> Tensor:
+    """Return the loss whose minimum is the ``level`` quantile (Koenker and Bassett 1978), its kink
+    rounded.
+
+    Args:
+        rest: what was seen minus what was predicted, any shape.
+        level: in (0, 1).
+        smooth: width of the rounding, in the unit of ``rest``.
+    """
+    return level * rest + smooth * F.softplus(-rest / smooth)

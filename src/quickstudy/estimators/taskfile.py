@@ -1,0 +1,201 @@
+"""A saved task: one zip of JSON, safetensors and previews, each with its sha256. No pickle.
+
+::
+
+    zoo.task
+    ├── manifest.json       format, version, sha256 of each other member
+    ├── task.json           settings, encoder, classes, examples
+    ├── support.safetensors embeddings and labels
+    ├── prior.safetensors   what auxiliary tasks taught (tensors of the prior)
+    └── previews/N.png      a small picture of example N, if it is an image
+
+Members are stored, not compressed: a file of a few megabytes cannot unpack into gigabytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from quickstudy import __version__
+from quickstudy.core import CheckpointError
+from quickstudy.estimators.support import Label
+from quickstudy.training.checkpoint import write_atomically
+
+__all__ = ["FORMAT", "TaskFile", "label_from_json", "label_to_json", "read_task", "write_task"]
+
+FORMAT = 1
+"""Of the file. A reader refuses a higher number than its own."""
+
+_KIND = "quickstudy task"
+_LARGEST = 4 << 30
+_JSON, _SUPPORT, _PRIOR, _MANIFEST = (
+    "task.json",
+    "support.safetensors",
+    "prior.safetensors",
+    "manifest.json",
+)
+# a fixed time: the same task gives the same bytes
+_TIME = (2020, 1, 1, 0, 0, 0)
+_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+class TaskFile:
+    """The parts of a saved task.
+
+    Args:
+        about: JSON-ready settings, classes and examples.
+        support: tensors of the support set.
+        prior: tensors of the prior.
+        previews: PNG bytes by row of the support.
+    """
+
+    def __init__(
+        self,
+        about: dict[str, Any],
+        support: Mapping[str, Tensor],
+        prior: Mapping[str, Tensor],
+        previews: Mapping[int, bytes],
+    ) -> None:
+        self.about = about
+        self.support = dict(support)
+        self.prior = dict(prior)
+        self.previews = dict(previews)
+
+
+def label_to_json(label: Label) -> list[Any]:
+    """Return a label with its type, so that ``1`` and ``"1"`` stay two labels.
+
+    Raises:
+        CheckpointError: if a label of this type cannot be saved.
+    """
+    value = label.item() if isinstance(label, np.generic) else label
+    for name, kind in _TYPES.items():
+        if type(value) is kind:
+            return [name, value]
+    raise CheckpointError(
+        f"the label {label!r} is a {type(label).__name__}; a task file holds labels that are text, "
+        "whole numbers, numbers or truth values. Rename the class first."
+    )
+
+
+def label_from_json(pair: list[Any]) -> Label:
+    """Return the label that :func:`label_to_json` wrote."""
+    kind, value = pair
+    label: Label = _TYPES[kind](value)
+    return label
+
+
+def write_task(path: Path, task: TaskFile) -> None:
+    """Write a task atomically; of two processes that save at once, one wins whole.
+
+    Raises:
+        CheckpointError: if the file cannot be written.
+    """
+    members = {
+        _JSON: json.dumps(task.about, ensure_ascii=False, allow_nan=False).encode(),
+        _SUPPORT: save_safetensors({n: v.contiguous() for n, v in task.support.items()}),
+        _PRIOR: save_safetensors({n: v.contiguous() for n, v in task.prior.items()}),
+        **{f"previews/{row}.png": data for row, data in sorted(task.previews.items())},
+    }
+    manifest = {
+        "kind": _KIND,
+        "format": FORMAT,
+        "quickstudy": __version__,
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        first = {_MANIFEST: json.dumps(manifest, indent=1).encode()}
+        for name, data in (first | members).items():
+            archive.writestr(zipfile.ZipInfo(name, _TIME), data)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_task(path: Path) -> TaskFile:
+    """Read a task.
+
+    Raises:
+        CheckpointError: if the file is missing, foreign, altered, cut short, or made by a newer
+            version.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _members(archive, path)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"there is no task file {path}. Make one with 'quickstudy fit' or clf.save()."
+        ) from error
+    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise _foreign(path, str(error) or type(error).__name__) from error
+    try:
+        return TaskFile(
+            json.loads(members[_JSON]),
+            load_safetensors(members[_SUPPORT]),
+            load_safetensors(members[_PRIOR]),
+            {
+                int(Path(name).stem): data
+                for name, data in members.items()
+                if name.startswith("previews/")
+            },
+        )
+    except (KeyError, ValueError, SafetensorError, RecursionError) as error:
+        raise _foreign(path, str(error)) from error
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
+    """Return the checked contents of every member."""
+    entries = archive.infolist()
+    if any(e.compress_type != zipfile.ZIP_STORED or e.flag_bits & 1 for e in entries):
+        raise _foreign(path, "its members are compressed or encrypted")
+    if sum(e.file_size for e in entries) > _LARGEST:
+        raise _foreign(path, f"it is larger than {_LARGEST >> 30} GB")
+    names = [e.filename for e in entries]
+    if len(set(names)) != len(names) or _MANIFEST not in names:
+        raise _foreign(path, f"it has no {_MANIFEST}, or a member twice")
+    try:
+        manifest = json.loads(archive.read(_MANIFEST))
+        kind, version, hashes = manifest["kind"], manifest["format"], manifest["sha256"]
+        made_by = str(manifest["quickstudy"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _foreign(path, f"its {_MANIFEST} cannot be read") from error
+    if kind != _KIND or not isinstance(version, int) or not isinstance(hashes, dict):
+        raise _foreign(path, f"its {_MANIFEST} is not one of ours")
+    if version > FORMAT:
+        raise CheckpointError(
+            f"{path} was made by Quickstudy {made_by} in format {version}; this is Quickstudy "
+            f"{__version__}, which reads formats up to {FORMAT}. Upgrade: pip install -U quickstudy"
+        )
+    members = {name: archive.read(name) for name in names if name != _MANIFEST}
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    if found != hashes:
+        changed = sorted(n for n in found.keys() | hashes.keys() if found.get(n) != hashes.get(n))
+        raise CheckpointError(
+            f"{path} was altered after it was saved: {', '.join(changed[:3])} does not fit its "
+            "sha256. Take a copy that was not touched."
+        )
+    return members
+
+
+def _foreign(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged or not a task file of Quickstudy ({why}). Take another copy, or make "
+        "it again with 'quickstudy fit'."
+    )
+
+
+def support_tensors(z: Any, y: Any) -> dict[str, Tensor]:
+    """Return the arrays of a support set as the tensors of a task file."""
+    return {"z": torch.from_numpy(z), "y": torch.from_numpy(y)}

@@ -1,0 +1,19 @@
+"""Heads: learners on embeddings ``[T, N, D]``, for an encoder that stays as it is."""
+
+from quickstudy.learners.heads.centred import CentredHead
+from quickstudy.learners.heads.gradient import GradientHead
+from quickstudy.learners.heads.leaving import leave_one_out
+from quickstudy.learners.heads.logistic import LogisticHead
+from quickstudy.learners.heads.neighbours import NeighbourHead
+from quickstudy.learners.heads.ridge import RidgeHead
+from quickstudy.learners.metric import PrototypeHead
+
+__all__ = [
+    "CentredHead",
+    "GradientHead",
+    "LogisticHead",
+    "NeighbourHead",
+    "PrototypeHead",
+    "RidgeHead",
+    "leave_one_out",
+]

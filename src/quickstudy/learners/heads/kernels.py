@@ -1,0 +1,29 @@
+"""The Gaussian kernel, for heads that are linear in its features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quickstudy.core import ConfigError
+from quickstudy.learners.metric import squared_distance
+
+__all__ = ["check_width", "gaussian_kernel"]
+
+
+def gaussian_kernel(a: Tensor, b: Tensor, width: float) -> Tensor:
+    """Return ``exp(-|a - b|^2 / (2 width))``: ``[T, N, D]`` and ``[T, S, D] -> [T, N, S]``.
+
+    Args:
+        a: inputs.
+        b: inputs.
+        width: in squared units of the inputs; on unit vectors the kernel is ``exp((cosine - 1) /
+            width)``.
+    """
+    return torch.exp(-squared_distance(a, b).clamp(min=0) / (2 * width))
+
+
+def check_width(width: float | None) -> None:
+    """Raise :class:`ConfigError` if the width is neither ``None`` nor positive."""
+    if width is not None and not width > 0:
+        raise ConfigError(f"kernel_width must be positive, or None for linear; got {width}.")

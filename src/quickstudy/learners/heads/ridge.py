@@ -1,0 +1,163 @@
+"""Ridge regression on one-hot labels (Bertinetto, Henriques, Torr and Vedaldi 2019)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.core import ConfigError, Examples, TaskState
+from quickstudy.learners.base import LeavesOneOut
+from quickstudy.learners.heads.kernels import check_width, gaussian_kernel
+from quickstudy.learners.metric import class_weights
+
+__all__ = ["RidgeHead"]
+
+
+class RidgeHead(LeavesOneOut):
+    """A linear classifier by ridge regression on one-hot labels, in closed form.
+
+    Bertinetto et al. (2019), "Meta-learning with differentiable closed-form solvers", section 3
+    (R2-D2): ``W = (X'X + a I)^-1 X'Y``, by Woodbury's identity (equation 5) where there are fewer
+    examples than features; logits are ``scale (x W + b)``.
+
+    *Difference from the paper*: the bias is not penalised (inputs and targets are centred), every
+    class weighs as much as any other however many examples it has (``balanced``), the penalty is
+    relative to the mean squared length of the centred inputs, so that it does not depend on their
+    unit, and the constant that is added to all logits is left out: it changes no probability.
+
+    Args:
+        penalty: ``a``, in mean squared lengths of the inputs.
+        scale: of the logits.
+        balanced: classes weigh the same; otherwise examples do.
+        kernel_width: regression on the features of a Gaussian kernel of this width instead of the
+            inputs, see :func:`~quickstudy.learners.heads.kernels.gaussian_kernel`.
+        learn: whether meta-training adjusts penalty and scale.
+
+    Raises:
+        ConfigError: if the penalty or the scale is not positive.
+    """
+
+    log_penalty: Tensor
+    log_scale: Tensor
+
+    def __init__(
+        self,
+        *,
+        penalty: float = 1.0,
+        scale: float = 10.0,
+        balanced: bool = True,
+        kernel_width: float | None = None,
+        learn: bool = False,
+    ) -> None:
+        super().__init__()
+        check_width(kernel_width)
+        self.kernel_width = kernel_width
+        for name, value in (("penalty", penalty), ("scale", scale)):
+            if not value > 0:
+                raise ConfigError(f"{name} must be positive; got {value}.")
+        self.balanced = balanced
+        for name, value in (("log_penalty", penalty), ("log_scale", scale)):
+            start = torch.tensor(math.log(value))
+            if learn:
+                self.register_parameter(name, nn.Parameter(start))
+            else:
+                self.register_buffer(name, start)
+
+    def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        """Return ``weight`` ``[T, C, D]``, or with a kernel the examples and their ``weight`` ``[T,
+        C, S]``; ``bias`` ``[T, C]`` and ``present`` bool ``[T, C]``."""
+        x, y, weights, present = self._weighted(support, n_way)
+        root, centre_y = weights.sqrt()[..., None], _centre(y, weights)
+        b = root * (y - centre_y)  # [T, S, C]
+        if self.kernel_width is None and x.shape[1] >= x.shape[2]:
+            centre_x = _centre(x, weights)
+            a = root * (x - centre_x)  # [T, S, D]
+            gram = a.transpose(1, 2) @ a
+            unit = a.square().sum((1, 2))
+            gram = gram + self._penalty(unit, weights) * torch.eye(gram.shape[1]).to(gram)
+            weight = torch.linalg.solve(gram, a.transpose(1, 2) @ b).transpose(1, 2)
+            bias = (centre_y - centre_x @ weight.transpose(1, 2))[:, 0]
+            return {"weight": weight, "bias": bias, "present": present}
+        plain = self._products(x, x)  # [T, S, S]
+        _, solved, _ = self._solve(plain, weights, b)
+        dual = root * solved  # [T, S, C]; sums to zero over the examples
+        bias = (centre_y - _centre(plain, weights) @ dual)[:, 0]  # [T, C]
+        if self.kernel_width is None:
+            weight = dual.transpose(1, 2) @ x  # [T, C, S] @ [T, S, D]
+            return {"weight": weight, "bias": bias, "present": present}
+        weight = dual.transpose(1, 2)
+        return {"support": x, "weight": weight, "bias": bias, "present": present}
+
+    def predict(self, state: TaskState, x: Tensor) -> Tensor:
+        """Return ``scale (x W + b)`` ``[T, Q, C]``."""
+        features = x if self.kernel_width is None else self._products(x, state["support"])
+        logits = torch.baddbmm(state["bias"][:, None], features, state["weight"].transpose(1, 2))
+        logits = logits * self.log_scale.exp().to(logits.dtype)
+        return logits.masked_fill(~state["present"][:, None], -torch.inf)
+
+    def leave_one_out(self, support: Examples, *, n_way: int) -> Tensor:
+        """Residuals divided by ``1 - h`` (Allen 1974, PRESS), the other examples' weights and the
+        penalty held.
+
+        With those held it is exact; a refit would also balance the classes anew and measure the
+        unit of the penalty anew.
+        """
+        x, y, weights, present = self._weighted(support, n_way)
+        root, centre_y = weights.sqrt()[..., None], _centre(y, weights)
+        b = root * (y - centre_y)
+        inverse, solved, penalty = self._solve(self._products(x, x), weights, b)
+        # 1 - h = a (K + a)^-1 - w w' / sum w: what the example does not say of itself
+        total = weights.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+        own_share = weights / total
+        rest = penalty[..., 0] * inverse.diagonal(dim1=1, dim2=2) - own_share  # [T, S]
+        residual = penalty * solved / root.clamp(min=1e-12) / rest.clamp(min=1e-6)[..., None]
+        logits: Tensor = (y - residual) * self.log_scale.exp().to(x.dtype)
+        own = F.one_hot(support.y.clamp(0, n_way - 1), n_way).bool()
+        members, _ = class_weights(support.y, support.mask, n_way)
+        alone = own & (members.sum(1) == 1)[:, None]
+        return logits.masked_fill(~present[:, None] | alone, -torch.inf)
+
+    def _products(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.kernel_width is None:
+            return a @ b.transpose(1, 2)
+        return gaussian_kernel(a, b, self.kernel_width)
+
+    def _solve(self, plain: Tensor, weights: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``(K + a)^-1``, ``(K + a)^-1 B`` and ``a`` ``[T, 1, 1]``, ``K`` the products of
+        the centred, weighted inputs."""
+        root = weights.sqrt()[..., None]
+        mean = _centre(plain, weights)  # [T, 1, S]
+        centred = plain - mean - mean.transpose(1, 2) + _centre(mean.transpose(1, 2), weights)
+        gram = root * centred * root.transpose(1, 2)
+        penalty = self._penalty(gram.diagonal(dim1=1, dim2=2).sum(1), weights)
+        inverse = torch.linalg.inv(gram + penalty * torch.eye(gram.shape[1]).to(gram))
+        return inverse, inverse @ b, penalty
+
+    def _weighted(self, support: Examples, n_way: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return inputs without padding, one-hot labels, weights, and presence."""
+        support.check_labels(n_way)
+        members, present = class_weights(support.y, support.mask, n_way)
+        x = support.x.masked_fill(~support.mask[..., None], 0)
+        y = members.to(x.dtype)
+        weights = support.mask.to(x.dtype)
+        if self.balanced:
+            counts = y.sum(1).clamp(min=1)  # [T, C]
+            share = y.sum(1).sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
+            weights = (y * (share / counts)[:, None]).sum(2)  # [T, S]
+        return x, y, weights, present
+
+    def _penalty(self, squares: Tensor, weights: Tensor) -> Tensor:
+        """Return the penalty ``[T, 1, 1]``, given the sum of squared lengths ``[T]``."""
+        count = weights.gt(0).sum(1).clamp(min=1)
+        # identical examples: any penalty will do, but zero
+        unit = (squares / count).clamp(min=torch.finfo(squares.dtype).eps)
+        return (self.log_penalty.exp().to(squares.dtype) * unit)[:, None, None]
+
+
+def _centre(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean over examples, ``[T, S, D] -> [T, 1, D]``."""
+    total = weights.sum(1).clamp(min=torch.finfo(values.dtype).tiny)
+    return ((weights[..., None] * values).sum(1) / total[:, None])[:, None]

@@ -1,0 +1,125 @@
+"""What a user has on disk becomes examples, or an error that names the row."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from quickstudy.core import ConfigError, DataError
+from quickstudy.estimators.files import read_examples, read_inputs, write_rows
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(path)
+    return path
+
+
+def test_class_folders(tmp_path: Path):
+    for name in ("zebra/1.png", "okapi/b.png", "okapi/deep/a.jpg"):
+        picture(tmp_path / name)
+    (tmp_path / "okapi" / "notes.txt").write_text("not an image")
+    read = read_examples(tmp_path)
+    assert read.kind == "image"
+    assert read.y == ["okapi", "okapi", "zebra"]
+    assert [Path(p).name for p in read.x] == ["b.png", "a.jpg", "1.png"]
+
+
+def test_images_outside_of_a_class_folder_are_an_error(tmp_path: Path):
+    picture(tmp_path / "loose.png")
+    picture(tmp_path / "okapi" / "1.png")
+    with pytest.raises(DataError, match=r"loose\.png lies outside"):
+        read_examples(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images"):
+        read_examples(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_tables_of_texts(tmp_path: Path, ending: str):
+    rows = [{"text": "pay, my\n bill", "label": "bill"}, {"text": "Karte weg 😀", "label": "card"}]
+    path = tmp_path / f"t.{ending}"
+    if ending == "csv":
+        path.write_text('text,label\n"pay, my\n bill",bill\nKarte weg 😀,card\n')
+    elif ending == "tsv":
+        path.write_text('text\tlabel\n"pay, my\n bill"\tbill\nKarte weg 😀\tcard\n')
+    elif ending == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    read = read_examples(path)
+    assert read.kind == "text"
+    assert read.x == [row["text"] for row in rows]
+    assert read.y == ["bill", "card"]
+    assert read.names == [f"t.{ending}, row 0", f"t.{ending}, row 1"]
+
+
+def test_paths_in_a_table_are_relative_to_it(tmp_path: Path):
+    picture(tmp_path / "pictures" / "1.png")
+    (tmp_path / "list.csv").write_text("path,label\npictures/1.png,okapi\n")
+    read = read_examples(tmp_path / "list.csv")
+    assert read.kind == "image"
+    assert read.x == [str(tmp_path / "pictures" / "1.png")]
+
+
+def test_images_as_the_hub_stores_them(tmp_path: Path):
+    data = picture(tmp_path / "1.png").read_bytes()
+    rows = [{"image": {"bytes": data, "path": "1.png"}, "label": 3}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "i.parquet")
+    read = read_examples(tmp_path / "i.parquet")
+    assert read.x == [data]
+    assert read.y == [3]
+
+
+def test_numbers_are_a_table(tmp_path: Path):
+    (tmp_path / "n.csv").write_text("a,b,target\n1,2.5,x\n3,4.5,y\n")
+    read = read_examples(tmp_path / "n.csv")
+    assert read.kind == "table"
+    assert np.array_equal(read.x, [[1, 2.5], [3, 4.5]])
+    assert read.y == ["x", "y"]
+
+
+def test_faults_are_named(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("a,b,target\n1,red,x\n")
+    with pytest.raises(DataError, match="'b' fits none"):
+        read_examples(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("text\nhello\n")
+    with pytest.raises(ConfigError, match="--label"):
+        read_examples(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("text,label\nhello,a\n")
+    with pytest.raises(ConfigError, match=r"'lable'.*'label'"):
+        read_examples(tmp_path / "c.csv", label="lable")
+    (tmp_path / "d.csv").write_text("text,label\n")
+    with pytest.raises(DataError, match="no rows"):
+        read_examples(tmp_path / "d.csv")
+    with pytest.raises(DataError, match="no such file"):
+        read_examples(tmp_path / "none.csv")
+    (tmp_path / "e.parquet").write_bytes(b"not parquet")
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        read_examples(tmp_path / "e.parquet")
+    (tmp_path / "f.csv").write_text("path,label\n,a\n")
+    with pytest.raises(DataError, match="row 0: the path is empty"):
+        read_examples(tmp_path / "f.csv")
+    with pytest.raises(ConfigError, match="alone"):
+        read_inputs([tmp_path / "a.csv", tmp_path / "b.csv"])
+    with pytest.raises(ConfigError, match="at least one"):
+        read_inputs([])
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_answers_are_written_as_tables(tmp_path: Path, ending: str):
+    rows = [{"input": "a, b", "label": "okapi", "probability": 0.5, "known": True}]
+    path = tmp_path / f"out.{ending}"
+    write_rows(path, rows)
+    if ending == "parquet":
+        assert pq.read_table(path).to_pylist() == rows
+    elif ending == "jsonl":
+        assert json.loads(path.read_text()) == rows[0]
+    else:
+        assert path.read_text().splitlines()[1] == '"a, b","okapi",0.5,true'
+    with pytest.raises(ConfigError, match=r"\.csv, \.jsonl or \.parquet"):
+        write_rows(tmp_path / "out.xlsx", rows)

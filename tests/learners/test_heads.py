@@ -1,0 +1,206 @@
+"""Heads on embeddings against their formulas, scikit-learn and the definition of leave-one-out."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quickstudy.core import ConfigError, Examples, generator
+from quickstudy.learners.heads import (
+    GradientHead,
+    LogisticHead,
+    NeighbourHead,
+    PrototypeHead,
+    RidgeHead,
+    leave_one_out,
+)
+from quickstudy.learners.heads.leaving import leave_out_by_refits
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def random_support(seed, *, tasks=3, size=9, ways=4, features=5):
+    """Uneven shots, padding, sometimes a class with one example or none."""
+    g = generator(seed)
+    y = torch.randint(0, ways, (tasks, size), generator=g)
+    mask = torch.rand(tasks, size, generator=g) < 0.85
+    mask[:, :2] = True
+    y[:, 0], y[:, 1] = 0, 1
+    x = torch.randn(tasks, size, features, generator=g, dtype=torch.float64) + y[..., None]
+    return Examples(x, y, mask)
+
+
+CLOSED = {
+    "prototype": lambda: PrototypeHead(temperature=2.0),
+    "prototype shrunk": lambda: PrototypeHead(shrinkage=0.8),
+    "cosine": lambda: PrototypeHead(distance="cosine"),
+    "cosine shrunk": lambda: PrototypeHead(distance="cosine", shrinkage=2.0),
+    "neighbours": lambda: NeighbourHead(temperature=0.7),
+    "nearest two": lambda: NeighbourHead(neighbours=2),
+    "cosine neighbours": lambda: NeighbourHead(distance="cosine", temperature=0.1),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_leave_one_out_is_what_refits_say(name, seed):
+    support, head = random_support(seed), CLOSED[name]()
+    quick = leave_one_out(head, support, n_way=4)
+    slow = leave_out_by_refits(head, support, n_way=4)
+    rows = support.mask
+    torch.testing.assert_close(quick[rows], slow[rows], rtol=1e-7, atol=1e-7)
+
+
+@given(seed=st.integers(0, 10_000), wide=st.booleans(), balanced=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_leave_one_out_of_ridge_is_a_refit_with_weights_and_penalty_held(seed, wide, balanced):
+    support = random_support(seed, tasks=1, features=20 if wide else 3)
+    head = RidgeHead(penalty=0.3, scale=2.0, balanced=balanced)
+    quick = head.leave_one_out(support, n_way=4)
+    x, y, weights, present = head._weighted(support, 4)
+    centre = (weights[0, :, None] * x[0]).sum(0) / weights.sum()
+    a = weights[0].sqrt()[:, None] * (x[0] - centre)
+    penalty = 0.3 * a.square().sum() / support.mask.sum()
+    for i in torch.nonzero(support.mask[0])[:, 0].tolist():
+        w = weights[0].clone()
+        w[i] = 0
+        design = torch.cat([x[0], torch.ones(len(w), 1, dtype=x.dtype)], 1)
+        ridge = penalty * torch.eye(design.shape[1], dtype=x.dtype)
+        ridge[-1, -1] = 1e-13
+        gram = design.T @ (w[:, None] * design) + ridge
+        logits = 2 * design[i] @ torch.linalg.solve(gram, design.T @ (w[:, None] * y[0]))
+        own = int(support.y[0, i])
+        for c in range(4):
+            alone = c == own and int((support.y[0] == c)[support.mask[0]].sum()) == 1
+            if alone or not bool(present[0, c]):
+                assert quick[0, i, c] == -math.inf
+            else:
+                torch.testing.assert_close(quick[0, i, c], logits[c], rtol=1e-5, atol=1e-5)
+
+
+def test_shrinkage_is_the_posterior_mean_and_the_distance_follows():
+    support = random_support(3)
+    plain = PrototypeHead().adapt(support, n_way=4)
+    shrunk = PrototypeHead(shrinkage=2.0).adapt(support, n_way=4)
+    for t in range(3):
+        here = plain["present"][t]
+        centre = plain["prototypes"][t][here].mean(0)
+        for c in torch.nonzero(here)[:, 0].tolist():
+            n = int(((support.y[t] == c) & support.mask[t]).sum())
+            expected = (n * plain["prototypes"][t, c] + 2 * centre) / (n + 2)
+            torch.testing.assert_close(shrunk["prototypes"][t, c], expected)
+
+
+def test_ridge_is_scikit_learns():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    support = random_support(5, tasks=1, size=12)
+    head = RidgeHead(penalty=0.5, scale=1.0, balanced=False)
+    rows = support.mask[0]
+    x, y = support.x[0, rows], support.y[0, rows]
+    alpha = 0.5 * float((x - x.mean(0)).square().sum()) / len(x)
+    model = linear_model.Ridge(alpha=alpha).fit(x.numpy(), (y[:, None] == torch.arange(4)).double())
+    q = normal(1, 6, 5, seed=1)
+    got = head.predict(head.adapt(support, n_way=4), q)[0]
+    present = (y[:, None] == torch.arange(4)).any(0)
+    torch.testing.assert_close(got[:, present], torch.tensor(model.predict(q[0]))[:, present])
+
+
+def test_primal_and_dual_ridge_agree():
+    support = random_support(6, tasks=1, size=8, features=5)
+    # a column of zeros changes nothing but takes the other form
+    wide = Examples(
+        torch.cat([support.x, torch.zeros(1, 8, 10, dtype=torch.float64)], 2),
+        support.y,
+        support.mask,
+    )
+    head, q = RidgeHead(), normal(1, 4, 5, seed=2)
+    q_wide = torch.cat([q, torch.zeros(1, 4, 10, dtype=torch.float64)], 2)
+    a = head.predict(head.adapt(support, n_way=4), q)
+    b = head.predict(head.adapt(wide, n_way=4), q_wide)
+    torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("features", [4, 30])
+def test_logistic_is_scikit_learns(balanced, features):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    y = torch.tensor([0] * 5 + [1] * 2 + [2] * 4)
+    x = normal(11, features) + 0.5 * y[:, None]
+    model = linear_model.LogisticRegression(
+        C=2.0, class_weight="balanced" if balanced else None, tol=1e-10, max_iter=10_000
+    ).fit(x.numpy(), y.numpy())
+    head = LogisticHead(c=2.0, balanced=balanced, tolerance=1e-9)
+    q = normal(1, 7, features, seed=1)
+    got = head.predict(head.adapt(Examples.full(x[None], y[None]), n_way=3), q)[0].softmax(1)
+    expected = torch.tensor(model.predict_proba(q[0].numpy()))
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_neighbour_answers_as_the_nearest_neighbour():
+    support, q = random_support(8, tasks=1), normal(1, 30, 5, seed=1)
+    head = NeighbourHead(neighbours=1)
+    answer = head.predict(head.adapt(support, n_way=4), q)[0].argmax(1)
+    rows = support.mask[0]
+    nearest = torch.cdist(q[0], support.x[0, rows]).argmin(1)
+    assert torch.equal(answer, support.y[0, rows][nearest])
+
+
+def test_gradient_head_without_a_step_is_the_nearest_prototype():
+    support, q = random_support(9), normal(3, 6, 5, seed=1)
+    head = GradientHead(5, steps=0).double()
+    logits = head.predict(head.adapt(support, n_way=4), q)
+    plain = PrototypeHead()
+    expected = plain.predict(plain.adapt(support, n_way=4), q)
+    torch.testing.assert_close(logits.log_softmax(2), expected.log_softmax(2), rtol=1e-5, atol=1e-5)
+
+
+HEADS = {
+    **CLOSED,
+    "ridge": RidgeHead,
+    "logistic": LogisticHead,
+    "gradient": lambda: GradientHead(5, steps=2, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_degenerate_supports_give_finite_answers(name):
+    """One class; one example; identical examples; contradictory duplicates; NaN in padding."""
+    head = HEADS[name]()
+    same = torch.ones(1, 6, 5)
+    mask = torch.ones(1, 6, dtype=torch.bool)
+    q = torch.randn(1, 3, 5, generator=generator(1))
+    for y, m in (
+        (torch.zeros(1, 6, dtype=torch.int64), mask),
+        (torch.zeros(1, 6, dtype=torch.int64), torch.arange(6)[None] == 0),
+        (torch.arange(6)[None] % 2, mask),
+    ):
+        for x in (same, torch.where(m[..., None], same, torch.nan)):
+            if name.startswith(("prototype", "cosine")) and not m.all():
+                x = same  # these multiply by zero; the service never pads with NaN
+            logits = head.predict(head.adapt(Examples(x, y, m), n_way=2), q)
+            assert not bool(logits.isnan().any())
+            assert bool(logits[..., 0].isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RidgeHead(penalty=0),
+        lambda: RidgeHead(scale=-1),
+        lambda: LogisticHead(c=0),
+        lambda: LogisticHead(temperature=0),
+        lambda: NeighbourHead(neighbours=0),
+        lambda: NeighbourHead(distance="l1"),
+        lambda: NeighbourHead(temperature=0),
+        lambda: GradientHead(0),
+        lambda: PrototypeHead(shrinkage=-1),
+    ],
+)
+def test_settings_out_of_range_are_refused(make):
+    with pytest.raises(ConfigError, match="got"):
+        make()
