@@ -32,7 +32,7 @@ _TABLE = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, z BLOB, d
 _AT_ONCE = 500  # SQLite takes so many parameters everywhere
 _WAIT_S = 2.0
 _DAY_S = 86_400
-_ABOUT_TO_GO = 0.25  # share of the rows that makes room for new ones
+_AT_LEAST = 0.25  # share of the rows that goes at once, so that it is not each time
 
 
 class EmbeddingCache:
@@ -131,12 +131,13 @@ class EmbeddingCache:
                 connection.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("page_count", "freelist_count", "page_size")
             )
-            if (pages - free) * size + new > self._max_disk:
+            used = (pages - free) * size
+            if (over := used + new - self._max_disk) > 0:
                 # the pages are used again, so the file stays as large as it is
                 connection.execute(
                     "DELETE FROM embeddings WHERE key IN (SELECT key FROM embeddings ORDER BY day, "
                     "rowid LIMIT (SELECT 1 + CAST(COUNT(*) * ? AS INTEGER) FROM embeddings))",
-                    (_ABOUT_TO_GO,),
+                    (max(_AT_LEAST, over / used),),
                 )
             connection.executemany(
                 "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",

@@ -39,7 +39,9 @@ def ink_on_white(image: Image.Image) -> Image.Image:
     pixels = np.asarray(image)
     paper = float(np.median(_border(pixels)))
     low, high = float(pixels.min()), float(pixels.max())
-    if paper - low <= high - paper and high > low:
+    if high == low:
+        return Image.new("L", (max(image.size),) * 2, 255)
+    if paper - low <= high - paper:
         pixels, paper, low = 255 - pixels, 255 - paper, 255 - high
     image = _square(Image.fromarray(pixels), round(paper))
     framed = image.width < _FRAMED
@@ -83,7 +85,7 @@ def _levelled(image: Image.Image) -> Ink:
     smooth = image.filter(ImageFilter.GaussianBlur(side / 224))
     ink = np.clip(1 - np.asarray(smooth, dtype=np.float64) / np.maximum(paper, 1), 0, 1)
     # a few pixels are enough to be a stroke, one is a speck
-    darkest = float(np.quantile(ink, 1 - max(4, side * side * 0.002) / (side * side)))
+    darkest = float(np.quantile(ink, 1 - max(0.002, min(0.5, 4 / side**2))))
     if darkest <= 0:
         return np.zeros_like(ink)
     levelled: Ink = np.clip((ink / darkest - _GRAIN) / (1 - _GRAIN), 0, 1)

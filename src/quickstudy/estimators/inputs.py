@@ -159,9 +159,9 @@ def read_images(X: Any) -> list[Item]:
         X: a folder (all images below it, sorted), one image file, or a list, an array or a column
             of paths, encoded bytes, ``{"bytes": ..., "path": ...}``, PIL images, arrays and
             tensors; or one array or tensor ``[N, H, W]``, ``[N, H, W, C]`` or ``[N, C, H, W]``.
-            Whole numbers are 0 ... 255 (16-bit: 0 ... 65,535), floats 0 ... 1; ``C`` is 1, 3 or 4
-            (transparency is laid on white). Where both orders fit, arrays have their channels last
-            and tensors first. Sizes and modes may differ in a list.
+            Whole numbers are 0 ... 255 (16-bit: 0 ... 65,535), floats 0 ... 1; ``C`` is 1 or 3, or
+            4 if it is last (transparency is laid on white). Where both orders fit, arrays have
+            their channels last and tensors first. Sizes and modes may differ in a list.
 
     Raises:
         DataError: if there are none, or one cannot be used; the message names its row.
@@ -272,16 +272,18 @@ def _from_array(value: npt.NDArray[Any] | torch.Tensor, where: str) -> Bytes:
     first = isinstance(value, torch.Tensor)
     array = np.asarray(value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value)
     if array.ndim == 3:
-        last_fits, first_fits = array.shape[2] in (1, 3, 4), array.shape[0] in (1, 3, 4)
+        last_fits, first_fits = array.shape[2] in (1, 3, 4), array.shape[0] in (1, 3)
         if first_fits and (first or not last_fits):
             array = array.transpose(1, 2, 0)
-    if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] > 4):
+    if (
+        array.size == 0
+        or array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] not in (1, 3, 4))
+    ):
         raise DataError(
             f"{where}: an array of shape {list(value.shape)} is not an image. It needs [H, W], "
-            "[H, W, C] or [C, H, W] with C = 1, 3 or 4."
+            "[H, W, C] with C = 1, 3 or 4, or [C, H, W] with C = 1 or 3."
         )
-    if array.ndim == 3 and array.shape[2] == 2:
-        raise DataError(f"{where}: an image has 1, 3 or 4 channels, not 2.")
     pixels = _eight_bits(array, where)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = np.asarray(as_mode(Image.fromarray(pixels), "RGB"))

@@ -193,7 +193,7 @@ def _load(folder: str, device: str) -> Any:
                     logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     except ImportError as error:
         raise MissingExtraError("sentence-transformers", "text") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # three libraries read a damaged folder, each with errors of its own
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{folder}: cannot be loaded as a sentence-transformers model ({reason}). Take a "
