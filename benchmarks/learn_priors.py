@@ -33,11 +33,24 @@ SOURCES: dict[str, dict[str, tuple[str, ...] | None]] = {
     "clinc-half": {"clinc150": ("train",)},
 }
 
+# rows of a class that are read, the first ones: no source counts more for being larger
+MOST_ROWS = 300
+
 
 def read(folder: Path, name: str) -> dict[str, np.ndarray]:
     """Return the arrays of one file."""
     with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
         return {key: file[key] for key in file.files if key != "text"}
+
+
+def rank_in_class(label: np.ndarray) -> np.ndarray:
+    """Return how many rows of the same class stand before each row."""
+    _, y = np.unique(label, return_inverse=True)
+    order = np.argsort(y, kind="stable")
+    starts = np.searchsorted(y[order], np.arange(y.max() + 1))
+    rank = np.empty(len(y), dtype=np.int64)
+    rank[order] = np.arange(len(y)) - starts[y[order]]
+    return rank
 
 
 def gather(folder: Path, prior: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,6 +64,7 @@ def gather(folder: Path, prior: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
             keep &= np.isin(data["split"].astype(str), splits)
         if prior == "clinc-half":
             keep &= np.isin(label, np.unique(label[keep])[::2])
+        keep &= rank_in_class(label) < MOST_ROWS
         parts.append((data["z"][keep], label[keep], np.full(int(keep.sum()), name)))
     z, label, source = (np.concatenate(side) for side in zip(*parts, strict=True))
     return z, label, source

@@ -31,6 +31,7 @@ _OWN_CSS = """
   border-radius: 4px; background: #fff; image-rendering: auto; }
 .supports q { display: block; font-size: .92rem; max-width: 40rem; }
 .classes td { white-space: normal; }
+.map { max-width: 34rem; }
 .big { font-size: 2.2rem; font-weight: 650; line-height: 1.1; }
 """
 
@@ -128,7 +129,7 @@ def _map(clf: FewShotClassifier, support: Support) -> str:
     return (
         "<h2>Where the examples lie</h2><p>Each dot is an example, in its class's colour; examples "
         f"that the encoder takes for alike lie close together (point at a dot for its name).{some}"
-        f'</p><div class="panels wide"><figure>{drawing}</figure></div>'
+        f'</p><div class="map"><figure>{drawing}</figure></div>'
     )
 
 

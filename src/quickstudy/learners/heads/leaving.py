@@ -60,12 +60,16 @@ def leave_out_by_refits(
         index = torch.arange(first, min(first + at_once, rounds), device=part.device)
         out = part == index[:, None, None]  # [R, T, S]
         n = len(index)
+        kept = support.mask & ~out
+        # a head learns nothing from nothing: a task that would lose all stays whole, and says so
+        emptied = ~kept.any(2, keepdim=True)
         many = Examples(
             support.x.expand(n, -1, -1, -1).flatten(0, 1),
             support.y.expand(n, -1, -1).flatten(0, 1),
-            (support.mask & ~out).flatten(0, 1),
+            torch.where(emptied, support.mask, kept).flatten(0, 1),
         )
         logits = head.predict(head.adapt(many, n_way=n_way), many.x)
+        logits = logits.masked_fill(emptied.flatten(0, 1)[..., None], -torch.inf)
         logits = logits.unflatten(0, (n, tasks))  # [R, T, S, C]
         found = torch.where(out.any(0)[..., None], _pick(logits, out), found)
     return found
