@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,13 +61,7 @@ def fit_command(
             str(name): int(n)
             for name, n in zip(clf.support_.classes, clf.support_.counts, strict=True)
         },
-        "expected_accuracy": {
-            "mean": estimate.mean,
-            "low": estimate.low,
-            "high": estimate.high,
-            "coverage": estimate.coverage,
-            "method": estimate.method,
-        },
+        "expected_accuracy": asdict(estimate),
         "suspects": [
             {
                 "source": read.names[s.row],

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from quickstudy.core import ConfigError, DataError, TaskError
 from quickstudy.estimators.choose import get_embedder
 from quickstudy.estimators.embedders import Embedder, Item
+from quickstudy.estimators.labels import Label, as_labels, label_array, plain_label
 from quickstudy.estimators.model import Model
 from quickstudy.estimators.prior import TaskPrior
 from quickstudy.estimators.records import (
@@ -27,11 +27,10 @@ from quickstudy.estimators.records import (
     Edit,
     Estimate,
     Explanation,
-    Neighbour,
     Suspect,
 )
 from quickstudy.estimators.shipped import shipped_prior
-from quickstudy.estimators.support import Floats, Label, Support
+from quickstudy.estimators.support import Floats, Support
 
 __all__ = ["FewShotClassifier"]
 
@@ -50,8 +49,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"kernel"`` (logistic
             with a Gaussian kernel), ``"neighbours"`` or ``"gradient"``.
         unknown: what :meth:`predict` answers for inputs that are too far from every class;
-            ``None``
-            = always the nearest class.
+            ``None`` = always the nearest class.
         false_rejects: share of known inputs that may be taken for unknown, from 0 to 1.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
 
@@ -96,7 +94,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check_settings()
         embedder = get_embedder(self.encoder, device=self.device)
-        labels = _as_labels(y)
+        labels = as_labels(y)
         _refuse_sparse(X)
         items = embedder.read(X)
         if len(items) != len(labels):
@@ -104,12 +102,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes, codes = np.unique(labels, return_inverse=True)
         self.embedder_: Embedder = embedder.fit(items)
         z, items = self._embed_support(items)
-        names = tuple(_plain(label) for label in classes)
+        names = tuple(plain_label(label) for label in classes)
         support = Support(names, tuple(items), codes.astype(np.int64).reshape(-1), z)
         self.prior_: TaskPrior = shipped_prior(self.embedder_)
         if (width := _width(X)) is not None:
             self.n_features_in_ = width
-        self._past: list[Support] = []
+        self._past: list[tuple[Support, Embedder]] = []
         self._set(support)
         return self
 
@@ -129,14 +127,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"got {len(items)} inputs and {len(labels)} labels. Give one label for each, or "
                 "one for all."
             )
-        z, items = self._embed_support(items)
-        support = self._support
-        plain = [self._known_type(label) for label in labels]
-        for label in dict.fromkeys(plain):
-            rows = [i for i, other in enumerate(plain) if other == label]
-            support = support.with_examples(label, [items[i] for i in rows], z[rows])
-        what = f"added {_count(len(items), 'example')} of {_named(dict.fromkeys(plain))}"
-        return self._edit(support, what, start)
+        return self._add(items, labels, "added", start)
 
     def add_class(self, label: Label, X: Any) -> Edit:
         """Add a class with its examples; its column is the last.
@@ -144,14 +135,25 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ConfigError: if there is such a class already.
         """
+        start = time.perf_counter()
         self._check_fitted()
-        if self._known_type(label) in self._support:
+        if plain_label(label) in self._support:
             raise ConfigError(
                 f"there is a class {label!r} already. Use add_examples to give it more examples, "
                 "or remove_class first."
             )
-        edit = self.add_examples(X, [label] * len(self.embedder_.read(X)))
-        return Edit(edit.what.replace("added", f"added class {label!r}:", 1), *_rest(edit))
+        items = self.embedder_.read(X)
+        return self._add(items, [label] * len(items), f"added class {label!r}:", start)
+
+    def _add(self, items: list[Item], labels: list[Any], what: str, start: float) -> Edit:
+        z, items = self._embed_support(items)
+        support = self._support
+        plain = [plain_label(label) for label in labels]
+        for label in dict.fromkeys(plain):
+            rows = [i for i, other in enumerate(plain) if other == label]
+            support = support.with_examples(label, [items[i] for i in rows], z[rows])
+        what = f"{what} {_count(len(items), 'example')} of {_named(dict.fromkeys(plain))}"
+        return self._edit(support, what, start)
 
     def remove_class(self, label: Label) -> Edit:
         """Remove a class and its examples.
@@ -162,7 +164,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         start = time.perf_counter()
         self._check_fitted()
-        support = self._support.without_class(self._known_type(label))
+        support = self._support.without_class(plain_label(label))
         return self._edit(support, f"removed class {label!r}", start)
 
     def rename_class(self, old: Label, new: Label) -> Edit:
@@ -173,8 +175,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         start = time.perf_counter()
         self._check_fitted()
-        support = self._support.renamed(self._known_type(old), self._known_type(new))
-        return self._edit(support, f"renamed class {old!r} to {new!r}", start)
+        support = self._support.renamed(plain_label(old), plain_label(new))
+        what = f"renamed class {old!r} to {new!r}"
+        return self._edit(support, what, start, others_unchanged=True)
 
     def remove_examples(self, rows: Sequence[int]) -> Edit:
         """Remove examples by row in :attr:`support_`; a class that loses its last one goes."""
@@ -188,7 +191,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Correct the label of the example in a row of :attr:`support_`."""
         start = time.perf_counter()
         self._check_fitted()
-        support = self._support.relabelled(self._row(row), self._known_type(label))
+        support = self._support.relabelled(self._row(row), plain_label(label))
         return self._edit(support, f"relabelled example {row} as {label!r}", start)
 
     def undo(self) -> Edit:
@@ -201,7 +204,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_fitted()
         if not self._past:
             raise TaskError("there is nothing to undo: the task is as it was fitted or loaded.")
-        self._set(self._past.pop())
+        support, embedder = self._past.pop()
+        self._set(support)
+        self.embedder_ = embedder
         return self._record("undid the last change", start)
 
     # ------------------------------------------------------------ answering
@@ -209,22 +214,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return the label of each input ``[Q]``, or ``unknown`` where that is set and the input is
         far from every class."""
-        return self._labels(self._embed(X))
+        z = self._embed(X)
+        return self._labels(self._model.scores(z), None if self.unknown is None else self._known(z))
 
-    def _labels(self, z: Floats) -> npt.NDArray[Any]:
-        labels: npt.NDArray[Any] = self.classes_[self._model.scores(z).argmax(1)]
-        if self.unknown is None:
+    def _labels(self, scores: Floats, known: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
+        labels: npt.NDArray[Any] = self.classes_[scores.argmax(1)]
+        if self.unknown is None or known is None:
             return labels
         # a label of another type than the classes' is kept as it is
         mixed = labels.astype(object)
-        mixed[~self._known(z)] = self.unknown
+        mixed[~known] = self.unknown
         same = isinstance(self.unknown, str) and self.classes_.dtype.kind == "U"
         return mixed.astype(str) if same else mixed
 
     def predict_proba(self, X: Any) -> Floats:
         """Return calibrated probabilities ``[Q, C]``, given that it is one of the classes."""
         z = self._embed(X)
-        return self._model.probabilities(z)
+        return self._model.probabilities(self._model.scores(z))
 
     def decision_function(self, X: Any) -> Floats:
         """Return the head's scores: ``[Q, C]``, or ``[Q]`` for two classes (of the second over the
@@ -241,11 +247,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             coverage: also give the labels that cannot be ruled out, as :meth:`predict_set`.
         """
         z = self._embed(X)
-        labels, known = self._labels(z), self._known(z)
-        best = self._model.probabilities(z).max(1)
-        sets = [None] * len(z) if coverage is None else map(tuple, self._sets(z, coverage))
+        scores, known = self._model.scores(z), self._known(z)
+        labels, best = self._labels(scores, known), self._model.probabilities(scores).max(1)
+        sets = [None] * len(z) if coverage is None else map(tuple, self._sets(scores, coverage))
         return [
-            Answer(_plain(label), float(p), bool(near), inside)
+            Answer(plain_label(label), float(p), bool(near), inside)
             for label, p, near, inside in zip(labels, best, known, sets, strict=True)
         ]
 
@@ -259,12 +265,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: inputs.
             coverage: between 0 and 1.
         """
-        return self._sets(self._embed(X), coverage)
+        z = self._embed(X)
+        return self._sets(self._model.scores(z), coverage)
 
-    def _sets(self, z: Floats, coverage: float) -> list[list[Label]]:
-        if not 0 < coverage < 1:
-            raise ConfigError(f"coverage must lie between 0 and 1; got {coverage}.")
-        inside, order = self._model.sets(z, coverage), np.argsort(-self._model.scores(z), axis=1)
+    def _sets(self, scores: Floats, coverage: float) -> list[list[Label]]:
+        inside, order = self._model.sets(scores, coverage), np.argsort(-scores, axis=1)
         return [
             [self._support.classes[c] for c in best if row[c]]
             for row, best in zip(inside, order, strict=True)
@@ -290,24 +295,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             n: supports to name.
         """
         z = self._embed(X)
-        scores, known = self._model.scores(z), self._known(z)
-        probabilities, distances = self._model.probabilities(z), self._model.distances(z)
-        answers = []
-        for q in range(len(z)):
-            order = np.argsort(-scores[q], kind="stable")
-            best, second = order[0], order[1] if len(order) > 1 else None
-            near = np.argsort(distances[q], kind="stable")[:n]
-            answers.append(
-                Explanation(
-                    self._support.classes[best],
-                    float(probabilities[q, best]),
-                    None if second is None else self._support.classes[second],
-                    float("inf") if second is None else float(scores[q, best] - scores[q, second]),
-                    bool(known[q]),
-                    tuple(self._neighbour(int(row), float(distances[q, row])) for row in near),
-                )
-            )
-        return answers
+        return self._model.explain(z, self._known(z), n)
 
     def estimate_accuracy(self) -> Estimate:
         """Return the accuracy to expect on new inputs of these classes, with a 90 % interval."""
@@ -338,19 +326,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def conflicts(self) -> list[Conflict]:
         """Return the examples that were given twice under different labels."""
         self._check_fitted()
-        rows: dict[str, list[int]] = {}
-        for row, item in enumerate(self._support.items):
-            rows.setdefault(item.key, []).append(row)
-        s = self._support
-        return [
-            Conflict(
-                tuple(same),
-                tuple(s.classes[s.y[row]] for row in same),
-                tuple(s.items[row].source for row in same),
-            )
-            for same in rows.values()
-            if len({int(s.y[row]) for row in same}) > 1
-        ]
+        return self._support.conflicts()
 
     def label_next(self, X: Any, n: int = 10) -> npt.NDArray[np.int64]:
         """Return the rows of ``X`` whose labels would help most, best first.
@@ -426,58 +402,37 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return z, kept
 
     def _set(self, support: Support) -> None:
-        if self.embedder_.fitted:
-            # its scales are those of the support, so they change with it
-            self.embedder_ = self.embedder_.fit(support.items)
-            support = replace(support, z=self.embedder_.embed(support.items))
-        self._support = support
-        self.classes_ = self._as_array(support.classes)
         # heads are cheap: made anew for every version, so that an edit equals a refit
         self._model = Model(support, self.prior_, head=self.head)
+        self._support = support
+        self.classes_ = label_array(support.classes)
 
-    def _edit(self, support: Support, what: str, start: float) -> Edit:
+    def _edit(
+        self, support: Support, what: str, start: float, *, others_unchanged: bool = False
+    ) -> Edit:
         if not support.classes:
             raise TaskError("that would leave a task without classes. Fit another task instead.")
-        kept = self._support
+        embedder = self.embedder_
+        if embedder.fitted:
+            # its scales are those of the support, so they change with it
+            embedder = embedder.fit(support.items)
+            support = replace(support, z=embedder.embed(support.items))
+        before = self._support, self.embedder_
         self._set(support)
-        self._past.append(kept)
-        return self._record(what, start)
+        self.embedder_ = embedder
+        self._past.append(before)
+        return self._record(what, start, others_unchanged=others_unchanged)
 
-    def _record(self, what: str, start: float) -> Edit:
-        assert self._model.head_name  # learned now: its time belongs to the edit
+    def _record(self, what: str, start: float, *, others_unchanged: bool = False) -> Edit:
         # every head sees a task from its own middle, which moves when a class comes or goes
-        unchanged = what.startswith("renamed")
         s = self._support
-        return Edit(what, s.n_way, len(s.items), unchanged, time.perf_counter() - start)
-
-    def _as_array(self, classes: Sequence[Label]) -> npt.NDArray[Any]:
-        kinds = {type(label) for label in classes}
-        if len(kinds) == 1 and kinds <= {str, int, float, bool}:
-            return np.array(classes)
-        array = np.empty(len(classes), dtype=object)
-        array[:] = classes
-        return array
-
-    def _known_type(self, label: Label) -> Label:
-        """Return a label as the classes hold theirs, so that ``numpy.int64(3)`` finds ``3``."""
-        plain = _plain(label)
-        try:
-            hash(plain)
-        except TypeError as error:
-            raise ConfigError(
-                f"a label must be hashable; got {type(label).__name__} {label!r}."
-            ) from error
-        return plain
+        return Edit(what, s.n_way, len(s.items), others_unchanged, time.perf_counter() - start)
 
     def _row(self, row: int) -> int:
         n = len(self._support.items)
         if isinstance(row, bool) or not isinstance(row, (int, np.integer)) or not 0 <= row < n:
             raise ConfigError(f"rows of the support are 0 to {n - 1}; got {row!r}.")
         return int(row)
-
-    def _neighbour(self, row: int, distance: float) -> Neighbour:
-        s = self._support
-        return Neighbour(row, s.classes[s.y[row]], distance, s.items[row].source)
 
     def _embed(self, X: Any) -> Floats:
         self._check_fitted()
@@ -512,32 +467,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "embedder_")
 
 
-def _as_labels(y: Any) -> npt.NDArray[Any]:
-    """Return labels as an array ``[N]`` that sorts.
-
-    Raises:
-        TaskError: if a label is missing, or the labels are not one per example.
-    """
-    if y is None:
-        raise TaskError(
-            "FewShotClassifier requires y to be passed, but the target y is None. Give a label "
-            "for each input."
-        )
-    values = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = column_or_1d(values, warn=True)
-    if values.ndim != 1:
-        raise TaskError(f"labels must be one per example [N]; got shape {values.shape}.")
-    if values.dtype.kind == "f" and np.isinf(values).any():
-        raise TaskError("Input contains infinity in y, which is no label. Leave the row out.")
-    missing = [i for i, v in enumerate(values.tolist()) if v is None or v != v]
-    if missing:
-        raise TaskError(f"row {missing[0]} has no label. Fill it in or leave the row out.")
-    if values.dtype.kind == "f":
-        check_classification_targets(values)
-    return values
-
-
 def _width(X: Any) -> int | None:
     """Return the number of columns of a table, or ``None`` if it is none."""
     shape: tuple[int, ...] = getattr(X, "shape", ())
@@ -549,11 +478,6 @@ def _refuse_sparse(X: Any) -> None:
         raise DataError("sparse input is not supported. Give X.toarray().")
 
 
-def _plain(label: Label) -> Label:
-    value: Label = label.item() if isinstance(label, np.generic) else label
-    return value
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -561,7 +485,3 @@ def _count(number: int, noun: str) -> str:
 def _named(labels: Any) -> str:
     names = [repr(label) for label in labels]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _rest(edit: Edit) -> tuple[int, int, bool, float]:
-    return edit.n_classes, edit.n_examples, edit.others_unchanged, edit.seconds

@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quickstudy.core import ConfigError, nearest_names
-from quickstudy.estimators.heads import HEADS
 from quickstudy.estimators.prior import TaskPrior
-from quickstudy.estimators.records import Estimate
+from quickstudy.estimators.records import Estimate, Explanation, Neighbour
 from quickstudy.estimators.support import Floats, Ints, Support
-from quickstudy.estimators.task import FittedTask, fit_task
+from quickstudy.estimators.task import fit_task
 
 __all__ = ["Model"]
 
@@ -23,7 +21,7 @@ _QUERIES_AT_ONCE = 1024
 
 
 class Model:
-    """A support set with the head that learned it; nothing is computed before it is asked for.
+    """A support set with the head that learned it.
 
     Args:
         support: the labelled examples.
@@ -35,15 +33,9 @@ class Model:
     """
 
     def __init__(self, support: Support, prior: TaskPrior, *, head: str) -> None:
-        if head not in (*HEADS, "auto"):
-            raise ConfigError(f"there is no head {head!r}. {nearest_names(head, [*HEADS, 'auto'])}")
-        self._support, self._prior, self._wanted = support, prior, head
-
-    @cached_property
-    def _task(self) -> FittedTask:
-        s = self._support
-        z, y = torch.from_numpy(s.z), torch.from_numpy(s.y)
-        return fit_task(self._prior, z, y, n_way=s.n_way, head=self._wanted)
+        self._support, self._prior = support, prior
+        z, y = torch.from_numpy(support.z), torch.from_numpy(support.y)
+        self._task = fit_task(prior, z, y, n_way=support.n_way, head=head)
 
     @property
     def head_name(self) -> str:
@@ -66,15 +58,15 @@ class Model:
         scores: Floats = torch.cat(parts).numpy()
         return scores
 
-    def probabilities(self, z: Floats) -> Floats:
+    def probabilities(self, scores: Floats) -> Floats:
         """Return the probabilities of the classes ``[Q, C]``, given that it is one of them."""
-        p: Floats = torch.from_numpy(self.scores(z)).double().softmax(1).float().numpy()
+        p: Floats = torch.from_numpy(scores).double().softmax(1).float().numpy()
         return p
 
-    def sets(self, z: Floats, coverage: float) -> npt.NDArray[np.bool_]:
+    def sets(self, scores: Floats, coverage: float) -> npt.NDArray[np.bool_]:
         """Return which labels cannot be ruled out ``[Q, C]``; see :meth:`FittedTask.sets`."""
-        inside: npt.NDArray[np.bool_] = self._task.sets(
-            torch.from_numpy(z), coverage=coverage
+        inside: npt.NDArray[np.bool_] = self._task.sets_of(
+            torch.from_numpy(scores), coverage=coverage
         ).numpy()
         return inside
 
@@ -100,17 +92,42 @@ class Model:
         d: Floats = torch.cdist(self._queries(z), F.normalize(self._seen, dim=1)).numpy()
         return d
 
+    def explain(self, z: Floats, known: npt.NDArray[np.bool_], n: int) -> list[Explanation]:
+        """Return why each query is answered so.
+
+        Args:
+            z: embeddings ``[Q, D]``.
+            known: of each, whether it is near enough to belong to a class ``[Q]``.
+            n: supports to name.
+        """
+        classes, scores, distances = self._support.classes, self.scores(z), self.distances(z)
+        probabilities = self.probabilities(scores)
+        answers = []
+        for q in range(len(z)):
+            order = np.argsort(-scores[q], kind="stable")
+            best, second = order[0], order[1] if len(order) > 1 else None
+            near = np.argsort(distances[q], kind="stable")[:n]
+            answers.append(
+                Explanation(
+                    classes[best],
+                    float(probabilities[q, best]),
+                    None if second is None else classes[second],
+                    float("inf") if second is None else float(scores[q, best] - scores[q, second]),
+                    bool(known[q]),
+                    tuple(self._neighbour(int(row), float(distances[q, row])) for row in near),
+                )
+            )
+        return answers
+
+    def _neighbour(self, row: int, distance: float) -> Neighbour:
+        s = self._support
+        return Neighbour(row, s.classes[s.y[row]], distance, s.items[row].source)
+
     def estimate(self) -> Estimate:
         """Return the accuracy to expect, with a 90 % interval over tasks."""
         if self._support.n_way < 2:
             return Estimate(1.0, 1.0, 1.0, 0.9, "there is one class only")
-        found, told = self._task.expected_accuracy(), bool(self._task.evidence.enough[0])
-        method = "leaving examples out" if told else "the size of the task alone"
-        if self._prior.learned:
-            method += ", and what came of it in other tasks"
-        elif not told:
-            method = "nothing: with one example each, nothing can be held out"
-        return Estimate(found.mean, found.low, found.high, 0.9, method)
+        return self._task.expected_accuracy()
 
     def label_evidence(self) -> tuple[Floats, Ints]:
         """Return the log odds of the best other class against each support's label ``[N]``, and
@@ -127,7 +144,7 @@ class Model:
 
     def label_next(self, z: Floats, n: int) -> Ints:
         """Return the rows of ``z`` to label first ``[<= n]``: uncertain, and unlike each other."""
-        p = np.sort(self.probabilities(z), axis=1)
+        p = np.sort(self.probabilities(self.scores(z)), axis=1)
         margin = p[:, -1] - (p[:, -2] if self._support.n_way > 1 else 0)
         x = self._queries(z)
         # nearer than half the usual distance between a query and its nearest support = the same

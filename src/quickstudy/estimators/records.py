@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quickstudy.estimators.support import Label
+from quickstudy.estimators.labels import Label
 
 __all__ = ["Answer", "Conflict", "Edit", "Estimate", "Explanation", "Neighbour", "Suspect"]
 

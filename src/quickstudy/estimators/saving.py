@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
 
 from quickstudy.core import CheckpointError, ConfigError, DataError
 from quickstudy.estimators.choose import get_embedder
@@ -18,7 +19,6 @@ from quickstudy.estimators.taskfile import (
     label_from_json,
     label_to_json,
     read_task,
-    support_tensors,
     write_task,
 )
 
@@ -63,7 +63,13 @@ def save_classifier(clf: FewShotClassifier, path: Path) -> None:
         if isinstance(item.preview, bytes)
     }
     write_task(
-        path, TaskFile(about, support_tensors(support.z, support.y), prior_tensors, previews)
+        path,
+        TaskFile(
+            about,
+            {"z": torch.from_numpy(support.z), "y": torch.from_numpy(support.y)},
+            prior_tensors,
+            previews,
+        ),
     )
 
 

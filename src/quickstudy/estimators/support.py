@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +11,13 @@ import torch
 
 from quickstudy.core import ConfigError, Examples, nearest_names
 from quickstudy.estimators.embedders import Item
+from quickstudy.estimators.labels import Label
+from quickstudy.estimators.records import Conflict
 
-__all__ = ["Floats", "Ints", "Label", "Support"]
+__all__ = ["Floats", "Ints", "Support"]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-Label = Hashable
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +57,45 @@ class Support:
         Raises:
             ConfigError: if there is no such class; the nearest names are offered.
         """
+        column = self._column(label)
+        if column is None:
+            near = nearest_names(str(label), map(str, self.classes))
+            raise ConfigError(f"there is no class {label!r} in this task. {near}")
+        return column
+
+    def __contains__(self, label: Label) -> bool:
+        return self._column(label) is not None
+
+    def _column(self, label: Label) -> int | None:
         for column, known in enumerate(self.classes):
             if known == label and isinstance(known, str) == isinstance(label, str):
                 return column
-        near = nearest_names(str(label), map(str, self.classes))
-        raise ConfigError(f"there is no class {label!r} in this task. {near}")
+        return None
 
-    def __contains__(self, label: object) -> bool:
-        return any(
-            known == label and isinstance(known, str) == isinstance(label, str)
-            for known in self.classes
-        )
+    def conflicts(self) -> list[Conflict]:
+        """Return the examples that are there more than once, under different labels."""
+        rows: dict[str, list[int]] = {}
+        for row, item in enumerate(self.items):
+            rows.setdefault(item.key, []).append(row)
+        return [
+            Conflict(
+                tuple(same),
+                tuple(self.classes[self.y[row]] for row in same),
+                tuple(self.items[row].source for row in same),
+            )
+            for same in rows.values()
+            if len({int(self.y[row]) for row in same}) > 1
+        ]
 
     def with_examples(self, label: Label, items: Sequence[Item], z: Floats) -> Support:
         """Return the support set with more examples, of a class that may be new (then it is
         last)."""
-        known = label in self
-        column = self.index(label) if known else self.n_way
+        column, classes = self._column(label), self.classes
+        if column is None:
+            column, classes = self.n_way, (*classes, label)
         return replace(
             self,
-            classes=self.classes if known else (*self.classes, label),
+            classes=classes,
             items=(*self.items, *items),
             y=np.concatenate([self.y, np.full(len(items), column, dtype=np.int64)]),
             z=np.concatenate([self.z, z]) if len(self.z) else z,
@@ -110,12 +130,12 @@ class Support:
 
     def relabelled(self, row: int, label: Label) -> Support:
         """Return the support set with one example moved to another class, which may be new."""
-        column = self.index(label) if label in self else self.n_way
+        column, classes = self._column(label), self.classes
+        if column is None:
+            column, classes = self.n_way, (*classes, label)
         y = self.y.copy()
         y[row] = column
-        moved = replace(
-            self, y=y, classes=self.classes if label in self else (*self.classes, label)
-        )
+        moved = replace(self, y=y, classes=classes)
         return moved.without_examples([])  # drops a class that lost its last example
 
     def renamed(self, old: Label, new: Label) -> Support:

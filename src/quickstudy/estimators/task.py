@@ -23,23 +23,15 @@ from quickstudy.estimators.heads import (
 )
 from quickstudy.estimators.novelty import distances
 from quickstudy.estimators.prior import HeadPrior, TaskPrior
+from quickstudy.estimators.records import Estimate
 from quickstudy.estimators.surfaces import Surface
 from quickstudy.learners.heads import CentredHead, leave_one_out
 
-__all__ = ["Estimate", "FittedTask", "fit_task", "held_out_quantile"]
+__all__ = ["FittedTask", "fit_task", "held_out_quantile"]
 
 _FOLDS = 5
 # examples at the accuracy of chance that stand for what a plain prior does not know
 _DOUBT = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """An expected accuracy with its 90 % interval ``[low, high]``, all in [0, 1]."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +95,13 @@ class FittedTask:
         Raises:
             ConfigError: if the coverage is out of range.
         """
+        return self.sets_of(self.logits(z), coverage=coverage)
+
+    def sets_of(self, logits: Tensor, *, coverage: float = 0.9) -> Tensor:
+        """Return the same from what :meth:`logits` returned ``[Q, C]``."""
         if not 0 < coverage < 1:
             raise ConfigError(f"coverage is a share between 0 and 1; got {coverage}.")
-        scores = -self.logits(z).double().log_softmax(1)
+        scores = -logits.double().log_softmax(1)
         return scores <= self._set_threshold(coverage)
 
     def _set_threshold(self, coverage: float) -> float:
@@ -160,22 +156,27 @@ class FittedTask:
 
         Without auxiliary tasks: the held-out accuracy and its Wilson interval (1927).
         """
-        known = self._head_prior
+        known, told = self._head_prior, self._told
+        method = "leaving examples out" if told else "the size of the task alone"
+        if self.prior.learned:
+            method += ", and what came of it in other tasks"
+        elif not told:
+            method = "nothing: with one example each, nothing can be held out"
         if known is not None:
-            told = int(self._told)
-            logit = float(known.accuracy[told](self._features(known)))
-            low, high = known.spread[told]
-            return Estimate(*(1 / (1 + math.exp(-v)) for v in (logit, logit + low, logit + high)))
+            logit = float(known.accuracy[int(told)](self._features(known)))
+            low, high = known.spread[int(told)]
+            mean, low, high = (1 / (1 + math.exp(-(logit + by))) for by in (0.0, low, high))
+            return Estimate(mean, low, high, 0.9, method)
         judged = self.evidence.judged[0]
         n = int(judged.sum())
         classes = max(1, int(self.state_classes))
         if n == 0:
-            return Estimate(1 / classes if classes > 1 else 1.0, 0.0, 1.0)
+            return Estimate(1 / classes if classes > 1 else 1.0, 0.0, 1.0, 0.9, method)
         right = self.evidence.held_out[0].argmax(1) == self.evidence.y[0]
         share, z = float(right[judged].double().mean()), 1.645
         middle = (share + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
+        return Estimate(share, max(0.0, middle - half), min(1.0, middle + half), 0.9, method)
 
     @property
     def state_classes(self) -> int:

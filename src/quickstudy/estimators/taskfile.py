@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
@@ -31,7 +30,7 @@ from torch import Tensor
 
 from quickstudy import __version__
 from quickstudy.core import CheckpointError
-from quickstudy.estimators.support import Label
+from quickstudy.estimators.labels import Label
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["FORMAT", "TaskFile", "label_from_json", "label_to_json", "read_task", "write_task"]
@@ -194,8 +193,3 @@ def _foreign(path: Path, why: str) -> CheckpointError:
         f"{path} is damaged or not a task file of Quickstudy ({why}). Take another copy, or make "
         "it again with 'quickstudy fit'."
     )
-
-
-def support_tensors(z: Any, y: Any) -> dict[str, Tensor]:
-    """Return the arrays of a support set as the tensors of a task file."""
-    return {"z": torch.from_numpy(z), "y": torch.from_numpy(y)}

@@ -1,0 +1,69 @@
+"""Labels of any type: what a user gives, and how the classes hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+from quickstudy.core import ConfigError, TaskError
+
+__all__ = ["Label", "as_labels", "label_array", "plain_label"]
+
+Label = Hashable
+
+
+def as_labels(y: Any) -> npt.NDArray[Any]:
+    """Return labels as an array ``[N]`` that sorts.
+
+    Raises:
+        TaskError: if a label is missing, or the labels are not one per example.
+    """
+    if y is None:
+        raise TaskError(
+            "FewShotClassifier requires y to be passed, but the target y is None. Give a label "
+            "for each input."
+        )
+    values = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = column_or_1d(values, warn=True)
+    if values.ndim != 1:
+        raise TaskError(f"labels must be one per example [N]; got shape {values.shape}.")
+    if values.dtype.kind == "f" and np.isinf(values).any():
+        raise TaskError("Input contains infinity in y, which is no label. Leave the row out.")
+    missing = [i for i, v in enumerate(values.tolist()) if v is None or v != v]
+    if missing:
+        raise TaskError(f"row {missing[0]} has no label. Fill it in or leave the row out.")
+    if values.dtype.kind == "f":
+        check_classification_targets(values)
+    return values
+
+
+def label_array(classes: Sequence[Label]) -> npt.NDArray[Any]:
+    """Return labels as an array ``[C]`` of their own type, or of objects if they have several."""
+    kinds = {type(label) for label in classes}
+    if len(kinds) == 1 and kinds <= {str, int, float, bool}:
+        return np.array(classes)
+    array = np.empty(len(classes), dtype=object)
+    array[:] = classes
+    return array
+
+
+def plain_label(label: Any) -> Label:
+    """Return a label as the classes hold theirs, so that ``numpy.int64(3)`` finds ``3``.
+
+    Raises:
+        ConfigError: if it cannot be hashed.
+    """
+    plain: Label = label.item() if isinstance(label, np.generic) else label
+    try:
+        hash(plain)
+    except TypeError as error:
+        raise ConfigError(
+            f"a label must be hashable; got {type(label).__name__} {label!r}."
+        ) from error
+    return plain
