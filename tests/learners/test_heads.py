@@ -17,6 +17,7 @@ from quickstudy.learners.heads import (
     leave_one_out,
 )
 from quickstudy.learners.heads.leaving import leave_out_by_refits
+from quickstudy.learners.heads.weights import weighted
 
 
 def normal(*shape, seed=0):
@@ -62,7 +63,7 @@ def test_leave_one_out_of_ridge_is_a_refit_with_weights_and_penalty_held(seed, w
     support = random_support(seed, tasks=1, features=20 if wide else 3)
     head = RidgeHead(penalty=0.3, scale=2.0, balanced=balanced)
     quick = head.leave_one_out(support, n_way=4)
-    x, y, weights, present = head._weighted(support, 4)
+    x, y, weights, present = weighted(support, 4, balanced=balanced)
     centre = (weights[0, :, None] * x[0]).sum(0) / weights.sum()
     a = weights[0].sqrt()[:, None] * (x[0] - centre)
     penalty = 0.3 * a.square().sum() / support.mask.sum()

@@ -10,7 +10,7 @@ from torch import Tensor
 from quickstudy.core import ConfigError, Examples, TaskState
 from quickstudy.learners.base import Learner
 from quickstudy.learners.heads.kernels import check_width, gaussian_kernel
-from quickstudy.learners.metric import class_weights
+from quickstudy.learners.heads.weights import weighted
 
 __all__ = ["LogisticHead"]
 
@@ -65,14 +65,7 @@ class LogisticHead(Learner):
     @torch.no_grad()
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return ``weight`` ``[T, C, D]``, ``bias`` ``[T, C]`` and ``present`` bool ``[T, C]``."""
-        support.check_labels(n_way)
-        members, present = class_weights(support.y, support.mask, n_way)
-        x = support.x.masked_fill(~support.mask[..., None], 0)
-        y = members.to(x.dtype)
-        weights = support.mask.to(x.dtype)
-        if self.balanced:
-            share = weights.sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
-            weights = (y * (share / y.sum(1).clamp(min=1))[:, None]).sum(2)
+        x, y, weights, present = weighted(support, n_way, balanced=self.balanced)
         features, back = self._features(x, support.mask)
         problem = _Problem(features, y, weights, present, torch.exp(-self.log_c.to(x.dtype)))
         w = problem.minimise(self.tolerance)  # [T, C, R+1]

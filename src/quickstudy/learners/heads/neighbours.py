@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
 from quickstudy.learners.base import LeavesOneOut
-from quickstudy.learners.metric import class_weights, squared_distance
+from quickstudy.learners.metric import (
+    check_distance,
+    class_weights,
+    set_temperature,
+    squared_distance,
+)
 
 __all__ = ["NeighbourHead"]
 
@@ -45,18 +48,11 @@ class NeighbourHead(LeavesOneOut):
         learn_temperature: bool = False,
     ) -> None:
         super().__init__()
-        if distance not in ("euclidean", "cosine"):
-            raise ConfigError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}.")
+        check_distance(distance)
         if neighbours is not None and neighbours < 1:
             raise ConfigError(f"neighbours must be at least 1, or None for all; got {neighbours}.")
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be positive; got {temperature}.")
+        set_temperature(self, temperature, learn=learn_temperature)
         self.neighbours, self.distance = neighbours, distance
-        log_scale = torch.tensor(-math.log(temperature))
-        if learn_temperature:
-            self.log_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("log_scale", log_scale)
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return the support: ``support`` ``[T, S, D]``, ``members`` bool ``[T, S, C]``."""

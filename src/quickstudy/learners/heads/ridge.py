@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quickstudy.core import ConfigError, Examples, TaskState
 from quickstudy.learners.base import LeavesOneOut
 from quickstudy.learners.heads.kernels import check_width, gaussian_kernel
+from quickstudy.learners.heads.weights import weighted
 from quickstudy.learners.metric import class_weights
 
 __all__ = ["RidgeHead"]
@@ -69,7 +70,7 @@ class RidgeHead(LeavesOneOut):
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return ``weight`` ``[T, C, D]``, or with a kernel the examples and their ``weight`` ``[T,
         C, S]``; ``bias`` ``[T, C]`` and ``present`` bool ``[T, C]``."""
-        x, y, weights, present = self._weighted(support, n_way)
+        x, y, weights, present = weighted(support, n_way, balanced=self.balanced)
         root, centre_y = weights.sqrt()[..., None], _centre(y, weights)
         b = root * (y - centre_y)  # [T, S, C]
         if self.kernel_width is None and x.shape[1] >= x.shape[2]:
@@ -105,7 +106,7 @@ class RidgeHead(LeavesOneOut):
         With those held it is exact; a refit would also balance the classes anew and measure the
         unit of the penalty anew.
         """
-        x, y, weights, present = self._weighted(support, n_way)
+        x, y, weights, present = weighted(support, n_way, balanced=self.balanced)
         root, centre_y = weights.sqrt()[..., None], _centre(y, weights)
         b = root * (y - centre_y)
         inverse, solved, penalty = self._solve(self._products(x, x), weights, b)
@@ -135,19 +136,6 @@ class RidgeHead(LeavesOneOut):
         penalty = self._penalty(gram.diagonal(dim1=1, dim2=2).sum(1), weights)
         inverse = torch.linalg.inv(gram + penalty * torch.eye(gram.shape[1]).to(gram))
         return inverse, inverse @ b, penalty
-
-    def _weighted(self, support: Examples, n_way: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return inputs without padding, one-hot labels, weights, and presence."""
-        support.check_labels(n_way)
-        members, present = class_weights(support.y, support.mask, n_way)
-        x = support.x.masked_fill(~support.mask[..., None], 0)
-        y = members.to(x.dtype)
-        weights = support.mask.to(x.dtype)
-        if self.balanced:
-            counts = y.sum(1).clamp(min=1)  # [T, C]
-            share = y.sum(1).sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
-            weights = (y * (share / counts)[:, None]).sum(2)  # [T, S]
-        return x, y, weights, present
 
     def _penalty(self, squares: Tensor, weights: Tensor) -> Tensor:
         """Return the penalty ``[T, 1, 1]``, given the sum of squared lengths ``[T]``."""

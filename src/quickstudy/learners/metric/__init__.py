@@ -4,7 +4,9 @@ from quickstudy.learners.metric.matching import FullContext, MatchingHead, Match
 from quickstudy.learners.metric.prototypical import (
     PrototypeHead,
     PrototypicalNetwork,
+    check_distance,
     class_weights,
+    set_temperature,
     squared_distance,
 )
 
@@ -14,6 +16,8 @@ __all__ = [
     "MatchingNetwork",
     "PrototypeHead",
     "PrototypicalNetwork",
+    "check_distance",
     "class_weights",
+    "set_temperature",
     "squared_distance",
 ]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import ConfigError, Examples, TaskState, check_state
+from quickstudy.core import Examples, TaskState, check_state
 from quickstudy.learners.base import EmbeddingLearner, Learner
-from quickstudy.learners.metric.prototypical import class_weights
+from quickstudy.learners.metric.prototypical import class_weights, set_temperature
 from quickstudy.nets import Encoder
 
 __all__ = ["FullContext", "MatchingHead", "MatchingNetwork"]
@@ -89,6 +87,8 @@ class MatchingHead(Learner):
         ConfigError: if the temperature is not positive.
     """
 
+    log_scale: Tensor
+
     def __init__(
         self,
         features: int,
@@ -98,15 +98,9 @@ class MatchingHead(Learner):
         full_context: bool = False,
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be positive; got {temperature}.")
+        set_temperature(self, temperature, learn=learn_temperature)
         self.order_sensitive = full_context
         self.context = FullContext(features) if full_context else None
-        log_scale = torch.tensor(-math.log(temperature))
-        if learn_temperature:
-            self.log_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("log_scale", log_scale)
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return the support itself: ``support`` ``[T, S, D]``, ``members`` bool ``[T, S, C]``."""

@@ -12,7 +12,14 @@ from quickstudy.core import ConfigError, Examples, TaskState, check_state
 from quickstudy.learners.base import EmbeddingLearner, LeavesOneOut
 from quickstudy.nets import Encoder
 
-__all__ = ["PrototypeHead", "PrototypicalNetwork", "class_weights", "squared_distance"]
+__all__ = [
+    "PrototypeHead",
+    "PrototypicalNetwork",
+    "check_distance",
+    "class_weights",
+    "set_temperature",
+    "squared_distance",
+]
 
 
 def class_weights(y: Tensor, mask: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
@@ -36,6 +43,33 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     return a.square().sum(2)[..., None] + b.square().sum(2)[:, None] - 2 * cross
 
 
+def check_distance(distance: str) -> None:
+    """Raise :class:`ConfigError` if a distance is neither ``"euclidean"`` nor ``"cosine"``."""
+    if distance not in ("euclidean", "cosine"):
+        raise ConfigError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}.")
+
+
+def set_temperature(module: nn.Module, temperature: float, *, learn: bool) -> None:
+    """Give a module ``log_scale``, the logarithm of one over its temperature.
+
+    Args:
+        module: gets a parameter, or a buffer if it is not learned.
+        temperature: positive.
+        learn: whether meta-training adjusts it.
+
+    Raises:
+        ConfigError: if the temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"temperature must be positive; got {temperature}.")
+    # in logs, so that it stays positive; float32 like any parameter
+    log_scale = torch.tensor(-math.log(temperature))
+    if learn:
+        module.register_parameter("log_scale", nn.Parameter(log_scale))
+    else:
+        module.register_buffer("log_scale", log_scale)
+
+
 class PrototypeHead(LeavesOneOut):
     """A class is the mean of its support embeddings; a query belongs to the nearest mean.
 
@@ -56,6 +90,8 @@ class PrototypeHead(LeavesOneOut):
             negative.
     """
 
+    log_scale: Tensor
+
     def __init__(
         self,
         *,
@@ -65,23 +101,14 @@ class PrototypeHead(LeavesOneOut):
         shrinkage: float = 0.0,
     ) -> None:
         super().__init__()
-        if distance not in ("euclidean", "cosine"):
-            raise ConfigError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}.")
-        start = (
-            temperature if temperature is not None else (1.0 if distance == "euclidean" else 0.1)
-        )
-        if not start > 0:
-            raise ConfigError(f"temperature must be positive; got {start}.")
+        check_distance(distance)
+        if temperature is None:
+            temperature = 1.0 if distance == "euclidean" else 0.1
+        set_temperature(self, temperature, learn=learn_temperature)
         if not shrinkage >= 0:
             raise ConfigError(f"shrinkage must be at least 0; got {shrinkage}.")
         self.distance = distance
         self.shrinkage = shrinkage
-        # in logs, so that it stays positive; float32 like any parameter
-        log_scale = torch.tensor(-math.log(start))
-        if learn_temperature:
-            self.log_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("log_scale", log_scale)
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return ``prototypes`` ``[T, C, D]`` (equation 1) and ``present`` bool ``[T, C]``."""
