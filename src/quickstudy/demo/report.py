@@ -17,13 +17,10 @@ from quickstudy.demo.words import (
     what_was_done,
 )
 from quickstudy.learners import EmbeddingLearner
-from quickstudy.pages import CSS, bar_chart, line_chart, table
+from quickstudy.pages import bar_chart, document, line_chart, table
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["write_report"]
-
-# the page may load nothing from anywhere, and says so to the browser
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(out: Path, learner: EmbeddingLearner, scores: list[Score], facts: Facts) -> None:
@@ -51,15 +48,7 @@ def write_report(out: Path, learner: EmbeddingLearner, scores: list[Score], fact
     ]
     # a number and its sign stay on one line
     body = re.sub(r"(?<=\d) (?=[%±])", "\N{NO-BREAK SPACE}", "\n".join(sections))
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{title} – Quickstudy</title><style>{CSS}</style></head>\n"
-        f"<body><main>\n{body}\n</main></body></html>\n"
-    )
-    write_atomically(out, page.encode())
+    write_atomically(out, document(title, body).encode())
 
 
 def _accuracy(scores: list[Score]) -> str:

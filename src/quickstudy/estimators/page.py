@@ -11,7 +11,7 @@ import torch
 
 from quickstudy.estimators.records import Conflict, Estimate, Suspect
 from quickstudy.estimators.support import Support
-from quickstudy.pages import CSS, embedding_map, png_uri, table
+from quickstudy.pages import document, embedding_map, png_uri, table
 from quickstudy.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
@@ -58,14 +58,7 @@ def write_page(clf: FewShotClassifier, out: Path, *, title: str) -> None:
             _classes(support),
         )
     )
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{html.escape(title)} – Quickstudy</title><style>{CSS}{_OWN_CSS}</style></head>\n"
-        f"<body><main>\n{body}\n</main></body></html>\n"
-    )
-    write_atomically(out, page.encode())
+    write_atomically(out, document(title, body, css=_OWN_CSS).encode())
 
 
 def _summary(clf: FewShotClassifier, support: Support) -> str:

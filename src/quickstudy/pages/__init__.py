@@ -1,7 +1,7 @@
 """What HTML pages share: the style sheet, charts and pictures, a table."""
 
+from quickstudy.pages.document import document
 from quickstudy.pages.pictures import bar_chart, embedding_map, image_uri, line_chart, png_uri
-from quickstudy.pages.style import CSS
 from quickstudy.pages.table import table
 
-__all__ = ["CSS", "bar_chart", "embedding_map", "image_uri", "line_chart", "png_uri", "table"]
+__all__ = ["bar_chart", "document", "embedding_map", "image_uri", "line_chart", "png_uri", "table"]

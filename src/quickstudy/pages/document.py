@@ -1,0 +1,30 @@
+"""The frame of a page that needs no other file."""
+
+from __future__ import annotations
+
+import html
+
+from quickstudy.pages.style import CSS
+
+__all__ = ["document"]
+
+# the page may load nothing from anywhere, and says so to the browser
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def document(title: str, body: str, *, css: str = "") -> str:
+    """Return a whole HTML page.
+
+    Args:
+        title: plain text.
+        body: HTML.
+        css: rules of this page, after the common ones.
+    """
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{html.escape(title)} – Quickstudy</title><style>{CSS}{css}</style></head>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
