@@ -112,6 +112,9 @@ def _both_ways(kind: Any, title: str, **settings: Any) -> dict[str, Recipe]:
     }
 
 
+_PROTOMAML = GradientConfig(kind="protomaml", inner_steps=1, inner_lr=0.05, temperature=4)
+_PROTOMAML_TRAINING = {"tasks_per_step": 8, "outer_lr": 5e-4}
+
 _CIFAR_TRAINING = TrainConfig(
     steps=8_000,
     n_way=20,
@@ -183,10 +186,9 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-protomaml": _gradient(
         "omniglot-protomaml",
         "Proto-MAML on Omniglot, learned rates",
-        GradientConfig(kind="protomaml", inner_steps=1, inner_lr=0.05, temperature=4),
+        _PROTOMAML,
         steps=300,
-        tasks_per_step=8,
-        outer_lr=5e-4,
+        **_PROTOMAML_TRAINING,
     ),
     "omniglot-start-vinyals": Recipe(
         name="omniglot-start-vinyals",
@@ -198,10 +200,9 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-protomaml-vinyals": _gradient(
         "omniglot-protomaml-vinyals",
         "Proto-MAML on Omniglot, Vinyals split",
-        GradientConfig(kind="protomaml", inner_steps=1, inner_lr=0.05, temperature=4),
+        _PROTOMAML,
         steps=150,
-        tasks_per_step=8,
-        outer_lr=5e-4,
+        **_PROTOMAML_TRAINING,
     ).model_copy(update={"data": _OMNIGLOT, "start": "omniglot-start-vinyals"}),
     "sinusoid-maml": Recipe(
         name="sinusoid-maml",
