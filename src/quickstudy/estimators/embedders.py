@@ -19,7 +19,7 @@ from tqdm import tqdm
 from quickstudy.core import DataError
 from quickstudy.estimators.cache import EmbeddingCache
 
-__all__ = ["Embedder", "Item", "Vectors"]
+__all__ = ["Embedder", "FixedEmbedder", "Item", "Vectors"]
 
 Vectors = npt.NDArray[np.float32]
 
@@ -157,4 +157,12 @@ class Embedder(ABC):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return itself: scikit-learn's ``clone`` copies what it is given."""
+        return self
+
+
+class FixedEmbedder(Embedder):
+    """An embedder that no support set changes."""
+
+    def fit(self, items: Sequence[Item]) -> Self:  # noqa: ARG002
+        """Return itself."""
         return self

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, DataError
 from quickstudy.estimators.cache import EmbeddingCache
-from quickstudy.estimators.embedders import Embedder, Item, Vectors
+from quickstudy.estimators.embedders import FixedEmbedder, Item, Vectors
 from quickstudy.estimators.ink import ink_on_white
 from quickstudy.estimators.inputs import read_images
 from quickstudy.estimators.networks import hash_of, module_output
@@ -101,7 +101,7 @@ class Transform:
         return (pixels.float() - self.mean) / self.std
 
 
-class ImageEmbedder(Embedder):
+class ImageEmbedder(FixedEmbedder):
     """Images through a network. Embeddings are as the network gives them, not normalised, unless
     ``unit``.
 
@@ -154,10 +154,6 @@ class ImageEmbedder(Embedder):
     def read(self, X: Any) -> list[Item]:
         """Return images; see :func:`quickstudy.estimators.inputs.read_images`."""
         return read_images(X)
-
-    def fit(self, items: Sequence[Item]) -> Self:  # noqa: ARG002
-        """Return itself."""
-        return self
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
         """Return the embeddings ``[N, D]`` of paths, bytes and pixels."""

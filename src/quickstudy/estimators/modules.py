@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, DataError
 from quickstudy.estimators.cache import EmbeddingCache
-from quickstudy.estimators.embedders import Embedder, Item, Vectors
+from quickstudy.estimators.embedders import Embedder, FixedEmbedder, Item, Vectors
 from quickstudy.estimators.images import ImageEmbedder, Transform
 from quickstudy.estimators.inputs import (
     content_key,
@@ -123,7 +123,30 @@ class ArrayEmbedder(Embedder):
         return item.preview
 
 
-class CallableEmbedder(Embedder):
+class _Own(FixedEmbedder):
+    """What the user brings: its code cannot be seen, so embeddings are remembered by this object
+    only, and how long they are is known after the first."""
+
+    modality = "array"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(EmbeddingCache(disk=False))
+        self.name = name
+        self._dim: int | None = None
+
+    @property
+    def dim(self) -> int:
+        """The length of an embedding, known after the first."""
+        if self._dim is None:
+            raise ConfigError(f"{self.name} has embedded nothing yet. Embed an example first.")
+        return self._dim
+
+    def preview(self, item: Item) -> bytes | str | None:
+        """Return the beginning of a text, or what was kept: numbers show nothing to people."""
+        return item.preview
+
+
+class CallableEmbedder(_Own):
     """A function ``f(examples) -> [N, D]``.
 
     It gets an array if the examples are the rows of a numeric array, else a list of what the user
@@ -137,27 +160,16 @@ class CallableEmbedder(Embedder):
         name: for errors and saved tasks; the function's own by default.
     """
 
-    modality = "array"
-
     def __init__(self, function: Callable[[Any], Any], *, name: str | None = None) -> None:
-        super().__init__(EmbeddingCache(disk=False))
-        self._function = function
         own = getattr(function, "__qualname__", type(function).__qualname__)
         module = getattr(function, "__module__", None) or type(function).__module__
-        self.name = name or f"{module}.{own}"
-        self._dim: int | None = None
+        super().__init__(name or f"{module}.{own}")
+        self._function = function
 
     @property
     def fingerprint(self) -> str:
         """sha256 over the name and version."""
         return hash_of({"version": _VERSION, "kind": "callable", "name": self.name})
-
-    @property
-    def dim(self) -> int:
-        """The length of an embedding, known after the first."""
-        if self._dim is None:
-            raise ConfigError(f"{self.name} has embedded nothing yet. Embed an example first.")
-        return self._dim
 
     def read(self, X: Any) -> list[Item]:
         """Return the rows of an array, texts, or images in any form.
@@ -191,10 +203,6 @@ class CallableEmbedder(Embedder):
             for row, item in zip(rows, read_images(rows), strict=True)
         ]
 
-    def fit(self, items: Sequence[Item]) -> Self:  # noqa: ARG002
-        """Return itself."""
-        return self
-
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
         """Return what the function returns, checked."""
         arrays = all(isinstance(value, np.ndarray) for value in values)
@@ -226,12 +234,8 @@ class CallableEmbedder(Embedder):
         """Return what is known; ``get_embedder`` cannot make a function again."""
         return {"encoder": None, "callable": self.name, "fingerprint": self.fingerprint}
 
-    def preview(self, item: Item) -> bytes | str | None:
-        """Return the beginning of a text, or what was kept."""
-        return item.preview
 
-
-class ModuleEmbedder(Embedder):
+class ModuleEmbedder(_Own):
     """A module that takes arrays ``[B, ...]`` and returns ``[B, D]``.
 
     It is run in evaluation mode and left as it was. 8-bit numbers are divided by 255. Changed
@@ -244,8 +248,6 @@ class ModuleEmbedder(Embedder):
         name: for errors and saved tasks; the class's name by default.
     """
 
-    modality = "array"
-
     def __init__(
         self,
         module: nn.Module,
@@ -253,10 +255,8 @@ class ModuleEmbedder(Embedder):
         device: torch.device | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(EmbeddingCache(disk=False))
+        super().__init__(name or type(module).__qualname__)
         self.module = module if device is None else module.to(device)
-        self.name = name or type(module).__qualname__
-        self._dim: int | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -265,13 +265,6 @@ class ModuleEmbedder(Embedder):
         about = f"{type(self.module).__module__}.{type(self.module).__qualname__} {self.module!r}"
         weights = weights_hash(self.module)
         return hash_of({"version": _VERSION, "kind": "module", "is": about, "weights": weights})
-
-    @property
-    def dim(self) -> int:
-        """The length of an embedding, known after the first."""
-        if self._dim is None:
-            raise ConfigError(f"{self.name} has embedded nothing yet. Embed an example first.")
-        return self._dim
 
     def read(self, X: Any) -> list[Item]:
         """Return the rows of a numeric array or tensor ``[N, ...]``.
@@ -289,10 +282,6 @@ class ModuleEmbedder(Embedder):
                 "module_embedder(module, size=..., mean=..., std=...)."
             ) from error
 
-    def fit(self, items: Sequence[Item]) -> Self:  # noqa: ARG002
-        """Return itself."""
-        return self
-
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
         """Return what the module returns, checked."""
         x = torch.from_numpy(_stack(values, names))
@@ -306,10 +295,6 @@ class ModuleEmbedder(Embedder):
     def config(self) -> dict[str, Any]:
         """Return what is known; ``get_embedder`` cannot make a module again."""
         return {"encoder": None, "module": self.name, "fingerprint": self.fingerprint}
-
-    def preview(self, item: Item) -> bytes | str | None:
-        """Return what was kept: numbers show nothing to people."""
-        return item.preview
 
 
 def module_embedder(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from quickstudy.core import DataError
 from quickstudy.nets import Encoder
+from quickstudy.training.checkpoint import hash_tensors
 
 __all__ = ["Held", "PlainEncoder", "hash_of", "module_output", "weights_hash"]
 
@@ -30,10 +31,7 @@ class PlainEncoder(nn.Module):
 def weights_hash(module: nn.Module) -> str:
     """Return the sha256 over names, types, shapes and values of all weights and buffers."""
     hasher = sha256()
-    for name, value in sorted(module.state_dict().items()):
-        plain = value.detach().cpu().contiguous()
-        hasher.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
-        hasher.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    hash_tensors(hasher, module.state_dict())
     return hasher.hexdigest()
 
 

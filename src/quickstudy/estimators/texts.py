@@ -7,14 +7,14 @@ import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 
 from quickstudy.core import ConfigError, DataError, MissingExtraError
 from quickstudy.estimators.cache import EmbeddingCache
-from quickstudy.estimators.embedders import Embedder, Item, Vectors
+from quickstudy.estimators.embedders import FixedEmbedder, Item, Vectors
 from quickstudy.estimators.inputs import read_texts
 from quickstudy.estimators.networks import hash_of
 from quickstudy.tasks.store import sha256_of
@@ -27,7 +27,7 @@ _READ_CHARACTERS = 20_000
 _AT_ONCE = 32
 
 
-class TextEmbedder(Embedder):
+class TextEmbedder(FixedEmbedder):
     """Texts through a sentence-transformers model.
 
     Embeddings are as the model gives them; MiniLM's have length 1. Of a text longer than the model
@@ -73,10 +73,6 @@ class TextEmbedder(Embedder):
     def read(self, X: Any) -> list[Item]:
         """Return texts; see :func:`quickstudy.estimators.inputs.read_texts`."""
         return read_texts(X)
-
-    def fit(self, items: Sequence[Item]) -> Self:  # noqa: ARG002
-        """Return itself."""
-        return self
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
         """Return the embeddings ``[N, D]`` of texts."""

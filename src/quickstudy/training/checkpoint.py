@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from quickstudy.core import CheckpointError
 
 __all__ = [
+    "hash_tensors",
     "load_tensors",
     "load_weights",
     "optimiser_state",
@@ -81,11 +82,16 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
     """Return the sha256 over metadata, names, shapes and bytes."""
     hasher = hashlib.sha256(about["quickstudy"].encode())
+    hash_tensors(hasher, tensors)
+    return hasher.hexdigest()
+
+
+def hash_tensors(hasher: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Feed names, types, shapes and values of tensors into a hash, in the order of their names."""
     for name in sorted(tensors):
-        value = tensors[name]
+        value = tensors[name].detach().cpu().contiguous()
         hasher.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         hasher.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
