@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -15,7 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from quickstudy.core import CheckpointError, ConfigError, DataError, TaskError
-from quickstudy.estimators import FewShotClassifier
+from quickstudy.estimators import FewShotClassifier, TaskPrior
+from quickstudy.estimators.metric import Metric, MetricSettings
 
 CENTRES = np.random.default_rng(0).normal(size=(1000, 20)) * 2
 
@@ -47,7 +51,8 @@ def test_it_works_in_scikit_learns_tools():
 
 
 @pytest.mark.parametrize(
-    "head", ["auto", "prototype", "ridge", "logistic", "kernel", "neighbours", "gradient"]
+    "head",
+    ["auto", "prototype", "ridge", "logistic", "kernel", "neighbours", "gradient", "class-mean"],
 )
 def test_every_head_learns(head: str):
     clf = FewShotClassifier("array", head=head).fit(*examples())
@@ -117,6 +122,48 @@ def test_a_renaming_changes_no_score(clf: FewShotClassifier):
     assert clf.rename_class("class 0000", "zebra").others_unchanged
     assert np.array_equal(clf.decision_function(x), before)
     assert "zebra" in clf.classes_
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+def test_class_means_leave_other_classes_bit_identical(steps: list[int], seed: int):
+    """In a whitened space, where a product of matrices rounds by the number of its rows."""
+    draw = np.random.default_rng(seed)
+    mixed = Metric(MetricSettings(shrinkage=0.5), torch.zeros(20), torch.randn(20, 20))
+    x, y = examples(9, 6, seed=seed)
+    first = np.isin(y, np.unique(y)[:6])
+    clf = FewShotClassifier("array", head="class-mean").fit(x[first], y[first])
+    clf._restore(clf.embedder_, TaskPrior(mixed), clf.support_)
+    query = draw.normal(size=(7, 20)).astype(np.float32)
+    fresh = [f"class {c:04d}" for c in range(6, 9)]
+    for step in steps:
+        before = dict(zip(clf.classes_, clf.decision_function(query).T, strict=True))
+        some = str(draw.choice(clf.classes_))
+        if step == 0 and fresh:
+            touched = fresh.pop()
+            edit = clf.add_class(touched, x[y == touched])
+        elif step == 1 and len(clf.classes_) > 3:
+            touched, edit = some, clf.remove_class(some)
+        elif step == 2:
+            touched, edit = some, clf.add_examples(draw.normal(size=(3, 20)), some)
+        elif step == 3:
+            touched, edit = some, clf.rename_class(some, some + "!")
+            clf.undo()
+        else:
+            touched, edit = some, clf.undo() if clf._past else clf.rename_class(some, some + "?")
+            touched = None
+        assert edit.others_unchanged
+        after = dict(zip(clf.classes_, clf.decision_function(query).T, strict=True))
+        if touched is not None:
+            for name in before.keys() & after.keys() - {touched}:
+                assert np.array_equal(before[name], after[name]), (step, name)
+
+
+def test_other_heads_say_that_scores_may_move(clf: FewShotClassifier):
+    assert not clf.remove_class("class 0001").others_unchanged
+    x, y = examples()
+    table = FewShotClassifier("table", head="class-mean").fit(x, y)
+    assert not table.remove_class("class 0001").others_unchanged  # its scales are the support's
 
 
 def test_strangers_are_not_known():

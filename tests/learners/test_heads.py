@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from quickstudy.core import ConfigError, Examples, generator
 from quickstudy.learners.heads import (
+    ClassMeanHead,
     GradientHead,
     LogisticHead,
     NeighbourHead,
     PrototypeHead,
     RidgeHead,
     leave_one_out,
+    logistic,
 )
 from quickstudy.learners.heads.leaving import leave_out_by_refits
 from quickstudy.learners.heads.weights import weighted
@@ -40,6 +42,7 @@ CLOSED = {
     "prototype shrunk": lambda: PrototypeHead(shrinkage=0.8),
     "cosine": lambda: PrototypeHead(distance="cosine"),
     "cosine shrunk": lambda: PrototypeHead(distance="cosine", shrinkage=2.0),
+    "class means": lambda: ClassMeanHead(temperature=0.1),
     "neighbours": lambda: NeighbourHead(temperature=0.7),
     "nearest two": lambda: NeighbourHead(neighbours=2),
     "cosine neighbours": lambda: NeighbourHead(distance="cosine", temperature=0.1),
@@ -97,6 +100,13 @@ def test_shrinkage_is_the_posterior_mean_and_the_distance_follows():
             torch.testing.assert_close(shrunk["prototypes"][t, c], expected)
 
 
+def test_class_means_answer_as_prototypes_do():
+    support, q = random_support(4), normal(3, 6, 5, seed=1)
+    ours, theirs = ClassMeanHead(temperature=0.1), PrototypeHead(distance="cosine")
+    got = ours.predict(ours.adapt(support, n_way=4), q)
+    torch.testing.assert_close(got, theirs.predict(theirs.adapt(support, n_way=4), q))
+
+
 def test_ridge_is_scikit_learns():
     linear_model = pytest.importorskip("sklearn.linear_model")
     support = random_support(5, tasks=1, size=12)
@@ -140,6 +150,24 @@ def test_logistic_is_scikit_learns(balanced, features):
     got = head.predict(head.adapt(Examples.full(x[None], y[None]), n_way=3), q)[0].softmax(1)
     expected = torch.tensor(model.predict_proba(q[0].numpy()))
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_logistic_ends_though_single_precision_is_too_coarse_for_its_tolerance():
+    """Tasks that are done must not keep the others' solver running on rounding errors."""
+    y = torch.arange(20).repeat_interleave(10).expand(4, -1)
+    x = torch.randn(4, 200, 60, generator=generator(0)) * 0.05
+    x = x + torch.randn(4, 20, 60, generator=generator(1)).gather(
+        1, y[..., None].expand(-1, -1, 60)
+    )
+    calls = []
+    head = LogisticHead(c=3.0, balanced=True, tolerance=1e-7)
+    support = Examples.full(x, y)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = logistic._Problem.curvature
+        patch.setattr(logistic._Problem, "curvature", lambda *a: (calls.append(1), plain(*a))[1])
+        state = head.adapt(support, n_way=20)
+    assert len(calls) < 2500
+    assert bool((head.predict(state, x).argmax(2) == y).all())
 
 
 def test_one_neighbour_answers_as_the_nearest_neighbour():

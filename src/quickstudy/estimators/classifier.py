@@ -6,7 +6,7 @@ import time
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,10 @@ from quickstudy.estimators.records import (
 from quickstudy.estimators.shipped import shipped_prior
 from quickstudy.estimators.support import Floats, Support
 
+if TYPE_CHECKING:
+    from quickstudy.estimators.export import Exported
+    from quickstudy.estimators.task import FittedTask
+
 __all__ = ["FewShotClassifier"]
 
 
@@ -47,7 +51,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             of ours or of a Hugging Face text model, an ``nn.Module``, any callable that returns
             embeddings ``[N, D]``, or an :class:`Embedder`.
         head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"kernel"`` (logistic
-            with a Gaussian kernel), ``"neighbours"`` or ``"gradient"``.
+            with a Gaussian kernel), ``"neighbours"``, ``"gradient"``, or ``"class-mean"``, whose
+            scores of a class are the same to the last bit whatever other classes come or go.
         unknown: what :meth:`predict` answers for inputs that are too far from every class;
             ``None`` = always the nearest class.
         false_rejects: share of known inputs that may be taken for unknown, from 0 to 1.
@@ -177,7 +182,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_fitted()
         support = self._support.renamed(plain_label(old), plain_label(new))
         what = f"renamed class {old!r} to {new!r}"
-        return self._edit(support, what, start, others_unchanged=True)
+        return self._edit(support, what, start, renamed=True)
 
     def remove_examples(self, rows: Sequence[int]) -> Edit:
         """Remove examples by row in :attr:`support_`; a class that loses its last one goes."""
@@ -205,9 +210,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not self._past:
             raise TaskError("there is nothing to undo: the task is as it was fitted or loaded.")
         support, embedder = self._past.pop()
+        before, self.embedder_ = self.embedder_, embedder
         self._set(support)
-        self.embedder_ = embedder
-        return self._record("undid the last change", start)
+        return self._record("undid the last change", start, before)
 
     # ------------------------------------------------------------ answering
 
@@ -233,10 +238,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._model.probabilities(self._model.scores(z))
 
     def decision_function(self, X: Any) -> Floats:
-        """Return the head's scores: ``[Q, C]``, or ``[Q]`` for two classes (of the second over the
-        first, as in scikit-learn)."""
+        """Return the head's scores, before calibration: ``[Q, C]``, or ``[Q]`` for two classes (of
+        the second over the first, as in scikit-learn)."""
         z = self._embed(X)
-        scores = self._model.scores(z)
+        scores = self._model.scores(z, calibrated=False)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def answer(self, X: Any, *, coverage: float | None = None) -> list[Answer]:
@@ -373,7 +378,44 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         return load_classifier(cls, Path(path), encoder=encoder, device=device)
 
+    def export_onnx(self, path: str | Path, *, support_as_input: bool | None = None) -> Exported:
+        """Write encoder, head and calibration as one ONNX graph for other runtimes.
+
+        Inputs, float32: ``query`` and, if the support set is an input, ``support`` and
+        ``membership`` ``[S, C]``, 1 where an example is of a class; any number of examples,
+        queries and classes. :meth:`inputs` makes ``query`` and ``support`` of images; with text, a
+        table or a function the graph takes embeddings, and :meth:`inputs` gives them. Outputs:
+        ``logits`` and ``probabilities`` ``[Q, C]``. The calibration is that of this task.
+
+        Args:
+            path: the file.
+            support_as_input: learn anew at each call, from any support set; the heads
+                ``"prototype"``, ``"class-mean"`` and ``"ridge"`` can. ``False`` = the graph
+                answers for this task. ``None`` = as the head allows.
+
+        Raises:
+            ConfigError: if the head cannot learn in a graph, or the encoder cannot be traced.
+            MissingExtraError: if onnx or onnxscript is not installed.
+            CheckpointError: if the file cannot be written.
+        """
+        from quickstudy.estimators.export import export_onnx
+
+        self._check_fitted()
+        return export_onnx(self, path, support_as_input=support_as_input)
+
+    def inputs(self, X: Any) -> Floats:
+        """Return what the graph of :meth:`export_onnx` takes for these inputs, float32 ``[N,
+        ...]``."""
+        self._check_fitted()
+        return self.embedder_.inputs(X)
+
     # ------------------------------------------------------------ inside
+
+    @property
+    def fitted_task(self) -> FittedTask:
+        """The task with its head, for those who look inside."""
+        self._check_fitted()
+        return self._model.task
 
     def __sklearn_tags__(self) -> Tags:
         """Return what scikit-learn may give: tables may hold text, which is a category."""
@@ -407,9 +449,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._support = support
         self.classes_ = label_array(support.classes)
 
-    def _edit(
-        self, support: Support, what: str, start: float, *, others_unchanged: bool = False
-    ) -> Edit:
+    def _edit(self, support: Support, what: str, start: float, *, renamed: bool = False) -> Edit:
         if not support.classes:
             raise TaskError("that would leave a task without classes. Fit another task instead.")
         embedder = self.embedder_
@@ -421,10 +461,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._set(support)
         self.embedder_ = embedder
         self._past.append(before)
-        return self._record(what, start, others_unchanged=others_unchanged)
+        return self._record(what, start, before[1], renamed=renamed)
 
-    def _record(self, what: str, start: float, *, others_unchanged: bool = False) -> Edit:
-        # every head sees a task from its own middle, which moves when a class comes or goes
+    def _record(
+        self, what: str, start: float, embedder: Embedder, *, renamed: bool = False
+    ) -> Edit:
+        # all other heads see a task from its own middle, which moves when a class comes or goes
+        same_space = embedder.fingerprint == self.embedder_.fingerprint
+        others_unchanged = renamed or (self.head_ == "class-mean" and same_space)
         s = self._support
         return Edit(what, s.n_way, len(s.items), others_unchanged, time.perf_counter() - start)
 

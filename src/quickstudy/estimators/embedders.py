@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from quickstudy.core import DataError
 from quickstudy.estimators.cache import EmbeddingCache
+from quickstudy.estimators.networks import Network
 
 __all__ = ["Embedder", "FixedEmbedder", "Item", "Vectors"]
 
@@ -101,6 +102,14 @@ class Embedder(ABC):
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """Return JSON from which ``get_embedder`` makes this embedder again."""
+
+    def network(self) -> Network:
+        """Return what a graph for another runtime holds; here nothing: it takes embeddings."""
+        return Network(None, (self.dim,), f"embeddings by {self.name!r}, float32")
+
+    def inputs(self, X: Any) -> Vectors:
+        """Return what a graph of :meth:`network` takes, ``[N, *shape]``."""
+        return self.embed(self.read(X))
 
     @abstractmethod
     def preview(self, item: Item) -> bytes | str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +12,7 @@ from quickstudy.core import ConfigError, Examples, nearest_names
 from quickstudy.learners.base import Learner
 from quickstudy.learners.heads import (
     CentredHead,
+    ClassMeanHead,
     GradientHead,
     LogisticHead,
     NeighbourHead,
@@ -28,6 +30,7 @@ HEADS: dict[str, tuple[dict[str, float], ...]] = {
     "logistic": tuple({"c": c} for c in (1.0, 3.0, 10.0)),
     "kernel": tuple({"c": c, "kernel_width": 0.5} for c in (3.0, 10.0, 30.0)),
     "neighbours": tuple({"temperature": t} for t in (0.05, 0.1, 0.2, 0.4)),
+    "class-mean": ({},),
     "gradient": ({"steps": 5, "lr": 0.05, "temperature": 0.1},),
 }
 """Names, and the settings a prior chooses from."""
@@ -40,7 +43,8 @@ _AFFORDABLE = 2e11
 
 
 def build_head(name: str, settings: Settings, *, dim: int, centre_prior: float) -> CentredHead:
-    """Return a head that sees tasks from their own middle.
+    """Return a head that sees tasks from their own middle, except ``"class-mean"``: the middle
+    moves when a class comes or goes, and its scores must not.
 
     Args:
         name: one of :data:`HEADS`.
@@ -67,6 +71,8 @@ def build_head(name: str, settings: Settings, *, dim: int, centre_prior: float) 
         head = LogisticHead(
             c=numbers["c"], balanced=True, kernel_width=numbers["kernel_width"], tolerance=1e-3
         )
+    elif name == "class-mean":
+        return CentredHead(ClassMeanHead(), prior=math.inf).eval()
     elif name == "neighbours":
         head = NeighbourHead(temperature=2 * numbers["temperature"])
     else:

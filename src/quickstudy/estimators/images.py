@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import warnings
@@ -24,7 +25,7 @@ from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.embedders import FixedEmbedder, Item, Vectors
 from quickstudy.estimators.ink import ink_on_white
 from quickstudy.estimators.inputs import read_images
-from quickstudy.estimators.networks import hash_of, module_output
+from quickstudy.estimators.networks import Network, hash_of, module_output
 from quickstudy.nets.efficientnet import (
     IMAGENET_SHA256,
     EfficientNetLite0,
@@ -157,18 +158,37 @@ class ImageEmbedder(FixedEmbedder):
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
         """Return the embeddings ``[N, D]`` of paths, bytes and pixels."""
+        net, parts = self._load(), []
+        for part in self._pixels(values, names).split(_AT_ONCE.get(self.device.type, 256)):
+            x = self.transform.inputs(part.to(self.device))
+            parts.append(module_output(net, x, self.name).float().cpu())
+        z = torch.cat(parts)
+        return np.asarray(F.normalize(z, dim=1) if self._unit else z)
+
+    def network(self) -> Network:
+        """Return the network on inputs ``[B, channels, size, size]``."""
+        t = self.transform
+        about = f"(pixels - {t.mean:g}) / {t.std:g} at {t.size} x {t.size} ({t.resample})"
+        about += ", ink bright on black, as FewShotClassifier.inputs gives it" if t.ink else ""
+        net = copy.deepcopy(self._load()).cpu().eval()
+        return Network(net, (t.channels, t.size, t.size), about, self._unit)
+
+    def inputs(self, X: Any) -> Vectors:
+        """Return float32 inputs of the network ``[N, channels, size, size]``."""
+        items = self.read(X)
+        names = [item.where(row) for row, item in enumerate(items)]
+        pixels = self._pixels([item.value for item in items], names)
+        return np.asarray(self.transform.inputs(pixels))
+
+    def _pixels(self, values: Sequence[Any], names: Sequence[str]) -> Tensor:
+        """Return uint8 ``[N, channels, size, size]``."""
         # Pillow warns about large, truncated or oddly tagged files; here they are errors or
         # harmless
         workers = min(4, os.cpu_count() or 1)
         with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
             warnings.simplefilter("ignore")
             pixels = np.stack(list(pool.map(self.transform.pixels, values, names)))
-        net, parts = self._load(), []
-        for part in torch.from_numpy(pixels).split(_AT_ONCE.get(self.device.type, 256)):
-            x = self.transform.inputs(part.to(self.device))
-            parts.append(module_output(net, x, self.name).float().cpu())
-        z = torch.cat(parts)
-        return np.asarray(F.normalize(z, dim=1) if self._unit else z)
+        return torch.from_numpy(pixels)
 
     def config(self) -> dict[str, Any]:
         """Return JSON from which ``get_embedder`` makes this embedder again."""

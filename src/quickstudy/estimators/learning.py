@@ -21,7 +21,7 @@ from quickstudy.learners.heads import CentredHead, PrototypeHead, leave_one_out
 
 __all__ = ["LEARNED_HEADS", "learn_prior"]
 
-LEARNED_HEADS = ("prototype", "ridge", "logistic", "kernel", "neighbours")
+LEARNED_HEADS = ("prototype", "class-mean", "ridge", "logistic", "kernel", "neighbours")
 """Heads a prior is learned for unless others are named."""
 
 _FOLDS = 5

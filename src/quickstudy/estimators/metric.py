@@ -116,6 +116,10 @@ class Metric:
                 "embeddings contain NaN or infinity. Look for broken inputs, or for an encoder "
                 "that overflows."
             )
+        return self.map(z)
+
+    def map(self, z: Tensor) -> Tensor:
+        """Return the same, unchecked: for graphs that are traced."""
         x = _on_sphere(z, self.settings.power) - self.mean.to(z)
         return x if self.matrix is None else x @ self.matrix.to(z)
 

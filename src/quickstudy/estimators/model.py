@@ -13,7 +13,7 @@ from torch import Tensor
 from quickstudy.estimators.prior import TaskPrior
 from quickstudy.estimators.records import Estimate, Explanation, Neighbour
 from quickstudy.estimators.support import Floats, Ints, Support
-from quickstudy.estimators.task import fit_task
+from quickstudy.estimators.task import FittedTask, fit_task
 
 __all__ = ["Model"]
 
@@ -38,6 +38,11 @@ class Model:
         self._task = fit_task(prior, z, y, n_way=support.n_way, head=head)
 
     @property
+    def task(self) -> FittedTask:
+        """The task as it was fitted."""
+        return self._task
+
+    @property
     def head_name(self) -> str:
         """The head in use."""
         return self._task.head_name
@@ -52,10 +57,12 @@ class Model:
         seen: Floats = self._seen.numpy()
         return seen
 
-    def scores(self, z: Floats) -> Floats:
-        """Return calibrated logits, ``[Q, D] -> [Q, C]``."""
-        parts = [self._task.logits(p) for p in torch.from_numpy(z).split(_QUERIES_AT_ONCE)]
-        scores: Floats = torch.cat(parts).numpy()
+    def scores(self, z: Floats, *, calibrated: bool = True) -> Floats:
+        """Return logits, calibrated or as the head gives them, ``[Q, D] -> [Q, C]``."""
+        ask = self._task.logits if calibrated else self._task.scores
+        scores: Floats = torch.cat(
+            [ask(part) for part in torch.from_numpy(z).split(_QUERIES_AT_ONCE)]
+        ).numpy()
         return scores
 
     def probabilities(self, scores: Floats) -> Floats:

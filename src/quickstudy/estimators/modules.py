@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from quickstudy.estimators.inputs import (
 )
 from quickstudy.estimators.networks import (
     Held,
+    Network,
     PlainEncoder,
     hash_of,
     module_output,
@@ -62,6 +64,12 @@ def _stack(values: Sequence[Any], names: Sequence[str]) -> npt.NDArray[Any]:
                 "examples of one shape."
             )
     return np.stack(values)
+
+
+def _as_input(array: npt.NDArray[Any]) -> Tensor:
+    """Return what a module takes: 8-bit numbers become parts of one."""
+    x = torch.from_numpy(array)
+    return x.float() / 255 if x.dtype == torch.uint8 else x
 
 
 class ArrayEmbedder(Embedder):
@@ -257,6 +265,7 @@ class ModuleEmbedder(_Own):
     ) -> None:
         super().__init__(name or type(module).__qualname__)
         self.module = module if device is None else module.to(device)
+        self._shape: tuple[int, ...] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -284,13 +293,25 @@ class ModuleEmbedder(_Own):
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
         """Return what the module returns, checked."""
-        x = torch.from_numpy(_stack(values, names))
-        x = x.float() / 255 if x.dtype == torch.uint8 else x
+        x = _as_input(_stack(values, names))
         like = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         x = x.float() if like is None else x.to(like.device, like.dtype)
         z = module_output(self.module, x, self.name).float().cpu().numpy()
-        self._dim = z.shape[1]
+        self._dim, self._shape = z.shape[1], tuple(x.shape[1:])
         return np.asarray(z)
+
+    def network(self) -> Network:
+        """Return the module on inputs like the last ones."""
+        if self._shape is None:
+            raise ConfigError(f"{self.name} has embedded nothing yet. Embed an example first.")
+        net = copy.deepcopy(self.module).cpu().float().eval()
+        return Network(net, self._shape, "the module's inputs, float32; 8-bit numbers over 255")
+
+    def inputs(self, X: Any) -> Vectors:
+        """Return float32 inputs of the module ``[N, ...]``."""
+        items = self.read(X)
+        names = [item.where(row) for row, item in enumerate(items)]
+        return np.asarray(_as_input(_stack([i.value for i in items], names)).float())
 
     def config(self) -> dict[str, Any]:
         """Return what is known; ``get_embedder`` cannot make a module again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -13,7 +14,7 @@ from quickstudy.core import DataError
 from quickstudy.nets import Encoder
 from quickstudy.training.checkpoint import hash_tensors
 
-__all__ = ["Held", "PlainEncoder", "hash_of", "module_output", "weights_hash"]
+__all__ = ["Held", "Network", "PlainEncoder", "hash_of", "module_output", "weights_hash"]
 
 
 class PlainEncoder(nn.Module):
@@ -33,6 +34,24 @@ def weights_hash(module: nn.Module) -> str:
     hasher = sha256()
     hash_tensors(hasher, module.state_dict())
     return hasher.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What is traced of an embedder.
+
+    Args:
+        net: ``[B, *shape] -> [B, D]``, in evaluation mode on the CPU; ``None`` = the inputs are the
+            embeddings.
+        shape: of one input.
+        about: how a user makes such an input.
+        unit: whether embeddings are divided by their length.
+    """
+
+    net: nn.Module | None
+    shape: tuple[int, ...]
+    about: str
+    unit: bool = False
 
 
 class Held:

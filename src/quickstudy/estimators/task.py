@@ -62,7 +62,6 @@ class FittedTask:
 
     # ------------------------------------------------------------------------------ answers
 
-    @torch.no_grad()
     def logits(self, z: Tensor) -> Tensor:
         """Return calibrated logits of queries ``[Q, D] -> [Q, C]``; classes without support have
         minus infinity.
@@ -73,8 +72,12 @@ class FittedTask:
         Raises:
             TaskError: if the width is another, or a number is not finite.
         """
-        x = self.prior.transform(z.float())[None]
-        return self.head.predict(self.state, x)[0] / self.temperature
+        return self.scores(z) / self.temperature
+
+    @torch.no_grad()
+    def scores(self, z: Tensor) -> Tensor:
+        """Return the head's logits as they are, before calibration ``[Q, D] -> [Q, C]``."""
+        return self.head.predict(self.state, self.prior.transform(z.float())[None])[0]
 
     def proba(self, z: Tensor) -> Tensor:
         """Return probabilities ``[Q, C]``, each row summing to 1."""
@@ -250,7 +253,8 @@ def fit_task(
             f"a task needs embeddings [S, D] and labels [S] of at least one example; got "
             f"{tuple(z.shape)} and {tuple(y.shape)}."
         )
-    support = Examples.full(prior.transform(z.float())[None], y[None].long())
+    x = _class_by_class(prior, z, y) if head == "class-mean" else prior.transform(z.float())
+    support = Examples.full(x[None], y[None].long())
     support.check_labels(n_way)
     counts = torch.bincount(support.y[0], minlength=n_way)
     counts = counts[counts > 0]
@@ -272,6 +276,15 @@ def fit_task(
         state = made.adapt(support, n_way=n_way)
     temperature = _temperature(prior, chosen, evidence)
     return FittedTask(prior, chosen, made, state, support, n_way, evidence, temperature, losses)
+
+
+def _class_by_class(prior: TaskPrior, z: Tensor, y: Tensor) -> Tensor:
+    """Return the same as ``prior.transform``; a class's rows do not depend on other classes, not
+    even in their last bits, which a product rounds by how many rows it has."""
+    x = z.new_zeros(len(z), prior.metric.dim, dtype=torch.float32)
+    for c in y.unique().tolist():
+        x[y == c] = prior.transform(z[y == c].float())
+    return x
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Heads: learners on embeddings ``[T, N, D]``, for an encoder that stays as it is."""
 
 from quickstudy.learners.heads.centred import CentredHead
+from quickstudy.learners.heads.class_means import ClassMeanHead
 from quickstudy.learners.heads.gradient import GradientHead
 from quickstudy.learners.heads.leaving import leave_one_out
 from quickstudy.learners.heads.logistic import LogisticHead
@@ -10,6 +11,7 @@ from quickstudy.learners.metric import PrototypeHead
 
 __all__ = [
     "CentredHead",
+    "ClassMeanHead",
     "GradientHead",
     "LogisticHead",
     "NeighbourHead",

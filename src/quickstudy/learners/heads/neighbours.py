@@ -80,11 +80,10 @@ class NeighbourHead(LeavesOneOut):
         """Return ``[T, Q, C]`` from minus the squared distances to the support ``[T, Q, S]``."""
         scores = scores * self.log_scale.exp().to(scores.dtype)
         columns = []
-        most = int(members.sum(1).max()) if members.numel() else 0
-        k = most if self.neighbours is None else min(self.neighbours, most)
+        k = scores.shape[2] if self.neighbours is None else min(self.neighbours, scores.shape[2])
         for c in range(members.shape[2]):
             theirs = scores.masked_fill(~members[:, None, :, c], -torch.inf)  # [T, Q, S]
-            near = theirs.topk(k, dim=2).values
+            near = theirs if k == scores.shape[2] else theirs.topk(k, dim=2).values
             found = near.isfinite().sum(2)
             # finite sums, so that gradients stay finite where a class is absent
             peak = near.detach().amax(2, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)

@@ -16,6 +16,8 @@ from quickstudy.learners.metric import class_weights
 
 __all__ = ["RidgeHead"]
 
+_NEWTON_STEPS = 20
+
 
 class RidgeHead(LeavesOneOut):
     """A linear classifier by ridge regression on one-hot labels, in closed form.
@@ -134,7 +136,7 @@ class RidgeHead(LeavesOneOut):
         centred = plain - mean - mean.transpose(1, 2) + _centre(mean.transpose(1, 2), weights)
         gram = root * centred * root.transpose(1, 2)
         penalty = self._penalty(gram.diagonal(dim1=1, dim2=2).sum(1), weights)
-        inverse = torch.linalg.inv(gram + penalty * torch.eye(gram.shape[1]).to(gram))
+        inverse = _inverse(gram + penalty * torch.eye(gram.shape[1]).to(gram))
         return inverse, inverse @ b, penalty
 
     def _penalty(self, squares: Tensor, weights: Tensor) -> Tensor:
@@ -143,6 +145,19 @@ class RidgeHead(LeavesOneOut):
         # identical examples: any penalty will do, but zero
         unit = (squares / count).clamp(min=torch.finfo(squares.dtype).eps)
         return (self.log_penalty.exp().to(squares.dtype) * unit)[:, None, None]
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Return the inverses of positive definite matrices ``[T, S, S]``."""
+    if not torch.compiler.is_exporting():
+        return torch.linalg.inv(matrix)
+    # graphs for other runtimes have no inverse: Newton's iteration (Schulz 1933), which doubles the
+    # digits once the condition number, some 2^12 at most, is worked off
+    one = torch.eye(matrix.shape[1]).to(matrix)
+    found = one / matrix.abs().sum(2).amax(1)[:, None, None]
+    for _ in range(_NEWTON_STEPS):
+        found = found @ (2 * one - matrix @ found)
+    return found
 
 
 def _centre(values: Tensor, weights: Tensor) -> Tensor:

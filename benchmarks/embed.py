@@ -1,0 +1,86 @@
+"""Embed the real data once, for the scripts here that score or learn on embeddings.
+
+    python benchmarks/embed.py image --out FOLDER          (needs QUICKSTUDY_DATA)
+
+writes FOLDER/NAME.npz for every set of the encoder's kind: ``z`` [N, D], ``row`` [N] in the data
+set's file and its other columns, ``split`` [N] ("all" where there is none). A file that is there
+already is left alone. Of the larger image sets the first rows of each class are taken, see ROWS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from quickstudy.estimators.cache import EmbeddingCache
+from quickstudy.estimators.choose import get_embedder
+
+TEXTS = ("banking77", "clinc150", "huffpost41", "stackoverflow20", "snips", "trec6", "ag_news_test")
+PHOTOS = ("cifar_fs", "gtsrb", "dtd10", "quickdraw", "miniimagenet", "fashionmnist", "mnist")
+SETS = {
+    "text": TEXTS,
+    "image": (*PHOTOS, "omniglot"),
+    "characters": ("omniglot", "quickdraw", "mnist", "fashionmnist"),
+}
+# rows of a class that are embedded, the first ones; of other sets all
+ROWS = {"image": {"quickdraw": 20, "miniimagenet": 100}, "characters": {}, "text": {}}
+
+
+def rank_in_class(label: np.ndarray) -> np.ndarray:
+    """Return how many rows of the same class stand before each row."""
+    _, y = np.unique(label, return_inverse=True)
+    order = np.argsort(y, kind="stable")
+    starts = np.searchsorted(y[order], np.arange(y.max() + 1))
+    rank = np.empty(len(y), dtype=np.int64)
+    rank[order] = np.arange(len(y)) - starts[y[order]]
+    return rank
+
+
+def main() -> None:
+    """Embed and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("encoder", choices=sorted(SETS))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=None, help="only these")
+    given = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    embedder = get_embedder(given.encoder, cache=EmbeddingCache(disk=False))
+    given.out.mkdir(parents=True, exist_ok=True)
+    kind, column = ("text", "text") if given.encoder == "text" else ("images", "image")
+    for name in given.sets or SETS[given.encoder]:
+        out, begun = given.out / f"{name}.npz", time.monotonic()
+        if out.exists():
+            continue
+        table = pq.read_table(Path(os.environ["QUICKSTUDY_DATA"]) / kind / f"{name}.parquet")
+        rows = np.arange(len(table))
+        if most := ROWS[given.encoder].get(name):
+            label = np.array(table["label"].to_pylist()).astype(str)
+            rows = rows[rank_in_class(label) < most]
+        kept = table.take(rows)
+        values = kept[column].to_pylist()
+        values = [v["bytes"] if isinstance(v, dict) else v for v in values]
+        parts = [
+            embedder.embed(embedder.read(values[i : i + 512])) for i in range(0, len(values), 512)
+        ]
+        arrays = {"z": np.concatenate(parts), "row": rows, "split": np.full(len(rows), "all")}
+        arrays |= {
+            name: np.array(kept[name].to_pylist()).astype(str)
+            for name in kept.column_names
+            if name != column
+        }
+        arrays["fingerprint"] = np.array(embedder.fingerprint)
+        with out.with_suffix(".part").open("wb") as file:
+            np.savez(file, **arrays)
+        out.with_suffix(".part").rename(out)
+        print(f"{name}: {arrays['z'].shape}, {time.monotonic() - begun:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""A task as an ONNX graph: encoder, metric, head and calibration in one file."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy import __version__
+from quickstudy.core import CheckpointError, ConfigError, Examples, MissingExtraError
+from quickstudy.estimators.networks import Network
+from quickstudy.estimators.task import FittedTask
+from quickstudy.training.checkpoint import write_atomically
+
+if TYPE_CHECKING:
+    from quickstudy.estimators.classifier import FewShotClassifier
+
+__all__ = ["SUPPORT_AS_INPUT", "Exported", "export_onnx"]
+
+SUPPORT_AS_INPUT = ("prototype", "class-mean", "ridge")
+"""Heads that learn in closed form: their graph takes the support set as an input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a graph takes and gives.
+
+    Args:
+        path: the file.
+        support: whether the support set is an input; otherwise the task is fixed in the graph.
+        inputs: names and shapes; ``S`` examples, ``Q`` queries, ``C`` classes.
+        outputs: the same.
+        classes: labels of the columns, if the task is fixed.
+    """
+
+    path: str
+    support: bool
+    inputs: dict[str, list[int | str]]
+    outputs: dict[str, list[int | str]]
+    classes: list[Any] | None
+
+
+class _Graph(nn.Module):
+    """What both graphs share: inputs to the metric's space, logits to answers."""
+
+    def __init__(self, network: Network, task: FittedTask) -> None:
+        super().__init__()
+        self.net = nn.Identity() if network.net is None else network.net
+        self.unit, self.metric, self.head = network.unit, task.prior.metric, task.head
+        self.temperature = task.temperature
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Return what the head learns from, as one task ``[1, N, D]``."""
+        z = self.net(x).float()
+        return self.metric.map(F.normalize(z, dim=1) if self.unit else z)[None]
+
+    def answers(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return calibrated logits and probabilities ``[Q, C]``."""
+        calibrated = logits[0] / self.temperature
+        return calibrated, calibrated.softmax(1)
+
+
+class _Learner(_Graph):
+    """A graph that learns its task anew at each call."""
+
+    def forward(self, support: Tensor, membership: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return answers; a row of ``membership`` that is all zeros is padding."""
+        y, mask = membership.argmax(1)[None], membership.amax(1)[None] > 0
+        examples = Examples(self.seen(support), y, mask)
+        state = self.head.adapt(examples, n_way=membership.shape[1])
+        return self.answers(self.head.predict(state, self.seen(query)))
+
+
+class _Classifier(_Graph):
+    """A graph of one task."""
+
+    def __init__(self, network: Network, task: FittedTask) -> None:
+        super().__init__(network, task)
+        self.names = list(task.state)
+        for number, name in enumerate(self.names):
+            self.register_buffer(f"state_{number}", task.state[name])
+
+    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return answers."""
+        state = {name: getattr(self, f"state_{i}") for i, name in enumerate(self.names)}
+        return self.answers(self.head.predict(state, self.seen(query)))
+
+
+def export_onnx(
+    clf: FewShotClassifier, path: str | Path, *, support_as_input: bool | None = None
+) -> Exported:
+    """Write the graph; see :meth:`FewShotClassifier.export_onnx`."""
+    for package in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "onnx")
+    task, head = clf.fitted_task, clf.head_
+    if support_as_input is None:
+        support_as_input = head in SUPPORT_AS_INPUT
+    elif support_as_input and head not in SUPPORT_AS_INPUT:
+        raise ConfigError(
+            f"the head {head!r} learns step by step, which no graph holds. Leave support_as_input "
+            f"out and the task is fixed in the graph, or fit with head="
+            f"{' or '.join(map(repr, SUPPORT_AS_INPUT))}."
+        )
+    if head == "gradient":
+        raise ConfigError(
+            "the head 'gradient' cannot be traced into a graph. Fit with another head to export."
+        )
+    network = clf.embedder_.network()
+    width = list(network.shape)
+    inputs: dict[str, list[int | str]] = {"query": ["Q", *width]}
+    count = {name: torch.export.Dim(name, min=1) for name in "SCQ"}
+    shapes: tuple[dict[int, Any], ...]
+    if support_as_input:
+        graph: _Graph = _Learner(network, task)
+        inputs = {"support": ["S", *width], "membership": ["S", "C"], **inputs}
+        example: tuple[Tensor, ...] = (
+            torch.rand(6, *network.shape),
+            torch.eye(3).repeat(2, 1),
+            torch.rand(4, *network.shape),
+        )
+        shapes = ({0: count["S"]}, {0: count["S"], 1: count["C"]}, {0: count["Q"]})
+    else:
+        graph, example, shapes = (
+            _Classifier(network, task),
+            (torch.rand(4, *network.shape),),
+            ({0: count["Q"]},),
+        )
+    columns: int | str = "C" if support_as_input else task.n_way
+    classes = None if support_as_input else [str(label) for label in clf.classes_]
+    outputs: dict[str, list[int | str]] = {
+        name: ["Q", columns] for name in ("logits", "probabilities")
+    }
+    model = _traced(graph, example, shapes, [*inputs], [*outputs])
+    facts = {
+        "made_by": f"quickstudy {__version__}",
+        "head": head,
+        "encoder": clf.embedder_.name,
+        "fingerprint": clf.embedder_.fingerprint,
+        "query": network.about,
+    } | ({} if classes is None else {"classes": classes})
+    for key, value in facts.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+    try:
+        write_atomically(Path(path), model.SerializeToString())
+    except ValueError as error:  # protobuf's limit of 2 GB
+        raise CheckpointError(f"{path}: the graph is too large for one file ({error}).") from error
+    return Exported(str(path), support_as_input, inputs, outputs, classes)
+
+
+def _traced(
+    graph: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: tuple[dict[int, Any], ...],
+    inputs: list[str],
+    outputs: list[str],
+) -> Any:
+    import onnx
+
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    out = io.BytesIO()
+    try:
+        # the exporter tells its steps on stdout, and warns of its own tools
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph.eval().cpu(),
+                example,
+                out,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises errors of many kinds
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"this encoder cannot be traced into a graph ({type(error).__name__}: {reason}). "
+            "Export a task on its embeddings: FewShotClassifier('array').fit(embeddings, labels)."
+        ) from error
+    finally:
+        logger.setLevel(level)
+    return onnx.load_model_from_string(out.getvalue())

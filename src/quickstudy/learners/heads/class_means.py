@@ -1,0 +1,62 @@
+"""Nearest class mean, each class scored by itself."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quickstudy.core import Examples, TaskState, check_state
+from quickstudy.learners.metric import PrototypeHead, class_weights
+
+__all__ = ["ClassMeanHead"]
+
+# products of queries and means at once: some hundred megabytes
+_NUMBERS_AT_ONCE = 1 << 25
+
+
+class ClassMeanHead(PrototypeHead):
+    """The cosine to the mean of each class's examples, computed for each class by itself.
+
+    Mensink, Verbeek, Perronnin and Csurka (2013), "Distance-based image classification:
+    generalizing to new classes at near-zero cost", section 3. It answers as a
+    :class:`~quickstudy.learners.metric.PrototypeHead` on cosines does; what it adds is that the
+    score of a class is the same to the last bit whatever other classes there are: no matrix product
+    over classes, whose rounding depends on how many there are.
+
+    Args:
+        temperature: logits are cosines divided by it.
+        learn_temperature: whether meta-training adjusts it.
+    """
+
+    def __init__(self, *, temperature: float = 1.0, learn_temperature: bool = False) -> None:
+        super().__init__(
+            distance="cosine", temperature=temperature, learn_temperature=learn_temperature
+        )
+
+    def adapt(self, support: Examples, *, n_way: int) -> TaskState:
+        """Return ``prototypes`` ``[T, C, D]``, unit vectors, and ``present`` bool ``[T, C]``."""
+        if torch.compiler.is_exporting():
+            return super().adapt(support, n_way=n_way)  # another runtime rounds in its own way
+        support.check_labels(n_way)
+        _, present = class_weights(support.y, support.mask, n_way)
+        z = self._inputs(support.x).masked_fill(~support.mask[..., None], 0)
+        tasks, _, dim = z.shape
+        first = torch.arange(tasks, device=z.device)[:, None] * n_way
+        # padding adds zeros to class 0
+        rows = (first + support.y.masked_fill(~support.mask, 0)).flatten()
+        sums = z.new_zeros(tasks * n_way, dim).index_add(0, rows, z.flatten(0, 1))
+        means = F.normalize(sums, dim=1).unflatten(0, (tasks, n_way))
+        return {"prototypes": means, "present": present}
+
+    def predict(self, state: TaskState, x: Tensor) -> Tensor:
+        """Return cosines over the temperature ``[T, Q, C]``."""
+        if torch.compiler.is_exporting():
+            return super().predict(state, x)
+        shapes = {"prototypes": (None, x.shape[-1]), "present": (None,)}
+        check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
+        z, means = F.normalize(x, dim=2), state["prototypes"][:, None]  # [T, 1, C, D]
+        at_once = max(1, _NUMBERS_AT_ONCE // max(1, means.numel()))
+        parts = [(part[:, :, None] * means).sum(3) for part in z.split(at_once, dim=1)]
+        logits = torch.cat(parts, 1) * self.log_scale.exp().to(z.dtype)
+        return logits.masked_fill(~state["present"][:, None], -torch.inf)
