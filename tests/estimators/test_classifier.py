@@ -129,7 +129,12 @@ def test_a_renaming_changes_no_score(clf: FewShotClassifier):
 def test_class_means_leave_other_classes_bit_identical(steps: list[int], seed: int):
     """In a whitened space, where a product of matrices rounds by the number of its rows."""
     draw = np.random.default_rng(seed)
-    mixed = Metric(MetricSettings(shrinkage=0.5), torch.zeros(20), torch.randn(20, 20))
+    mixed = Metric(
+        MetricSettings(shrinkage=0.5),
+        torch.zeros(20),
+        torch.linalg.qr(torch.randn(20, 9)).Q,
+        torch.rand(9),
+    )
     x, y = examples(9, 6, seed=seed)
     first = np.isin(y, np.unique(y)[:6])
     clf = FewShotClassifier("array", head="class-mean").fit(x[first], y[first])

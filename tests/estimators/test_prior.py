@@ -13,7 +13,7 @@ from quickstudy.estimators.auxiliary import AuxiliaryClasses
 from quickstudy.estimators.calibration import fit_level
 from quickstudy.estimators.evidence import gather_evidence, held_out_features, log_loss
 from quickstudy.estimators.heads import HEADS, nearest_size, preferred_unless_beaten
-from quickstudy.estimators.metric import Metric, MetricSettings, within_and_between
+from quickstudy.estimators.metric import Metric, MetricSettings, mean_and_within
 from quickstudy.estimators.surfaces import Surface, fit_surface, pinball, size_features
 from quickstudy.estimators.task import held_out_quantile
 from quickstudy.learners.heads import PrototypeHead
@@ -63,32 +63,34 @@ def task_of(tasks, t, shots=5):
 def test_covariances_are_those_of_the_definition():
     z, y = world(4, 7, seed=2)
     z = z.double()
-    mean, within, between = within_and_between(z, y)
+    mean, within = mean_and_within(z, y)
     means = torch.stack([z[y == c].mean(0) for c in range(4)])
     torch.testing.assert_close(mean, means.mean(0))
     expected = sum(torch.cov(z[y == c].T, correction=0) for c in range(4)) / 4
     torch.testing.assert_close(within, expected)
-    torch.testing.assert_close(between, torch.cov(means.T))
 
 
 def test_whitening_makes_the_within_class_covariance_spherical():
     z, y = world(30, 200, seed=3)
     metric = Metric.fit(z, y, MetricSettings(shrinkage=0.0))
-    _, within, _ = within_and_between(metric(z).double(), y)
+    _, within = mean_and_within(metric(z).double(), y)
     values = torch.linalg.eigvalsh(within)
     assert float(values.max() / values.min()) == pytest.approx(1, abs=1e-3)
-    _, before, _ = within_and_between(torch.nn.functional.normalize(z, dim=1).double(), y)
+    _, before = mean_and_within(torch.nn.functional.normalize(z, dim=1).double(), y)
     # in the unit of the inputs
     assert float(values.mean()) == pytest.approx(float(before.trace()) / DIM, rel=1e-3)
 
 
-def test_dimensions_kept_are_those_in_which_classes_differ():
+def test_only_the_loudest_directions_are_whitened():
     z, y = world(30, 100, seed=4)
-    metric = Metric.fit(z, y, MetricSettings(shrinkage=0.1, dim=4))
-    assert metric.dim == 4
-    _, within, between = within_and_between(metric(z).double(), y)
-    ratio = between.diagonal() / within.diagonal()
-    assert bool((ratio.diff() <= 1e-6).all())
+    metric = Metric.fit(z, y, MetricSettings(shrinkage=0.1, rank=4))
+    assert metric.dim == DIM
+    _, before = mean_and_within(torch.nn.functional.normalize(z, dim=1).double(), y)
+    values, vectors = torch.linalg.eigh(before)
+    _, after = mean_and_within(metric(z).double(), y)
+    kept = vectors.T @ after @ vectors
+    torch.testing.assert_close(kept.diagonal()[:-4], values[:-4], rtol=1e-3, atol=1e-9)
+    assert bool((kept.diagonal()[-4:] < values[-4:]).all())
 
 
 def test_a_prior_learns_that_the_loud_directions_are_noise(prior):
@@ -96,7 +98,7 @@ def test_a_prior_learns_that_the_loud_directions_are_noise(prior):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"power": 0}, {"power": 1.5}, {"shrinkage": -0.1}, {"shrinkage": 2}, {"dim": 0}]
+    "bad", [{"power": 0}, {"power": 1.5}, {"shrinkage": -0.1}, {"shrinkage": 2}, {"rank": 0}]
 )
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(ConfigError, match="got"):

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from quickstudy.core import ConfigError, TaskError
 
-__all__ = ["Metric", "MetricSettings", "within_and_between"]
+__all__ = ["Metric", "MetricSettings", "mean_and_within"]
 
-# directions that no training example uses are not blown up
+# of the mean variance: where training examples hardly differ nothing is blown up
 _FLOOR = 1e-6
 
 
@@ -26,7 +26,8 @@ class MetricSettings:
             transfer-based few-shot learning", equation 1); 1 leaves them.
         shrinkage: of the within-class covariance towards a multiple of the identity, in [0, 1];
             1 = no whitening.
-        dim: directions kept, those in which classes differ most; ``None`` = all.
+        rank: directions that are whitened, those in which examples of a class differ most; all
+            others count as one level of noise, so that a file holds ``rank`` vectors.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -34,30 +35,32 @@ class MetricSettings:
 
     power: float = 1.0
     shrinkage: float = 1.0
-    dim: int | None = None
+    rank: int = 128
 
     def __post_init__(self) -> None:
         if not 0 < self.power <= 1:
             raise ConfigError(f"power must lie in (0, 1]; got {self.power}.")
         if not 0 <= self.shrinkage <= 1:
             raise ConfigError(f"shrinkage must lie in [0, 1]; got {self.shrinkage}.")
-        if self.dim is not None and self.dim < 1:
-            raise ConfigError(f"dim must be at least 1, or None for all; got {self.dim}.")
+        if self.rank < 1:
+            raise ConfigError(f"rank must be at least 1; got {self.rank}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Power, length one, minus the mean, times a matrix.
+    """Power, length one, minus the mean; then some directions are shortened or lengthened.
 
     Args:
         settings: how it was made.
         mean: of the class means ``[D]``, after power and scaling.
-        matrix: ``[D, D']``, or ``None`` for the identity.
+        directions: orthonormal ``[D, R]``, or ``None``: all stay as they are.
+        factors: of the lengths along them ``[R]``.
     """
 
     settings: MetricSettings
     mean: Tensor
-    matrix: Tensor | None = None
+    directions: Tensor | None = None
+    factors: Tensor | None = None
 
     @classmethod
     def plain(cls, dim: int) -> Metric:
@@ -69,8 +72,8 @@ class Metric:
         """Return the metric of these examples.
 
         Within-class covariance normalisation (Hatch, Kajarekar and Stolcke 2006, "WCCN"), shrunk
-        (Ledoit and Wolf 2004); with ``dim`` the directions are those of linear discriminant
-        analysis.
+        (Ledoit and Wolf 2004), the smaller eigenvalues taken for equal (as in probabilistic
+        principal components, Tipping and Bishop 1999, section 3.2).
 
         Args:
             z: embeddings ``[N, D]``.
@@ -81,27 +84,26 @@ class Metric:
             TaskError: if there are fewer than two classes.
         """
         x = _on_sphere(z, settings.power).double()
-        mean, within, between = within_and_between(x, y)
-        if settings.shrinkage == 1 and settings.dim is None:
+        mean, within = mean_and_within(x, y)
+        if settings.shrinkage == 1:
             return cls(settings, mean.float())
-        values, vectors = torch.linalg.eigh(within)
-        unit = values.mean().clamp(min=_FLOOR)
+        values, vectors = torch.linalg.eigh(within)  # ascending
+        unit = values.mean().clamp(min=torch.finfo(values.dtype).tiny)
         shrunk = (1 - settings.shrinkage) * values.clamp(min=0) + settings.shrinkage * unit
-        matrix = vectors * shrunk.clamp(min=_FLOOR * float(unit)).rsqrt()  # [D, D]
-        # in the unit of the inputs, so that settings of heads keep their meaning
-        matrix = matrix * unit.sqrt()
-        if settings.dim is not None:
-            _, directions = torch.linalg.eigh(matrix.T @ between @ matrix)
-            matrix = matrix @ directions.flip(1)[:, : settings.dim]
-        return cls(settings, mean.float(), matrix.float().contiguous())
+        shrunk = shrunk.clamp(min=_FLOOR * float(unit))
+        rank = min(settings.rank, len(values))
+        rest = shrunk[:-rank].mean() if rank < len(values) else unit
+        factors = (rest / shrunk[-rank:]).sqrt()
+        directions = vectors[:, -rank:].float().contiguous()
+        return cls(settings, mean.float(), directions, factors.float())
 
     @property
     def dim(self) -> int:
-        """The number of features ``D'`` that it returns."""
-        return len(self.mean) if self.matrix is None else int(self.matrix.shape[1])
+        """The number of features ``D``."""
+        return len(self.mean)
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Return ``[..., D] -> [..., D']``.
+        """Return ``[..., D] -> [..., D]``.
 
         Raises:
             TaskError: if the width is another, or a number is not finite.
@@ -121,7 +123,10 @@ class Metric:
     def map(self, z: Tensor) -> Tensor:
         """Return the same, unchecked: for graphs that are traced."""
         x = _on_sphere(z, self.settings.power) - self.mean.to(z)
-        return x if self.matrix is None else x @ self.matrix.to(z)
+        if self.directions is None or self.factors is None:
+            return x
+        along = self.directions.to(z)
+        return x + (x @ along * (self.factors.to(z) - 1)) @ along.T
 
 
 def _on_sphere(z: Tensor, power: float) -> Tensor:
@@ -130,9 +135,9 @@ def _on_sphere(z: Tensor, power: float) -> Tensor:
     return F.normalize(z, dim=-1)
 
 
-def within_and_between(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean of the class means ``[D]``, and the covariances within and between classes
-    ``[D, D]``, every class weighing the same.
+def mean_and_within(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of the class means ``[D]``, and the covariance within classes ``[D, D]``,
+    every class weighing the same.
 
     Raises:
         TaskError: if there are fewer than two classes.
@@ -147,6 +152,4 @@ def within_and_between(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     sums = torch.zeros(len(classes), x.shape[1], dtype=x.dtype).index_add_(0, index, x)
     means = sums / counts[:, None]  # [C, D]
     rest = (x - means[index]) / (counts[index, None] * len(classes)).sqrt()
-    mean = means.mean(0)
-    apart = (means - mean) / (len(classes) - 1) ** 0.5
-    return mean, rest.T @ rest, apart.T @ apart
+    return means.mean(0), rest.T @ rest

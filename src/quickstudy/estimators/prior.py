@@ -143,7 +143,7 @@ class TaskPrior:
         return bool(self.heads)
 
     def transform(self, z: Tensor) -> Tensor:
-        """Return embeddings in the learned metric ``[..., D] -> [..., D']``.
+        """Return embeddings in the learned metric ``[..., D] -> [..., D]``.
 
         Raises:
             TaskError: if the width is another, or a number is not finite.
@@ -188,7 +188,7 @@ class TaskPrior:
             "metric": {
                 "power": settings.power,
                 "shrinkage": settings.shrinkage,
-                "dim": settings.dim,
+                "rank": settings.rank,
             },
             "centre_prior": self.centre_prior,
             "most_ways": self.most_ways,
@@ -197,8 +197,8 @@ class TaskPrior:
             "about": dict(self.about),
         }
         tensors = {"mean": self.metric.mean}
-        if self.metric.matrix is not None:
-            tensors["matrix"] = self.metric.matrix
+        if self.metric.directions is not None and self.metric.factors is not None:
+            tensors |= {"directions": self.metric.directions, "factors": self.metric.factors}
         return document, tensors
 
     @classmethod
@@ -213,7 +213,7 @@ class TaskPrior:
         settings = MetricSettings(**document["metric"])
         open_set = document["open_set"]
         return cls(
-            Metric(settings, tensors["mean"], tensors.get("matrix")),
+            Metric(settings, tensors["mean"], tensors.get("directions"), tensors.get("factors")),
             float(document["centre_prior"]),
             float(document["most_ways"]),
             {n: HeadPrior.from_dict(v) for n, v in document["heads"].items()},
