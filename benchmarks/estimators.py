@@ -2,11 +2,12 @@
 
     python benchmarks/estimators.py text --embeddings FOLDER
     python benchmarks/estimators.py image --embeddings FOLDER
+    python benchmarks/estimators.py characters --embeddings FOLDER --photos FOLDER
 
-reads FOLDER/NAME.npz (``z`` [N, D], ``label`` [N], ``split`` [N], for some ``track`` [N]), takes
-the priors that ship with Quickstudy (benchmarks/learn_priors.py says from which classes) and writes
-docs/results/estimators-text.json and estimators-image.json. ``--parts`` runs some of the tables,
-``--episodes`` fewer episodes.
+reads FOLDER/NAME.npz (benchmarks/embed.py writes them), takes the priors that ship with Quickstudy
+(benchmarks/learn_priors.py says from which classes) and writes docs/results/estimators-KIND.json.
+``--photos`` holds the embeddings of the same images by EfficientNet, to compare with. ``--parts``
+runs some of the tables, ``--episodes`` fewer episodes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ from quickstudy.estimators.task import FittedTask, held_out_quantile
 from quickstudy.evaluation.statistics import CalibrationCounts, mean_interval
 
 PRIORS = ROOT / "src/quickstudy/estimators/priors"
+DRAWINGS = ("omniglot", "mnist", "quickdraw")
+SCORED_SPLIT = {"cifar_fs": "test", "omniglot": "evaluation"}
 TEXTS, IMAGES = ("banking77", "clinc150"), ("cifar_fs", "gtsrb", "dtd10", "quickdraw")
 NOTE = (
     "While the heads were being developed, prototypes, whitening from other domains, ridge "
@@ -71,8 +75,8 @@ def rows_of(folder: Path, name: str) -> tuple[Rows, Tensor]:
     label, split = data["label"].astype(str), data["split"].astype(str)
     keep = label != "oos"
     strangers = torch.from_numpy(data["z"][~keep & (split == "test")])
-    if name == "cifar_fs":
-        keep &= split == "test"
+    if name in SCORED_SPLIT:
+        keep &= split == SCORED_SPLIT[name]
     z, label, split = data["z"][keep], label[keep], split[keep]
     _, y = np.unique(label, return_inverse=True)
     two = name in TEXTS
@@ -410,6 +414,58 @@ def image(folder: Path, count: int, draws: int, parts: set[str]) -> dict[str, An
     return out
 
 
+def characters(
+    folder: Path, count: int, draws: int, parts: set[str], photos: Path | None
+) -> dict[str, Any]:
+    del draws
+    prior, other = TaskPrior.load(PRIORS / "characters"), TaskPrior.load(PRIORS / "image")
+    out: dict[str, Any] = {}
+    for name in DRAWINGS:
+        rows, _ = rows_of(folder, name)
+        theirs = None
+        if photos is not None:
+            # the same rows of the data set, in the same order: the same tasks
+            mine, seen = read(folder, name), read(photos, name)
+            if name in SCORED_SPLIT:
+                kept = {
+                    key: file["row"][file["split"].astype(str) == SCORED_SPLIT[name]]
+                    for key, file in (("mine", mine), ("seen", seen))
+                }
+            else:
+                kept = {"mine": mine["row"], "seen": seen["row"]}
+            both = np.isin(kept["mine"], kept["seen"])
+            rows = subset(rows, both)
+            theirs, _ = rows_of(photos, name)
+        table: dict[str, Any] = {}
+        ways = 20 if rows.ways >= 20 else 10
+        if "accuracy" in parts:
+            for n, k in ((ways, 1), (ways, 5)):
+                key = f"{n}-way {k}-shot"
+                table[key] = accuracy_table(
+                    prior, episodes(rows, n, k, count), tuple(BASELINES), ("prototype", "ridge")
+                )
+                if theirs is not None:
+                    table[key]["efficientnet"] = accuracy_table(
+                        other, episodes(theirs, n, k, count), (), ("prototype",)
+                    )
+                progress(name, key, table)
+        if name == "omniglot":
+            table |= trusted(prior, rows, count, parts, ways=(5,))
+        if "open" in parts:
+            for n, k in ((5, 1), (5, 5)):
+                key = f"open set: held-out characters, {n}-way {k}-shot"
+                table[key] = held_out_classes(prior, rows, n, k, count)
+                progress(name, key, table)
+        out[name] = table
+    return out
+
+
+def subset(rows: Rows, keep: np.ndarray) -> Rows:
+    """Return some of the rows."""
+    groups = None if rows.groups is None else rows.groups[keep]
+    return Rows(rows.name, rows.z[keep], rows.y[keep], rows.train[keep], rows.test[keep], groups)
+
+
 def trusted(
     prior: TaskPrior, rows: Rows, count: int, parts: set[str], *, ways: tuple[int, ...]
 ) -> dict[str, Any]:
@@ -437,16 +493,17 @@ def main() -> None:
     """Score, print, write."""
     every = ("accuracy", "whole", "trust", "suspects", "open")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("text", "image"))
+    parser.add_argument("kind", choices=("text", "image", "characters"))
     parser.add_argument("--embeddings", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, default=None)
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--draws", type=int, default=5, help="supports for whole test splits")
     parser.add_argument("--parts", nargs="+", default=list(every), choices=every)
     parser.add_argument("--results", type=Path, default=None)
     given = parser.parse_args()
     begun = time.monotonic()
-    run = text if given.kind == "text" else image
-    scores = run(given.embeddings, given.episodes, given.draws, set(given.parts))
+    run = {"text": text, "image": image, "characters": partial(characters, photos=given.photos)}
+    scores = run[given.kind](given.embeddings, given.episodes, given.draws, set(given.parts))
     prior = TaskPrior.load(PRIORS / given.kind)
     document = {
         "name": f"estimators-{given.kind}",

@@ -22,6 +22,7 @@ from embed import rank_in_class
 from machine import ROOT, provenance
 from quickstudy.estimators.choose import get_embedder
 from quickstudy.estimators.learning import learn_prior
+from quickstudy.tasks.splits import load_split
 
 # name of a prior -> data sets and the splits of them that are read (None = all rows)
 SOURCES: dict[str, dict[str, tuple[str, ...] | None]] = {
@@ -33,11 +34,13 @@ SOURCES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "ag_news_test": None,
     },
     "image": {"miniimagenet": ("train", "val"), "cifar_fs": ("train", "val")},
+    # classes that the encoder was not trained on, for it tells its own apart too well
+    "characters": {"omniglot": ("background",)},
     # the second experiment on text: half of the classes of CLINC150, rows of its train split
     "clinc-half": {"clinc150": ("train",)},
 }
 
-ENCODERS = {"text": "text", "image": "image", "clinc-half": "text"}
+ENCODERS = {"text": "text", "image": "image", "characters": "characters", "clinc-half": "text"}
 
 # rows of a class that are read, the first ones: no source counts more for being larger
 MOST_ROWS = 300
@@ -60,6 +63,8 @@ def gather(folder: Path, prior: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
             keep &= np.isin(data["split"].astype(str), splits)
         if prior == "clinc-half":
             keep &= np.isin(label, np.unique(label[keep])[::2])
+        if prior == "characters":
+            keep &= np.isin(label, load_split("omniglot-background-evaluation").parts["val"])
         keep &= rank_in_class(label) < MOST_ROWS
         parts.append((data["z"][keep], label[keep], np.full(int(keep.sum()), name)))
     z, label, source = (np.concatenate(side) for side in zip(*parts, strict=True))

@@ -13,7 +13,7 @@ from quickstudy import __version__
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo_command
 from quickstudy.cli.evaluate import evaluate_command
-from quickstudy.cli.fit import fit_command, predict_command, show_command
+from quickstudy.cli.fit import export_command, fit_command, predict_command, show_command
 from quickstudy.cli.output import guarded
 from quickstudy.cli.train import train_command
 
@@ -32,6 +32,7 @@ app.command("evaluate")(evaluate_command)
 app.command("fit")(fit_command)
 app.command("predict")(predict_command)
 app.command("show")(show_command)
+app.command("export")(export_command)
 app.add_typer(data_app, name="data")
 
 

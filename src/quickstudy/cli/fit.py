@@ -1,4 +1,4 @@
-"""``quickstudy fit``, ``predict`` and ``show``: a task from a handful of examples, as a file."""
+"""``quickstudy fit``, ``predict``, ``show``, ``export``: a task from a handful of examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from quickstudy.cli.output import emit, say
 from quickstudy.core import ConfigError
 
-__all__ = ["fit_command", "predict_command", "show_command"]
+__all__ = ["export_command", "fit_command", "predict_command", "show_command"]
 
 
 def fit_command(
@@ -24,7 +24,10 @@ def fit_command(
         typer.Option(help="image, characters, text, table, a run or a model folder; else by data."),
     ] = None,
     head: Annotated[
-        str, typer.Option(help="auto, prototype, ridge, logistic, kernel, neighbours, gradient.")
+        str,
+        typer.Option(
+            help="auto, prototype, ridge, logistic, kernel, neighbours, gradient, class-mean."
+        ),
     ] = "auto",
     label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     unknown: Annotated[
@@ -196,3 +199,36 @@ def show_command(
     write_page(clf, target, title=task.stem)
     document = {"command": "show", "task": str(task), "page": str(target)}
     emit(document, as_json=as_json, text=f"{target}: open it in a browser")
+
+
+def export_command(
+    task: Annotated[Path, typer.Argument(help="A task file made by fit.")],
+    out: Annotated[Path | None, typer.Option(help="The graph; else TASK.onnx.")] = None,
+    fixed: Annotated[
+        bool, typer.Option("--fixed", help="For this task; else it learns any support set.")
+    ] = False,
+    encoder: Annotated[
+        str | None, typer.Option(help="Where the run or model folder of the task lies now.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Write a task as an ONNX graph: encoder, head and calibration.
+
+    Example: quickstudy export zoo.task --out zoo.onnx
+
+    With the heads prototype, class-mean and ridge the support set is an input, so the graph learns
+    any task; with the others, or --fixed, it answers for this one.
+    """
+    from quickstudy.estimators import FewShotClassifier
+
+    clf = FewShotClassifier.load(task, encoder=encoder)
+    made = clf.export_onnx(
+        out or task.with_suffix(".onnx"), support_as_input=False if fixed else None
+    )
+    lines = [
+        f"{made.path}: " + ("learns any support set" if made.support else "answers for this task")
+    ]
+    lines += [f"input {n} {shape}" for n, shape in made.inputs.items()]
+    lines += [f"output {n} {shape}" for n, shape in made.outputs.items()]
+    document = {"command": "export", "task": str(task), **asdict(made)}
+    emit(document, as_json=as_json, text="\n".join(lines))

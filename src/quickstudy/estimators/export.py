@@ -166,20 +166,16 @@ def _traced(
     inputs: list[str],
     outputs: list[str],
 ) -> Any:
-    import onnx
-
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    out = io.BytesIO()
     try:
         # the exporter tells its steps on stdout, and warns of its own tools
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.onnx.export(
+            program = torch.onnx.export(
                 graph.eval().cpu(),
                 example,
-                out,
                 input_names=inputs,
                 output_names=outputs,
                 dynamic_shapes=shapes,
@@ -194,4 +190,5 @@ def _traced(
         ) from error
     finally:
         logger.setLevel(level)
-    return onnx.load_model_from_string(out.getvalue())
+    assert program is not None  # it is, with dynamo
+    return program.model_proto

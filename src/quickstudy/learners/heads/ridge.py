@@ -150,11 +150,12 @@ class RidgeHead(LeavesOneOut):
 def _inverse(matrix: Tensor) -> Tensor:
     """Return the inverses of positive definite matrices ``[T, S, S]``."""
     if not torch.compiler.is_exporting():
-        return torch.linalg.inv(matrix)
+        inverse: Tensor = torch.linalg.inv(matrix)
+        return inverse
     # graphs for other runtimes have no inverse: Newton's iteration (Schulz 1933), which doubles the
     # digits once the condition number, some 2^12 at most, is worked off
     one = torch.eye(matrix.shape[1]).to(matrix)
-    found = one / matrix.abs().sum(2).amax(1)[:, None, None]
+    found: Tensor = one / matrix.abs().sum(2).amax(1)[:, None, None]
     for _ in range(_NEWTON_STEPS):
         found = found @ (2 * one - matrix @ found)
     return found
