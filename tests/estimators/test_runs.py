@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
 
 from quickstudy.core import CheckpointError, ConfigError, DataError
-from quickstudy.estimators import get_embedder, module_embedder
+from quickstudy.estimators import get_embedder, module_embedder, runs
+from quickstudy.estimators.networks import affine_warp
 from quickstudy.estimators.runs import character_embedder, save_characters
 from quickstudy.nets import Conv4
 from quickstudy.recipes import (
@@ -27,7 +30,7 @@ from quickstudy.recipes import (
     save_recipe,
 )
 from quickstudy.tasks.source import as_input
-from quickstudy.training.checkpoint import save_tensors
+from quickstudy.training.checkpoint import load_tensors, save_tensors
 
 CPU = torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
@@ -160,9 +163,39 @@ def test_a_run_becomes_the_shipped_file(tmp_path):
     shipped = character_embedder(device=CPU, path=out)
     run = get_embedder(folder)
     assert shipped.name == "characters"
-    assert shipped.fingerprint == run.fingerprint
-    np.testing.assert_array_equal(shipped.embed(shipped.read(PIXELS)), run.embed(run.read(PIXELS)))
+    # it embeds a drawing and warped copies of it, and has a space of its own
+    assert shipped.fingerprint != run.fingerprint
+    views = load_tensors(out)[1]["views"]
+    x = torch.from_numpy(run.inputs(PIXELS))
+    copies = [x]
+    for view in views:
+        grid = F.affine_grid(
+            affine_warp(*view).expand(5, 2, 3), [5, 1, 28, 28], align_corners=False
+        )
+        copies.append(F.grid_sample(x, grid, align_corners=False))
+    net = run.network().net
+    with torch.no_grad():
+        want = torch.stack([net(copy) for copy in copies]).mean(0)
+    got = shipped.embed(shipped.read(PIXELS))
+    np.testing.assert_allclose(got, want.numpy(), rtol=1e-5, atol=1e-5)
     assert get_embedder(shipped.config()).fingerprint == shipped.fingerprint
+
+
+def test_a_warp_turns_scales_and_moves():
+    image = torch.zeros(1, 1, 29, 29)
+    image[0, 0, 14, 20:26] = 1  # a bar right of the middle
+
+    def middle(*warp: float) -> list[float]:
+        grid = F.affine_grid(affine_warp(*warp)[None], [1, 1, 29, 29], align_corners=False)
+        ink = F.grid_sample(image, grid, align_corners=False)[0, 0]
+        at = torch.arange(29.0)
+        return [float((ink.sum(1 - axis) * at).sum() / ink.sum()) for axis in (0, 1)]
+
+    assert middle(0, 1, 0, 0, 0) == pytest.approx([14, 22.5], abs=0.1)
+    assert middle(0, 0.5, 0, 0, 0) == pytest.approx([14, 18.25], abs=0.1)
+    assert middle(90, 1, 0, 0, 0)[1] == pytest.approx(14, abs=0.1)
+    assert middle(0, 1, 0, 4 / 29, 0) == pytest.approx([14, 20.5], abs=0.1)
+    assert middle(0, 1, 0, 0, 4 / 29) == pytest.approx([12, 22.5], abs=0.1)
 
 
 def test_what_is_shipped_is_small_and_grey(tmp_path):
@@ -180,6 +213,28 @@ def test_a_missing_or_foreign_file_is_named(tmp_path):
     save_tensors(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {"what": "else"})
     with pytest.raises(CheckpointError, match="no character encoder"):
         character_embedder(device=CPU, path=tmp_path / "other.safetensors")
+
+
+def test_what_the_wheel_brings_tells_characters_apart():
+    """Strokes that it never saw, one example each, drawn a little differently."""
+    shipped = character_embedder(device=CPU)
+    about = load_tensors(Path(runs.__file__).parent / "weights/characters.safetensors")[1]
+    assert about["recipe"]["data"]["train"] == "train"
+    assert len(about["commit"].split()[0]) == 40
+    draw = np.random.default_rng(0)
+    x, y = [], []
+    for c in range(6):
+        points = np.random.default_rng(c).integers(15, 90, (4, 2))
+        for _ in range(5):
+            paper = Image.new("L", (105, 105), 255)
+            moved = points + draw.normal(0, 3, points.shape)
+            ImageDraw.Draw(paper).line([tuple(p) for p in moved], fill=0, width=3)
+            x.append(np.asarray(paper))
+            y.append(c)
+    z, y = shipped.embed(shipped.read(x)), np.array(y)
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    nearest = (z @ z.T - 2 * np.eye(30)).argmax(1)
+    assert (y[nearest] == y).mean() > 0.9
 
 
 # ---------------------------------------------------------------- modules

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import DataError
 from quickstudy.nets import Encoder
 from quickstudy.training.checkpoint import hash_tensors
 
-__all__ = ["Held", "Network", "PlainEncoder", "hash_of", "module_output", "weights_hash"]
+__all__ = [
+    "Held",
+    "ManyViews",
+    "Network",
+    "PlainEncoder",
+    "affine_warp",
+    "hash_of",
+    "module_output",
+    "weights_hash",
+]
 
 
 class PlainEncoder(nn.Module):
@@ -27,6 +38,49 @@ class PlainEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return embeddings ``[B, D]``."""
         return self.encoder.encode(x[None])[0][0]  # one task: [1, B, ...] -> [1, B, D]
+
+
+class ManyViews(nn.Module):
+    """The mean of a network's embeddings of an image and of warped copies of it.
+
+    A drawing that is turned a little means the same, and their mean moves less than each: test-time
+    augmentation (Krizhevsky, Sutskever and Hinton 2012, section 4.1, for crops).
+
+    Args:
+        net: ``[B, C, H, W] -> [B, D]``.
+        warps: affine maps from output to input places ``[V, 2, 3]``, in half sides of the image.
+    """
+
+    warps: Tensor
+
+    def __init__(self, net: nn.Module, warps: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("warps", warps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return embeddings ``[B, D]``."""
+        total: Tensor = self.net(x)
+        side = list(x.shape[1:])
+        for warp in self.warps.to(x):
+            grid = F.affine_grid(warp[None], [1, *side], align_corners=False)
+            places = grid.expand(len(x), -1, -1, -1)
+            total = total + self.net(F.grid_sample(x, places, align_corners=False))
+        return total / (1 + len(self.warps))
+
+
+def affine_warp(degrees: float, scale: float, shear: float, left: float, up: float) -> Tensor:
+    """Return one warp ``[2, 3]`` of :class:`ManyViews`.
+
+    Args:
+        degrees: turned by.
+        scale: larger by this factor.
+        shear: columns moved by this share of their height.
+        left: moved by this share of half a side, once scaled; so is ``up``.
+        up: see ``left``.
+    """
+    c, s = math.cos(math.radians(degrees)) / scale, math.sin(math.radians(degrees)) / scale
+    return torch.tensor([[c, shear - s, left], [s, c, up]])
 
 
 def weights_hash(module: nn.Module) -> str:

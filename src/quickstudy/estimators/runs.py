@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from quickstudy.core import CheckpointError, ConfigError
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.images import ImageEmbedder, Transform
-from quickstudy.estimators.networks import Held, PlainEncoder, weights_hash
+from quickstudy.estimators.networks import (
+    Held,
+    ManyViews,
+    PlainEncoder,
+    affine_warp,
+    weights_hash,
+)
 from quickstudy.nets import Encoder
 from quickstudy.recipes import (
     EncoderConfig,
@@ -30,6 +37,14 @@ __all__ = ["character_embedder", "run_embedder", "save_characters"]
 
 _INK_SETS = ("omniglot", "quickdraw", "glyphs", "digits", "mnist")
 _SHIPPED = "weights/characters.safetensors"
+# degrees, scale, shear, left, up: chosen on the validation alphabets, where four warps add 0.75
+# points to 95.3 % (20-way 1-shot) and 31 random ones 0.8
+_VIEWS = (
+    (10.0, 0.9, 0.1, 1 / 14, 1 / 14),
+    (-10.0, 1.1, -0.1, -1 / 14, -1 / 14),
+    (10.0, 1.1, -0.1, 1 / 14, -1 / 14),
+    (-10.0, 0.9, 0.1, -1 / 14, 1 / 14),
+)
 _LIMIT = 2_000_000  # bytes of weights that every installation carries
 
 
@@ -97,14 +112,18 @@ def _embedder(
     recipe: dict[str, Any],
     device: torch.device,
     cache: EmbeddingCache | None,
+    views: tuple[tuple[float, ...], ...] = (),
 ) -> ImageEmbedder:
-    net = PlainEncoder(encoder).eval().requires_grad_(False).to(device)
+    net: nn.Module = PlainEncoder(encoder)
+    if views:
+        net = ManyViews(net, torch.stack([affine_warp(*view) for view in views]))
+    net = net.eval().requires_grad_(False).to(device)
     return ImageEmbedder(
         name,
         Transform(config.image_size, config.in_channels, ink=ink),
         Held(net),
         dim=encoder.out_features,
-        weights=weights_hash(encoder),
+        weights=weights_hash(net if views else encoder),
         recipe=recipe,
         device=device,
         unit=unit,
@@ -132,7 +151,7 @@ def character_embedder(
         CheckpointError: if the file is missing or damaged.
     """
     source = path or Path(str(files("quickstudy.estimators"))) / _SHIPPED
-    encoder, config, unit = _read_characters(source)
+    encoder, config, unit, views = _read_characters(source)
     recipe = {"encoder": "characters"} | ({} if path is None else {"path": str(path)})
     return _embedder(
         encoder,
@@ -143,10 +162,13 @@ def character_embedder(
         recipe=recipe,
         device=device,
         cache=cache,
+        views=views,
     )
 
 
-def _read_characters(source: Path) -> tuple[Encoder, EncoderConfig, bool]:
+def _read_characters(
+    source: Path,
+) -> tuple[Encoder, EncoderConfig, bool, tuple[tuple[float, ...], ...]]:
     if not source.is_file():
         raise CheckpointError(
             f"{source} is not there, though the package should bring it. Install quickstudy again."
@@ -154,13 +176,16 @@ def _read_characters(source: Path) -> tuple[Encoder, EncoderConfig, bool]:
     tensors, meta = load_tensors(source)
     try:
         config, unit = EncoderConfig.model_validate(meta["encoder"]), bool(meta["unit"])
+        views = tuple(tuple(map(float, view)) for view in meta["views"])
+        if any(len(view) != 5 for view in views):
+            raise ValueError("a view has five numbers")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{source} holds no character encoder ({error}). Install quickstudy again."
         ) from error
     encoder = build_encoder(config)
     load_weights(encoder, tensors, where=str(source))
-    return encoder.eval(), config, unit
+    return encoder.eval(), config, unit, views
 
 
 def save_characters(folder: Path, out: Path, *, about: dict[str, Any]) -> int:
@@ -193,6 +218,7 @@ def save_characters(folder: Path, out: Path, *, about: dict[str, Any]) -> int:
     meta = {
         "encoder": recipe.encoder.model_dump(mode="json"),
         "unit": _cosine(recipe.learner),
+        "views": _VIEWS,
         "recipe": recipe.model_dump(mode="json"),
         "chosen": {name: run.meta.get(name) for name in ("step", "validation")},
         **about,
