@@ -11,7 +11,12 @@ from quickstudy.core import CheckpointError, ConfigError, TaskError, generator
 from quickstudy.estimators import TaskPrior, fit_task, learn_prior
 from quickstudy.estimators.auxiliary import AuxiliaryClasses
 from quickstudy.estimators.calibration import fit_level
-from quickstudy.estimators.evidence import gather_evidence, held_out_features, log_loss
+from quickstudy.estimators.evidence import (
+    gather_evidence,
+    held_out_features,
+    log_loss,
+    own_temperature,
+)
 from quickstudy.estimators.heads import HEADS, nearest_size, preferred_unless_beaten
 from quickstudy.estimators.metric import Metric, MetricSettings, mean_and_within
 from quickstudy.estimators.surfaces import Surface, fit_surface, pinball, size_features
@@ -253,8 +258,10 @@ def test_the_rule_of_one_standard_error():
     assert preferred_unless_beaten({"a": base, "b": base + 0.01 * noise}, "a") == "a"
     assert preferred_unless_beaten({"a": base, "b": base - 0.5, "c": base - 0.2}, "a") == "b"
     assert preferred_unless_beaten({"a": base[:1], "b": base[:1] - 1}, "a") == "a"
-    assert nearest_size(4, [1, 2, 5]) == 5
-    assert nearest_size(100, [1, 2, 5]) == 5
+    sizes = [(5, 1), (5, 5), (75, 5)]
+    assert nearest_size(6, 4, sizes) == (5, 5)
+    assert nearest_size(40, 4, sizes) == (75, 5)
+    assert nearest_size(2, 1, sizes) == (5, 1)
 
 
 # ---------------------------------------------------------------------------------- files
@@ -373,6 +380,26 @@ def test_groups_stay_on_one_side():
         assert not set(s) & set(q)
 
 
+def test_a_tasks_own_temperature_is_that_of_its_logits():
+    """Whatever their unit; rows that are not judged, and classes without support, do not count."""
+    g = generator(0)
+    true = 2 * torch.randn(3, 800, 4, generator=g).double()
+    y = torch.distributions.Categorical(logits=true)
+    torch.manual_seed(0)
+    y = y.sample()
+    judged = torch.ones(3, 800, dtype=torch.bool)
+    units = torch.tensor([0.02, 1.0, 50.0]).double()
+    logits = true * units[:, None, None]
+    own = own_temperature(logits, y, judged)
+    torch.testing.assert_close(own, units, rtol=0.15, atol=0)
+    judged[:, 700:] = False
+    wrong = torch.cat([logits[:, :700], -logits[:, 700:]], 1)
+    wider = torch.cat([wrong, torch.full((3, 800, 1), -torch.inf).double()], 2)
+    torch.testing.assert_close(own_temperature(wider, y, judged), units, rtol=0.2, atol=0)
+    nothing = own_temperature(logits, y, torch.zeros_like(judged))
+    assert bool(nothing.isfinite().all())
+
+
 def test_evidence_of_a_hand_made_task():
     x = torch.eye(4)[None, [0, 0, 1, 1, 2]].double()
     y = torch.tensor([[0, 0, 1, 1, 2]])
@@ -387,7 +414,7 @@ def test_evidence_of_a_hand_made_task():
     assert float(found.size[0, 5]) == 0  # the nearest other prototype is orthogonal
     assert found.judged.tolist() == [[True, True, True, True, False]]
     assert bool(found.enough)
-    told = held_out_features(found, torch.ones(1).double())
+    told, _ = held_out_features(found)
     assert bool(told.isfinite().all())
     loss = log_loss(held_out[:, :1], y[:, :1], torch.tensor([2.0]))
     logits = torch.tensor([0.0, -2.0, -2.0]) / 2

@@ -33,7 +33,9 @@ class Answers:
     accuracy: Tensor
 
 
-def fit_head_prior(cells: Sequence[Answers], settings: dict[int, Settings]) -> HeadPrior:
+def fit_head_prior(
+    cells: Sequence[Answers], settings: dict[tuple[int, int], Settings]
+) -> HeadPrior:
     """Return what these tasks say of tasks to come.
 
     Every second task is for fitting the conformal thresholds, the others for correcting them, so
@@ -41,19 +43,20 @@ def fit_head_prior(cells: Sequence[Answers], settings: dict[int, Settings]) -> H
 
     Args:
         cells: one entry for each size.
-        settings: numbers of the head by shots, kept as they are.
+        settings: numbers of the head by ways and shots, kept as they are.
     """
     size = torch.cat([c.evidence.size for c in cells])
     unit = torch.cat([c.logits[c.logits.isfinite()] for c in cells]).std().clamp(min=1e-3)
     by_size = _fit_temperature(cells, [c.evidence.size for c in cells], float(unit.log()))
-    both = [held_out_features(c.evidence, by_size(c.evidence.size).exp()) for c in cells]
+    both = [held_out_features(c.evidence) for c in cells]
     usable = [bool(c.evidence.enough.all()) for c in cells]
     told = [c for c, ok in zip(cells, usable, strict=True) if ok]
-    features = [f for f, ok in zip(both, usable, strict=True) if ok]
-    by_support = _fit_temperature(told, features, float(unit.log()))
+    features = [f for (f, _), ok in zip(both, usable, strict=True) if ok]
+    own = [t for (_, t), ok in zip(both, usable, strict=True) if ok]
+    by_support = _fit_temperature(told, features, 0.0, own)
 
     plain = [_scores(c, by_size(c.evidence.size)) for c in cells]
-    better = [_scores(c, by_support(f)) for c, f in zip(told, features, strict=True)]
+    better = [_scores(c, t + by_support(f)) for c, f, t in zip(told, features, own, strict=True)]
     accuracy_1, spread_1 = _fit_accuracy(cells, [c.evidence.size for c in cells])
     accuracy_2, spread_2 = _fit_accuracy(told, features)
     mean = torch.cat([s.mean(1) for s in plain]).clamp(min=1e-3).log()
@@ -74,12 +77,18 @@ def _scores(cell: Answers, log_temperature: Tensor) -> Tensor:
     return log_loss(cell.logits, cell.y, log_temperature.exp())
 
 
-def _fit_temperature(cells: Sequence[Answers], features: list[Tensor], start: float) -> Surface:
+def _fit_temperature(
+    cells: Sequence[Answers],
+    features: list[Tensor],
+    start: float,
+    own: Sequence[Tensor] | None = None,
+) -> Surface:
     """Return the logarithm of the temperature with the least log loss, every size weighing the
-    same."""
+    same; with ``own``, what is added to the logarithms ``[T]`` given there."""
+    base = torch.zeros(1) if own is None else torch.cat(list(own))
 
     def loss(values: Tensor) -> Tensor:
-        parts = values.split([len(c.y) for c in cells])
+        parts = (values + base).split([len(c.y) for c in cells])
         losses = [_scores(c, v.clamp(-12, 12)).mean() for c, v in zip(cells, parts, strict=True)]
         return torch.stack(losses).mean()
 

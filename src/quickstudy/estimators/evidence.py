@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,14 @@ from quickstudy.core import Examples
 from quickstudy.estimators.surfaces import size_features
 from quickstudy.learners.metric import class_weights
 
-__all__ = ["Evidence", "gather_evidence", "held_out_features", "log_loss"]
+__all__ = ["Evidence", "gather_evidence", "held_out_features", "log_loss", "own_temperature"]
+
+# of the logarithm of a temperature, around the deviation of the logits
+_RANGE, _STEPS = 4.0, 65
+# held-out examples that the prior on it counts like
+_DOUBT = 1.0
+# nats: one example must not rule
+_LOSS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +87,49 @@ def log_loss(logits: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
     return -scaled.log_softmax(2).gather(2, y[..., None])[..., 0]
 
 
-def held_out_features(evidence: Evidence, temperature: Tensor) -> Tensor:
-    """Return ``size`` and what the held-out examples say ``[T, 12]``: log loss, accuracy and
-    confidence, each also times the logarithm of the shots.
+def own_temperature(held_out: Tensor, y: Tensor, judged: Tensor) -> Tensor:
+    """Return the temperature with the least log loss on each task's held-out examples ``[T]``.
+
+    In doubt it is the deviation of the logits: a prior on its logarithm around that counts like a
+    few examples. Tasks without a judged example have 1, or the deviation if there is one.
+
+    Args:
+        held_out: logits ``[T, S, C]``.
+        y: labels ``[T, S]``.
+        judged: which rows count, bool ``[T, S]``.
+    """
+    logits = held_out.double()
+    finite = logits.isfinite() & judged[..., None]
+    count = finite.sum((1, 2)).clamp(min=1)
+    values = torch.where(finite, logits, 0.0)
+    mean = values.sum((1, 2)) / count
+    squares = torch.where(finite, logits - mean[:, None, None], 0.0).square().sum((1, 2))
+    unit = (squares / count).sqrt()
+    unit = torch.where(unit > 0, unit, 1.0)
+    steps = torch.linspace(-_RANGE, _RANGE, _STEPS, dtype=torch.float64)  # of the logarithm
+    rows = judged & held_out.isfinite().any(2)
+    # rows that do not count have any finite logits
+    logits = torch.where(rows[..., None], logits, 0.0)
+    costs = []
+    for step in steps.tolist():
+        losses = log_loss(logits, y, unit * math.exp(step)).clamp(max=_LOSS)
+        costs.append(torch.where(rows, losses, 0.0).sum(1) + _DOUBT * step * step)
+    best = torch.stack(costs, 1).argmin(1)
+    return unit * steps[best].exp()
+
+
+def held_out_features(evidence: Evidence) -> tuple[Tensor, Tensor]:
+    """Return ``size`` and what the held-out examples say ``[T, 14]``, and the logarithm of their
+    own temperature ``[T]``.
+
+    At that temperature, so that nothing depends on the unit of a head's logits: log loss, accuracy,
+    confidence, and the temperature in deviations of the logits; each also times the logarithm of
+    the shots.
 
     Args:
         evidence: of ``T`` tasks.
-        temperature: by size alone ``[T]``.
     """
+    temperature = own_temperature(evidence.held_out, evidence.y, evidence.judged)
     logits = evidence.held_out.double() / temperature[:, None, None]
     log_p = logits.masked_fill(~evidence.judged[..., None], 0).log_softmax(2)
     count = evidence.judged.sum(1).clamp(min=1)
@@ -94,10 +137,15 @@ def held_out_features(evidence: Evidence, temperature: Tensor) -> Tensor:
     def mean(values: Tensor) -> Tensor:
         return torch.where(evidence.judged, values, 0.0).sum(1) / count
 
-    loss = mean((-log_p.gather(2, evidence.y[..., None])[..., 0]).clamp(max=10))
+    loss = mean((-log_p.gather(2, evidence.y[..., None])[..., 0]).clamp(max=_LOSS))
     right = mean((log_p.argmax(2) == evidence.y).double())
     sure = mean(log_p.amax(2).exp())
     # a share of few examples is drawn towards the middle
     right = (right * count + 0.5) / (count + 1)
-    found = torch.stack([loss.clamp(min=1e-3).log(), torch.logit(right), sure], 1)
-    return torch.cat([evidence.size, found, found * evidence.size[:, :1]], 1)
+    spread = mean(torch.where(log_p.isfinite(), log_p, 0.0).std(2, correction=0))
+    found = [loss.clamp(min=1e-3).log(), torch.logit(right), sure, spread.clamp(min=1e-3).log()]
+    features = torch.stack(found, 1)
+    return (
+        torch.cat([evidence.size, features, features * evidence.size[:, :1]], 1),
+        temperature.log(),
+    )

@@ -26,9 +26,9 @@ Settings = Mapping[str, float]
 
 HEADS: dict[str, tuple[dict[str, float], ...]] = {
     "prototype": ({"shrinkage": 0.0},),
-    "ridge": tuple({"penalty": p, "kernel_width": 0.7} for p in (0.1, 0.3, 1.0, 3.0)),
-    "logistic": tuple({"c": c} for c in (1.0, 3.0, 10.0)),
-    "kernel": tuple({"c": c, "kernel_width": 0.5} for c in (3.0, 10.0, 30.0)),
+    "ridge": tuple({"penalty": p, "kernel_width": 0.7} for p in (0.03, 0.1, 0.3, 1.0, 3.0)),
+    "logistic": tuple({"c": c} for c in (1.0, 3.0, 10.0, 30.0, 100.0)),
+    "kernel": tuple({"c": c, "kernel_width": 0.5} for c in (3.0, 10.0, 30.0, 100.0)),
     "neighbours": tuple({"temperature": t} for t in (0.05, 0.1, 0.2, 0.4)),
     "class-mean": ({},),
     "gradient": ({"steps": 5, "lr": 0.05, "temperature": 0.1},),
@@ -123,7 +123,8 @@ def preferred_unless_beaten(losses: Mapping[str, Tensor], preferred: str) -> str
     return best
 
 
-def nearest_size(shots: float, known: list[int]) -> int:
-    """Return the number of shots among those learned from that is nearest in the logarithm."""
-    ratio = torch.tensor(known, dtype=torch.float64).log() - torch.tensor(max(shots, 1.0)).log()
-    return known[int(ratio.abs().argmin())]
+def nearest_size(ways: float, shots: float, known: list[tuple[int, int]]) -> tuple[int, int]:
+    """Return the size among those learned from that is nearest in the logarithms."""
+    sizes = torch.tensor(known, dtype=torch.float64).log()
+    wanted = torch.tensor([max(ways, 1.0), max(shots, 1.0)], dtype=torch.float64).log()
+    return known[int((sizes - wanted).square().sum(1).argmin())]

@@ -12,8 +12,8 @@ from torch import Tensor
 from quickstudy.core import TaskError
 from quickstudy.estimators.auxiliary import AuxiliaryClasses, Draw
 from quickstudy.estimators.calibration import Answers, Strangers, fit_head_prior, fit_open_set
-from quickstudy.estimators.evidence import gather_evidence, log_loss
-from quickstudy.estimators.heads import HEADS, Settings, build_head
+from quickstudy.estimators.evidence import gather_evidence, log_loss, own_temperature
+from quickstudy.estimators.heads import HEADS, Settings, build_head, nearest_size
 from quickstudy.estimators.metric import Metric, MetricSettings
 from quickstudy.estimators.novelty import distances
 from quickstudy.estimators.prior import HeadPrior, TaskPrior
@@ -27,6 +27,9 @@ LEARNED_HEADS = ("prototype", "class-mean", "ridge", "logistic", "kernel", "neig
 _FOLDS = 5
 # logits per task kept for fitting: more say little more
 _QUERIES_KEPT = 100
+# sizes that settings are chosen for; tasks in between take the nearest
+_WAYS_FOR_SETTINGS = (5, 20, 75)
+_TASKS_FOR_SETTINGS = 60
 _SHRINKAGES = (1.0, 0.9, 0.7, 0.5)
 _CENTRE_PRIORS = (0.0, 2.0, 5.0, 10.0)
 
@@ -53,7 +56,7 @@ def learn_prior(
     sources: npt.ArrayLike | None = None,
     groups: npt.ArrayLike | None = None,
     heads: Sequence[str] = LEARNED_HEADS,
-    ways: tuple[int, ...] = (2, 5, 10, 20, 40, 80),
+    ways: tuple[int, ...] = (2, 5, 10, 20, 40, 75),
     shots: tuple[int, ...] = (1, 2, 3, 5, 10),
     tasks: int = 80,
     seed: int = 0,
@@ -87,7 +90,7 @@ def learn_prior(
         seen = metric(classes.z)
         # in the odd half of the seeds: other tasks than those that chose the metric
         chosen = {
-            name: _choose_settings(classes, seen, name, centre_prior, shots, seed + 1)
+            name: _choose_settings(classes, seen, name, centre_prior, ways, shots, seed + 1)
             for name in heads
         }
     sizes = _Sizes(ways, shots, tasks)
@@ -101,7 +104,8 @@ def learn_prior(
         if draw is None:
             continue
         for name in heads:
-            head = build_head(name, chosen[name][k_shot], dim=metric.dim, centre_prior=centre_prior)
+            best = chosen[name][nearest_size(n_way, k_shot, sorted(chosen[name]))]
+            head = build_head(name, best, dim=metric.dim, centre_prior=centre_prior)
             answers[name].append(_ask(head, draw, most_ways))
         if draw.strangers.shape[1]:
             strangers.append(_distances(draw, centre_prior, most_ways))
@@ -167,34 +171,35 @@ def _choose_settings(
     seen: Tensor,
     name: str,
     centre_prior: float,
+    ways: tuple[int, ...],
     shots: tuple[int, ...],
     seed: int,
-) -> dict[int, Settings]:
-    """Return, for each number of shots, the numbers of a head with the least log loss at the best
-    temperature, over 5-way and 20-way tasks."""
+) -> dict[tuple[int, int], Settings]:
+    """Return, for some sizes of tasks, the numbers of a head with the least log loss on queries,
+    each task at its best temperature."""
     grid = HEADS[name]
     if len(grid) == 1:
-        return {k: dict(grid[0]) for k in shots}
-    chosen: dict[int, Settings] = {}
-    for k in shots:
-        draws = [
-            draw
-            for n, count in ((5, 60), (20, 12))
-            if (draw := classes.draw(n, k, tasks=count, seed=seed, z=seen)) is not None
-        ]
-        losses = []
-        for numbers in grid:
-            head = build_head(name, numbers, dim=seen.shape[1], centre_prior=centre_prior)
-            losses.append(sum(_least_loss(head, draw) for draw in draws))
-        chosen[k] = dict(grid[min(range(len(grid)), key=losses.__getitem__)])
-    return chosen
+        return {(5, k): dict(grid[0]) for k in shots}
+    chosen: dict[tuple[int, int], Settings] = {}
+    for n in sorted(set(ways) & set(_WAYS_FOR_SETTINGS)):
+        for k in shots:
+            count = max(8, round(_TASKS_FOR_SETTINGS * min(1.0, 5 / n)))
+            draw = classes.draw(n, k, tasks=count, seed=seed, z=seen)
+            if draw is None:
+                continue
+            losses = []
+            for numbers in grid:
+                head = build_head(name, numbers, dim=seen.shape[1], centre_prior=centre_prior)
+                losses.append(_least_loss(head, draw))
+            chosen[n, k] = dict(grid[min(range(len(grid)), key=losses.__getitem__)])
+    return chosen or {(5, k): dict(grid[len(grid) // 2]) for k in shots}
 
 
 def _least_loss(head: CentredHead, draw: Draw) -> float:
     logits = head.predict(head.adapt(draw.support, n_way=draw.n_way), draw.query.x)
-    unit = float(logits.std())
-    grid = torch.logspace(-2, 1, 31, dtype=torch.float64) * unit
-    return min(float(log_loss(logits, draw.query.y, t.expand(len(logits))).mean()) for t in grid)
+    every = torch.ones_like(draw.query.y, dtype=torch.bool)
+    best = own_temperature(logits, draw.query.y, every)
+    return float(log_loss(logits, draw.query.y, best).clamp(max=10).mean())
 
 
 @torch.no_grad()

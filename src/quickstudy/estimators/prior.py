@@ -35,15 +35,16 @@ class HeadPrior:
     its held-out support examples say (see :mod:`~quickstudy.estimators.evidence`).
 
     Args:
-        settings: numbers of the head by shots.
+        settings: numbers of the head by ways and shots.
         loss: log of the log loss on queries, by size: which head to prefer.
-        temperature: logarithm of the temperature.
+        temperature: logarithm of the temperature; the second surface says what is added to that
+            of the held-out examples' own temperature.
         accuracy: logit of the accuracy on queries.
         spread: 5 % and 95 % quantiles of what the logit of the accuracy was missed by.
         sets: by coverage, the largest ``-log p`` of a class that is in the prediction set.
     """
 
-    settings: Mapping[int, Settings]
+    settings: Mapping[tuple[int, int], Settings]
     loss: Surface
     temperature: tuple[Surface, Surface]
     accuracy: tuple[Surface, Surface]
@@ -53,7 +54,7 @@ class HeadPrior:
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
         return {
-            "settings": {str(k): dict(v) for k, v in self.settings.items()},
+            "settings": {f"{n}x{k}": dict(v) for (n, k), v in self.settings.items()},
             "loss": self.loss.to_dict(),
             "temperature": [s.to_dict() for s in self.temperature],
             "accuracy": [s.to_dict() for s in self.accuracy],
@@ -67,7 +68,7 @@ class HeadPrior:
         surface = Surface.from_dict
         first, second = ({float(q): surface(s) for q, s in one.items()} for one in value["sets"])
         return cls(
-            settings={int(k): v for k, v in value["settings"].items()},
+            settings={_size(key): v for key, v in value["settings"].items()},
             loss=surface(value["loss"]),
             temperature=(surface(value["temperature"][0]), surface(value["temperature"][1])),
             accuracy=(surface(value["accuracy"][0]), surface(value["accuracy"][1])),
@@ -150,11 +151,12 @@ class TaskPrior:
         """
         return self.metric(z)
 
-    def head(self, name: str, *, shots: float) -> CentredHead:
-        """Return a head with the settings learned for so many shots.
+    def head(self, name: str, *, ways: float, shots: float) -> CentredHead:
+        """Return a head with the settings learned for tasks of the nearest size.
 
         Args:
             name: one of :data:`~quickstudy.estimators.heads.HEADS`.
+            ways: number of classes.
             shots: examples per class.
 
         Raises:
@@ -163,7 +165,7 @@ class TaskPrior:
         settings: Settings = {}
         if name in self.heads:
             known = self.heads[name].settings
-            settings = known[nearest_size(shots, sorted(known))]
+            settings = known[nearest_size(ways, shots, sorted(known))]
         elif name in HEADS:
             settings = HEADS[name][len(HEADS[name]) // 2]
         return build_head(name, settings, dim=self.metric.dim, centre_prior=self.centre_prior)
@@ -248,6 +250,11 @@ class TaskPrior:
                 f"{path} is no prior that this version can read ({error}). Learn it again with "
                 "learn_prior, or update Quickstudy."
             ) from error
+
+
+def _size(key: str) -> tuple[int, int]:
+    ways, shots = key.split("x")
+    return int(ways), int(shots)
 
 
 def _with(path: str | Path, suffix: str) -> Path:

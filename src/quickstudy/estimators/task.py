@@ -15,6 +15,7 @@ from quickstudy.estimators.evidence import (
     gather_evidence,
     held_out_features,
     log_loss,
+    own_temperature,
 )
 from quickstudy.estimators.heads import (
     CANDIDATES,
@@ -30,8 +31,6 @@ from quickstudy.learners.heads import CentredHead, leave_one_out
 __all__ = ["FittedTask", "fit_task", "held_out_quantile"]
 
 _FOLDS = 5
-# examples at the accuracy of chance that stand for what a plain prior does not know
-_DOUBT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class FittedTask:
         if known is None:
             return held_out_quantile(self._held_out_scores(), coverage)
         told = self._told
-        features = self._features(known)
+        features = self._features()
         return _between(known.sets[int(told)], features, coverage)
 
     def novelty(self, z: Tensor) -> Tensor:
@@ -166,7 +165,7 @@ class FittedTask:
         elif not told:
             method = "nothing: with one example each, nothing can be held out"
         if known is not None:
-            logit = float(known.accuracy[int(told)](self._features(known)))
+            logit = float(known.accuracy[int(told)](self._features()))
             low, high = known.spread[int(told)]
             mean, low, high = (1 / (1 + math.exp(-(logit + by))) for by in (0.0, low, high))
             return Estimate(mean, low, high, 0.9, method)
@@ -215,10 +214,10 @@ class FittedTask:
     def _told(self) -> bool:
         return bool(self.evidence.enough[0])
 
-    def _features(self, known: HeadPrior) -> Tensor:
+    def _features(self) -> Tensor:
         if not self._told:
             return self.evidence.size
-        return held_out_features(self.evidence, known.temperature[0](self.evidence.size).exp())
+        return held_out_features(self.evidence)[0]
 
     def _held_out_scores(self) -> Tensor:
         evidence, judged = self.evidence, self.evidence.judged[0]
@@ -264,9 +263,9 @@ def fit_task(
         names = [name for name in CANDIDATES if affordable(name, support, n_way)]
     found: dict[str, tuple[CentredHead, Evidence]] = {}
     for name in names:
-        made = prior.head(name, shots=shots)
+        made = prior.head(name, ways=len(counts), shots=shots)
         found[name] = made, _evidence(prior, made, support, n_way, alone=int(counts.max()) < 2)
-    losses = {name: _losses(prior, name, e) for name, (_, e) in found.items()}
+    losses = {name: _losses(e) for name, (_, e) in found.items()}
     chosen = names[0]
     if len(names) > 1:
         preferred = prior.preferred(found[chosen][1].size, among=tuple(names))
@@ -300,10 +299,11 @@ def _evidence(
     return gather_evidence(seen, held_out, n_way=n_way, most_ways=prior.most_ways)
 
 
-def _losses(prior: TaskPrior, name: str, evidence: Evidence) -> Tensor:
-    temperature = torch.tensor([_temperature(prior, name, evidence)], dtype=torch.float64)
-    losses = log_loss(evidence.held_out, evidence.y, temperature)[0]
-    return losses[evidence.judged[0]]
+def _losses(evidence: Evidence) -> Tensor:
+    """Return the held-out log losses ``[N]``, at the temperature that is best for them: heads are
+    compared by what they know, not by how they were calibrated elsewhere."""
+    own = own_temperature(evidence.held_out, evidence.y, evidence.judged)
+    return log_loss(evidence.held_out, evidence.y, own)[0][evidence.judged[0]]
 
 
 def _known(prior: TaskPrior, name: str) -> HeadPrior | None:
@@ -314,28 +314,20 @@ def _known(prior: TaskPrior, name: str) -> HeadPrior | None:
 def _temperature(prior: TaskPrior, name: str, evidence: Evidence) -> float:
     known = prior.heads.get(name)
     if known is not None:
-        size = known.temperature[0](evidence.size)
         if not bool(evidence.enough[0]):
-            return float(size.exp())
-        return float(known.temperature[1](held_out_features(evidence, size.exp())).exp())
-    return _own_temperature(evidence)
+            return float(known.temperature[0](evidence.size).exp())
+        features, own = held_out_features(evidence)
+        return float((own + known.temperature[1](features)).exp())
+    own = own_temperature(evidence.held_out, evidence.y, evidence.judged)
+    return float(own) if bool(evidence.enough[0]) else _mild(evidence)
 
 
-def _own_temperature(evidence: Evidence) -> float:
-    """Return the temperature with the least held-out loss, in doubt a mild one."""
+def _mild(evidence: Evidence) -> float:
+    """Return a temperature where nothing can be held out: the deviation of the logits."""
     logits = evidence.held_out[0][evidence.judged[0]]
     finite = logits[logits.isfinite()]
     unit = float(finite.std()) if finite.numel() > 1 else 0.0
-    if not bool(evidence.enough[0]) or not unit > 0:
-        return 0.1 if not unit > 0 else unit
-    grid = torch.logspace(-1.5, 1.5, 31, dtype=torch.float64) * unit
-    y = evidence.y[0][evidence.judged[0]]
-
-    def cost(t: Tensor) -> float:
-        loss = float(log_loss(logits[None], y[None], t[None]).sum())
-        return loss + _DOUBT * float((t / unit).log().square())
-
-    return float(min(grid, key=cost))
+    return unit if unit > 0 else 0.1
 
 
 def _between(levels: Mapping[float, Surface], features: Tensor, level: float) -> float:
