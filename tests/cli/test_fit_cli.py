@@ -71,6 +71,7 @@ def test_pictures_from_folder_to_graph(
     page = Path(answer(capsys, "show", task)["page"]).read_text(encoding="utf-8")
     assert all(letter in page for letter in LETTERS)
     assert "<script" not in page
+    assert page.count('<li><svg width="12"') == len(LETTERS)  # a colour for each class
 
     made = answer(capsys, "export", task)
     assert made["support"]

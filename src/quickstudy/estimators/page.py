@@ -11,7 +11,7 @@ import torch
 
 from quickstudy.estimators.records import Conflict, Estimate, Suspect
 from quickstudy.estimators.support import Support
-from quickstudy.pages import document, embedding_map, png_uri, table
+from quickstudy.pages import document, embedding_map, map_legend, png_uri, table
 from quickstudy.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _SHOWN_SUSPECTS = 20
 _ON_THE_MAP = 400
 _WORDS = 160
 
+_IN_THE_LEGEND = 10  # colours there are
 _OWN_CSS = """
 .supports { display: flex; flex-wrap: wrap; gap: .5rem; align-items: flex-start; }
 .supports img { height: 64px; width: auto; max-width: 96px; border: 1px solid var(--rule);
@@ -32,6 +33,7 @@ _OWN_CSS = """
 .supports q { display: block; font-size: .92rem; max-width: 40rem; }
 .classes td { white-space: normal; }
 .map { max-width: 34rem; }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1rem; padding: 0; }
 .big { font-size: 2.2rem; font-weight: 650; line-height: 1.1; }
 """
 
@@ -118,11 +120,13 @@ def _map(clf: FewShotClassifier, support: Support) -> str:
         label=f"Map of {len(rows)} examples of {support.n_way} classes.",
         names=names,
     )
+    few = support.n_way <= _IN_THE_LEGEND
+    legend = map_legend([str(name) for name in support.classes]) if few else ""
     some = "" if len(rows) == len(support.items) else f" {len(rows)} of {len(support.items)} shown."
     return (
         "<h2>Where the examples lie</h2><p>Each dot is an example, in its class's colour; examples "
         f"that the encoder takes for alike lie close together (point at a dot for its name).{some}"
-        f'</p><div class="map"><figure>{drawing}</figure></div>'
+        f'</p><div class="map"><figure>{drawing}</figure></div>{legend}'
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["bar_chart", "embedding_map", "image_uri", "line_chart", "png_uri"]
+__all__ = ["bar_chart", "embedding_map", "image_uri", "line_chart", "map_legend", "png_uri"]
 
 _WIDTH = 340  # drawn for a phone; on a desktop panels stand side by side
 _LEFT, _RIGHT = 44, 12
@@ -189,6 +189,20 @@ def embedding_map(
         body += f'<image x="{x:.1f}" y="{y:.1f}" width="{side:g}" height="{side:g}" '
         body += f'href="{uri}">{title}</image>' if title else f'href="{uri}"/>'
     return _svg(_WIDTH, _WIDTH, label, body)
+
+
+def map_legend(names: Sequence[str]) -> str:
+    """Return the colours of classes in :func:`embedding_map` as a list.
+
+    Args:
+        names: of the classes, numbered from 0; there are fewer colours than that, so they recur.
+    """
+    entries = (
+        f'<li><svg width="12" height="12" aria-hidden="true"><circle cx="6" cy="6" r="4.5" '
+        f'fill="{_COLOURS[c % len(_COLOURS)]}"/></svg> {html.escape(name)}</li>'
+        for c, name in enumerate(names)
+    )
+    return f'<ul class="legend">{"".join(entries)}</ul>'
 
 
 def _layout(z: Tensor, seed: int) -> npt.NDArray[np.float64]:
