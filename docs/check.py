@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import estimator_tables
 import typer
 
 from quickstudy.cli import app
@@ -231,6 +232,7 @@ BLOCKS = {
     "memory": memory_table,
     "sinusoid": sinusoid_table,
     "speed": gradient_speed_table,
+    **estimator_tables.BLOCKS,
 }
 
 
