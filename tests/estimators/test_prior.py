@@ -21,7 +21,7 @@ from quickstudy.estimators.heads import HEADS, nearest_size, preferred_unless_be
 from quickstudy.estimators.metric import Metric, MetricSettings, mean_and_within
 from quickstudy.estimators.surfaces import Surface, fit_surface, pinball, size_features
 from quickstudy.estimators.task import held_out_quantile
-from quickstudy.learners.heads import PrototypeHead
+from quickstudy.learners.heads import PrototypeHead, held_out_logits
 
 DIM = 12
 
@@ -406,7 +406,7 @@ def test_evidence_of_a_hand_made_task():
     from quickstudy.core import Examples
 
     support = Examples.full(x, y)
-    held_out = PrototypeHead().leave_one_out(support, n_way=4)
+    held_out = held_out_logits(PrototypeHead(), support, n_way=4)
     found = gather_evidence(support, held_out, n_way=4, most_ways=80)
     shots = 3 / (1 / 2 + 1 / 2 + 1)
     expected = size_features(torch.tensor([shots]), torch.tensor([3.0]), most_ways=80)

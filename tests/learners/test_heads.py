@@ -1,26 +1,21 @@
-"""Heads on embeddings against their formulas, scikit-learn and the definition of leave-one-out."""
-
-import math
+"""Heads on embeddings against their formulas, scikit-learn and heads that saw less."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from quickstudy.core import ConfigError, Examples, generator
 from quickstudy.learners.heads import (
+    CentredHead,
     ClassMeanHead,
     GradientHead,
     LogisticHead,
     NeighbourHead,
     PrototypeHead,
     RidgeHead,
-    leave_one_out,
+    held_out_logits,
     logistic,
 )
-from quickstudy.learners.heads.leaving import leave_out_by_refits
-from quickstudy.learners.heads.weights import weighted
 
 
 def normal(*shape, seed=0):
@@ -50,42 +45,48 @@ CLOSED = {
 }
 
 
-@pytest.mark.parametrize("name", CLOSED)
-@given(seed=st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
-def test_leave_one_out_is_what_refits_say(name, seed):
-    support, head = random_support(seed), CLOSED[name]()
-    quick = leave_one_out(head, support, n_way=4)
-    slow = leave_out_by_refits(head, support, n_way=4)
-    rows = support.mask
-    torch.testing.assert_close(quick[rows], slow[rows], rtol=1e-7, atol=1e-7)
+HEADS = {
+    **CLOSED,
+    "ridge": RidgeHead,
+    "logistic": LogisticHead,
+    "gradient": lambda: GradientHead(5, steps=2, lr=0.01),
+    "centred": lambda: CentredHead(PrototypeHead(distance="cosine"), prior=2.0),
+}
 
 
-@given(seed=st.integers(0, 10_000), wide=st.booleans(), balanced=st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_leave_one_out_of_ridge_is_a_refit_with_weights_and_penalty_held(seed, wide, balanced):
-    support = random_support(seed, tasks=1, features=20 if wide else 3)
-    head = RidgeHead(penalty=0.3, scale=2.0, balanced=balanced)
-    quick = head.leave_one_out(support, n_way=4)
-    x, y, weights, present = weighted(support, 4, balanced=balanced)
-    centre = (weights[0, :, None] * x[0]).sum(0) / weights.sum()
-    a = weights[0].sqrt()[:, None] * (x[0] - centre)
-    penalty = 0.3 * a.square().sum() / support.mask.sum()
-    for i in torch.nonzero(support.mask[0])[:, 0].tolist():
-        w = weights[0].clone()
-        w[i] = 0
-        design = torch.cat([x[0], torch.ones(len(w), 1, dtype=x.dtype)], 1)
-        ridge = penalty * torch.eye(design.shape[1], dtype=x.dtype)
-        ridge[-1, -1] = 1e-13
-        gram = design.T @ (w[:, None] * design) + ridge
-        logits = 2 * design[i] @ torch.linalg.solve(gram, design.T @ (w[:, None] * y[0]))
-        own = int(support.y[0, i])
-        for c in range(4):
-            alone = c == own and int((support.y[0] == c)[support.mask[0]].sum()) == 1
-            if alone or not bool(present[0, c]):
-                assert quick[0, i, c] == -math.inf
-            else:
-                torch.testing.assert_close(quick[0, i, c], logits[c], rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("folds", [None, 2, 3])
+def test_held_out_logits_are_those_of_heads_that_never_saw_the_example(name, folds):
+    support, head = random_support(1), HEADS[name]().double()
+    found = held_out_logits(head, support, n_way=4, folds=folds)
+    for t in range(len(support.y)):
+        rank = {}
+        part = []
+        for i in range(9):
+            c = int(support.y[t, i])
+            part.append(rank.get(c, 0) % folds if folds else i)
+            rank[c] = rank.get(c, 0) + int(support.mask[t, i])
+        for i in torch.nonzero(support.mask[t])[:, 0].tolist():
+            kept = support.mask[t].clone()
+            kept[torch.tensor(part) == part[i]] = False
+            without = Examples(support.x[t : t + 1], support.y[t : t + 1], kept[None])
+            state = head.adapt(without, n_way=4)
+            alone = head.predict(state, support.x[t : t + 1, i : i + 1])[0, 0]
+            torch.testing.assert_close(found[t, i], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_task_of_one_example_has_nothing_to_hold_out():
+    one = Examples.full(torch.ones(1, 1, 5), torch.zeros(1, 1, dtype=torch.int64))
+    assert bool((held_out_logits(PrototypeHead(), one, n_way=1) == -torch.inf).all())
+
+
+def test_means_of_many_classes_are_those_of_few():
+    support = random_support(2, size=120, ways=500, features=6)  # 60,000 cells: summed by class
+    many = PrototypeHead().adapt(support, n_way=500)["prototypes"]
+    for t, c in ((0, 0), (1, 1), (2, int(support.y[2, 7]))):
+        rows = (support.y[t] == c) & support.mask[t]
+        if bool(rows.any()):
+            torch.testing.assert_close(many[t, c], support.x[t, rows].mean(0))
 
 
 def test_shrinkage_is_the_posterior_mean_and_the_distance_follows():
@@ -188,14 +189,6 @@ def test_gradient_head_without_a_step_is_the_nearest_prototype():
     plain = PrototypeHead()
     expected = plain.predict(plain.adapt(support, n_way=4), q)
     torch.testing.assert_close(logits.log_softmax(2), expected.log_softmax(2), rtol=1e-5, atol=1e-5)
-
-
-HEADS = {
-    **CLOSED,
-    "ridge": RidgeHead,
-    "logistic": LogisticHead,
-    "gradient": lambda: GradientHead(5, steps=2, lr=0.01),
-}
 
 
 @pytest.mark.parametrize("name", HEADS)

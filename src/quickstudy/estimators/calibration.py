@@ -45,7 +45,6 @@ def fit_head_prior(
         cells: one entry for each size.
         settings: numbers of the head by ways and shots, kept as they are.
     """
-    size = torch.cat([c.evidence.size for c in cells])
     unit = torch.cat([c.logits[c.logits.isfinite()] for c in cells]).std().clamp(min=1e-3)
     by_size = _fit_temperature(cells, [c.evidence.size for c in cells], float(unit.log()))
     both = [held_out_features(c.evidence) for c in cells]
@@ -59,10 +58,8 @@ def fit_head_prior(
     better = [_scores(c, t + by_support(f)) for c, f, t in zip(told, features, own, strict=True)]
     accuracy_1, spread_1 = _fit_accuracy(cells, [c.evidence.size for c in cells])
     accuracy_2, spread_2 = _fit_accuracy(told, features)
-    mean = torch.cat([s.mean(1) for s in plain]).clamp(min=1e-3).log()
     return HeadPrior(
         settings=settings,
-        loss=fit_surface(size, lambda v: (v - mean).square().mean()),
         temperature=(by_size, by_support),
         accuracy=(accuracy_1, accuracy_2),
         spread=(spread_1, spread_2),

@@ -95,19 +95,19 @@ def affordable(name: str, support: Examples, n_way: int) -> bool:
     if name == "prototype":
         return True
     if name == "ridge":
-        return 3.0 * size**3 <= _AFFORDABLE
+        return 12.0 * size**3 <= _AFFORDABLE
     width = size if name == "kernel" else min(size, dim)
     return 300.0 * size * width * n_way + size**3 <= _AFFORDABLE
 
 
 def preferred_unless_beaten(losses: Mapping[str, Tensor], preferred: str) -> str:
-    """Return the head whose held-out loss is clearly lower than the preferred one's, or that one.
+    """Return the head whose held-out losses are clearly lower than the preferred one's, or that.
 
     Clearly: the mean of the paired differences is below zero by more than one standard error. (The
     rule of one standard error, Breiman et al. 1984, section 3.4.3, around the prior's choice.)
 
     Args:
-        losses: log loss of each held-out support example by head ``[N]``.
+        losses: of each held-out support example by head ``[N]``; here errors, 0 or 1.
         preferred: what the prior would take.
     """
     best, gain = preferred, 0.0

@@ -17,7 +17,7 @@ from quickstudy.estimators.heads import HEADS, Settings, build_head, nearest_siz
 from quickstudy.estimators.metric import Metric, MetricSettings
 from quickstudy.estimators.novelty import distances
 from quickstudy.estimators.prior import HeadPrior, TaskPrior
-from quickstudy.learners.heads import CentredHead, PrototypeHead, leave_one_out
+from quickstudy.learners.heads import CentredHead, PrototypeHead, held_out_logits
 
 __all__ = ["LEARNED_HEADS", "learn_prior"]
 
@@ -205,7 +205,7 @@ def _least_loss(head: CentredHead, draw: Draw) -> float:
 @torch.no_grad()
 def _ask(head: CentredHead, draw: Draw, most_ways: float) -> Answers:
     support, n_way = draw.support, draw.n_way
-    held_out = leave_one_out(head, support, n_way=n_way, folds=_FOLDS)
+    held_out = held_out_logits(head, support, n_way=n_way, folds=_FOLDS)
     logits = head.predict(head.adapt(support, n_way=n_way), draw.query.x)
     right = (logits.argmax(2) == draw.query.y).double()
     queries = right.shape[1]

@@ -36,16 +36,14 @@ class HeadPrior:
 
     Args:
         settings: numbers of the head by ways and shots.
-        loss: log of the log loss on queries, by size: which head to prefer.
         temperature: logarithm of the temperature; the second surface says what is added to that
             of the held-out examples' own temperature.
-        accuracy: logit of the accuracy on queries.
+        accuracy: logit of the accuracy on queries; by size it says which head to prefer.
         spread: 5 % and 95 % quantiles of what the logit of the accuracy was missed by.
         sets: by coverage, the largest ``-log p`` of a class that is in the prediction set.
     """
 
     settings: Mapping[tuple[int, int], Settings]
-    loss: Surface
     temperature: tuple[Surface, Surface]
     accuracy: tuple[Surface, Surface]
     spread: tuple[tuple[float, float], tuple[float, float]]
@@ -55,7 +53,6 @@ class HeadPrior:
         """Return plain numbers."""
         return {
             "settings": {f"{n}x{k}": dict(v) for (n, k), v in self.settings.items()},
-            "loss": self.loss.to_dict(),
             "temperature": [s.to_dict() for s in self.temperature],
             "accuracy": [s.to_dict() for s in self.accuracy],
             "spread": [list(pair) for pair in self.spread],
@@ -69,7 +66,6 @@ class HeadPrior:
         first, second = ({float(q): surface(s) for q, s in one.items()} for one in value["sets"])
         return cls(
             settings={_size(key): v for key, v in value["settings"].items()},
-            loss=surface(value["loss"]),
             temperature=(surface(value["temperature"][0]), surface(value["temperature"][1])),
             accuracy=(surface(value["accuracy"][0]), surface(value["accuracy"][1])),
             spread=(tuple(value["spread"][0]), tuple(value["spread"][1])),
@@ -171,7 +167,7 @@ class TaskPrior:
         return build_head(name, settings, dim=self.metric.dim, centre_prior=self.centre_prior)
 
     def preferred(self, size: Tensor, *, among: tuple[str, ...] = CANDIDATES) -> str:
-        """Return the head with the least expected loss on a task of this size.
+        """Return the head with the greatest expected accuracy on a task of this size.
 
         Args:
             size: features of one task ``[1, F]``.
@@ -180,7 +176,7 @@ class TaskPrior:
         known = [name for name in among if name in self.heads]
         if not known:
             return "logistic" if "logistic" in among else "prototype"
-        return min(known, key=lambda name: float(self.heads[name].loss(size)))
+        return max(known, key=lambda name: float(self.heads[name].accuracy[0](size)))
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the prior as JSON-ready numbers and tensors."""

@@ -26,7 +26,7 @@ from quickstudy.estimators.novelty import distances
 from quickstudy.estimators.prior import HeadPrior, TaskPrior
 from quickstudy.estimators.records import Estimate
 from quickstudy.estimators.surfaces import Surface
-from quickstudy.learners.heads import CentredHead, leave_one_out
+from quickstudy.learners.heads import CentredHead, held_out_logits
 
 __all__ = ["FittedTask", "fit_task", "held_out_quantile"]
 
@@ -46,7 +46,7 @@ class FittedTask:
         n_way: number of classes ``C``.
         evidence: what the support says of itself.
         temperature: logits are divided by it.
-        held_out_losses: of every head considered, on the held-out examples ``[N]``.
+        held_out_errors: of every head considered, 0 or 1 for each held-out example ``[N]``.
     """
 
     prior: TaskPrior
@@ -57,7 +57,7 @@ class FittedTask:
     n_way: int
     evidence: Evidence
     temperature: float
-    held_out_losses: Mapping[str, Tensor]
+    held_out_errors: Mapping[str, Tensor]
 
     # ------------------------------------------------------------------------------ answers
 
@@ -231,8 +231,8 @@ def fit_task(
     """Learn one task.
 
     ``head="auto"``: of the heads in :data:`~quickstudy.estimators.heads.CANDIDATES` that the size
-    of the task affords, the one that the prior prefers for that size, unless the held-out log loss
-    of another is lower by more than one standard error (see
+    of the task affords, the one that the prior prefers for that size, unless another makes fewer
+    errors on held-out examples, by more than one standard error (see
     :func:`~quickstudy.estimators.heads.preferred_unless_beaten`). With one example per class
     nothing can be held out, and it is the prior's.
 
@@ -265,16 +265,16 @@ def fit_task(
     for name in names:
         made = prior.head(name, ways=len(counts), shots=shots)
         found[name] = made, _evidence(prior, made, support, n_way, alone=int(counts.max()) < 2)
-    losses = {name: _losses(e) for name, (_, e) in found.items()}
+    errors = {name: _errors(e) for name, (_, e) in found.items()}
     chosen = names[0]
     if len(names) > 1:
         preferred = prior.preferred(found[chosen][1].size, among=tuple(names))
-        chosen = preferred_unless_beaten(losses, preferred)
+        chosen = preferred_unless_beaten(errors, preferred)
     made, evidence = found[chosen]
     with torch.no_grad():
         state = made.adapt(support, n_way=n_way)
     temperature = _temperature(prior, chosen, evidence)
-    return FittedTask(prior, chosen, made, state, support, n_way, evidence, temperature, losses)
+    return FittedTask(prior, chosen, made, state, support, n_way, evidence, temperature, errors)
 
 
 def _class_by_class(prior: TaskPrior, z: Tensor, y: Tensor) -> Tensor:
@@ -294,16 +294,15 @@ def _evidence(
         # nothing can be held out: no refit for nothing
         held_out = torch.zeros(*support.y.shape, n_way)
     else:
-        held_out = leave_one_out(head, support, n_way=n_way, folds=_FOLDS)
+        held_out = held_out_logits(head, support, n_way=n_way, folds=_FOLDS)
     seen = head.seen(support, n_way=n_way)
     return gather_evidence(seen, held_out, n_way=n_way, most_ways=prior.most_ways)
 
 
-def _losses(evidence: Evidence) -> Tensor:
-    """Return the held-out log losses ``[N]``, at the temperature that is best for them: heads are
-    compared by what they know, not by how they were calibrated elsewhere."""
-    own = own_temperature(evidence.held_out, evidence.y, evidence.judged)
-    return log_loss(evidence.held_out, evidence.y, own)[0][evidence.judged[0]]
+def _errors(evidence: Evidence) -> Tensor:
+    """Return which held-out examples are answered wrong, 0 or 1 ``[N]``."""
+    judged = evidence.judged[0]
+    return (evidence.held_out[0].argmax(1) != evidence.y[0])[judged].double()
 
 
 def _known(prior: TaskPrior, name: str) -> HeadPrior | None:

@@ -16,7 +16,6 @@ from quickstudy.nets import BatchNorm, Encoder
 __all__ = [
     "EmbeddingLearner",
     "Learner",
-    "LeavesOneOut",
     "mean_loss",
     "meta_loss",
     "predict_queries",
@@ -88,26 +87,6 @@ class Learner(nn.Module, ABC):
             progress: share of the meta-training that is done, from 0 to 1.
         """
         return meta_loss(self, episode)
-
-
-class LeavesOneOut(Learner):
-    """A learner that knows, at the price of about one adaptation, what it would say about each
-    support example had it not seen it."""
-
-    @abstractmethod
-    def leave_one_out(self, support: Examples, *, n_way: int) -> Tensor:
-        """Return the logits of each support example from a state that was learned without it.
-
-        Equal to adapting ``S`` times to ``S - 1`` examples. An example that is the only one of its
-        class is judged where its class is absent: its own logit is minus infinity.
-
-        Args:
-            support: examples ``[T, S, D]``.
-            n_way: number of classes ``C``.
-
-        Returns:
-            Logits ``[T, S, C]``; rows of padding mean nothing.
-        """
 
 
 class EmbeddingLearner(Learner):

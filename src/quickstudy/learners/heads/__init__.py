@@ -3,7 +3,7 @@
 from quickstudy.learners.heads.centred import CentredHead
 from quickstudy.learners.heads.class_means import ClassMeanHead
 from quickstudy.learners.heads.gradient import GradientHead
-from quickstudy.learners.heads.leaving import leave_one_out
+from quickstudy.learners.heads.leaving import held_out_logits
 from quickstudy.learners.heads.logistic import LogisticHead
 from quickstudy.learners.heads.neighbours import NeighbourHead
 from quickstudy.learners.heads.ridge import RidgeHead
@@ -17,5 +17,5 @@ __all__ = [
     "NeighbourHead",
     "PrototypeHead",
     "RidgeHead",
-    "leave_one_out",
+    "held_out_logits",
 ]

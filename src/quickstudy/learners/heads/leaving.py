@@ -1,4 +1,4 @@
-"""Leave-one-out for any head: closed form where the head has one, refits where it has none."""
+"""What a head says about support examples that it has not seen."""
 
 from __future__ import annotations
 
@@ -6,50 +6,36 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import Examples
-from quickstudy.learners.base import Learner, LeavesOneOut
-from quickstudy.learners.heads.centred import CentredHead
+from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import class_weights
 
-__all__ = ["leave_one_out", "leave_out_by_refits"]
+__all__ = ["held_out_logits"]
 
 # numbers of support copies at once: some hundred megabytes
 _NUMBERS_AT_ONCE = 1 << 24
 
 
-def leave_one_out(
+def held_out_logits(
     head: Learner, support: Examples, *, n_way: int, folds: int | None = None
 ) -> Tensor:
     """Return the logits of each support example from a state that was learned without it.
 
+    By adapting again, each time without a part of every class (stratified cross-validation, Kohavi
+    1995), so that no class is weakened more than another. Leaving out one example at a time weakens
+    its own class alone, and every head is then worse on it than on queries, some heads much more
+    than others: they could not be compared.
+
+    An example that is alone in its class is judged where its class is absent: its own logit is
+    minus infinity.
+
     Args:
         head: a learner on embeddings.
         support: examples ``[T, S, D]``.
         n_way: number of classes ``C``.
-        folds: a head without a closed form is refitted this often at most, each time without a part
-            of every class (stratified cross-validation); ``None`` = ``S`` times, without one.
+        folds: parts of every class, at least 2; ``None`` = one example at a time, ``S`` times.
 
     Returns:
-        Logits ``[T, S, C]``, see :class:`~quickstudy.learners.base.LeavesOneOut`.
-    """
-    if isinstance(head, CentredHead):
-        # the centre is held: one example moves it by a small part of one class's share
-        seen = head.seen(support, n_way=n_way)
-        return leave_one_out(head.head, seen, n_way=n_way, folds=folds)
-    if isinstance(head, LeavesOneOut):
-        return head.leave_one_out(support, n_way=n_way)
-    return leave_out_by_refits(head, support, n_way=n_way, folds=folds)
-
-
-def leave_out_by_refits(
-    head: Learner, support: Examples, *, n_way: int, folds: int | None = None
-) -> Tensor:
-    """Return the same by adapting again and again: the definition, and slow.
-
-    Args:
-        head: a learner on embeddings.
-        support: examples ``[T, S, D]``.
-        n_way: number of classes ``C``.
-        folds: see :func:`leave_one_out`.
+        Logits ``[T, S, C]``; rows of padding mean nothing.
     """
     tasks, size = support.y.shape
     part = _parts(support, n_way, folds)  # [T, S]: which refit leaves the example out
@@ -68,20 +54,16 @@ def leave_out_by_refits(
             support.y.expand(n, -1, -1).flatten(0, 1),
             torch.where(emptied, support.mask, kept).flatten(0, 1),
         )
-        logits = head.predict(head.adapt(many, n_way=n_way), many.x)
+        # only what was left out is asked for
+        most = int(out.sum(2).max())
+        rows = out.int().argsort(dim=2, descending=True, stable=True)[..., :most]  # [R, T, M]
+        wide = rows[..., None].expand(-1, -1, -1, support.x.shape[2])
+        x = support.x.expand(n, -1, -1, -1).gather(2, wide)
+        logits = head.predict(head.adapt(many, n_way=n_way), x.flatten(0, 1))
         logits = logits.masked_fill(emptied.flatten(0, 1)[..., None], -torch.inf)
-        logits = logits.unflatten(0, (n, tasks))  # [R, T, S, C]
-        found = torch.where(out.any(0)[..., None], _pick(logits, out), found)
+        r, t, m = out.gather(2, rows).nonzero(as_tuple=True)
+        found[t, rows[r, t, m]] = logits.unflatten(0, (n, tasks))[r, t, m]
     return found
-
-
-def _pick(logits: Tensor, out: Tensor) -> Tensor:
-    """Return each example's logits from the round that left it out, ``[R, T, S, C] -> [T, S, C]``.
-
-    Not by a product with ``out``: logits may be infinite.
-    """
-    which = out.int().argmax(0)[None, ..., None].expand(1, *logits.shape[1:])
-    return logits.gather(0, which)[0]
 
 
 def _parts(support: Examples, n_way: int, folds: int | None) -> Tensor:

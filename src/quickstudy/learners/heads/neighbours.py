@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
-from quickstudy.learners.base import LeavesOneOut
+from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import (
     check_distance,
     class_weights,
@@ -18,7 +18,7 @@ from quickstudy.learners.metric import (
 __all__ = ["NeighbourHead"]
 
 
-class NeighbourHead(LeavesOneOut):
+class NeighbourHead(Learner):
     """The nearest examples of each class vote, near ones more.
 
     The logit of a class is ``log mean exp(-d / temperature)`` over its ``neighbours`` examples that
@@ -65,13 +65,6 @@ class NeighbourHead(LeavesOneOut):
         """Return the logarithms of the class densities ``[T, Q, C]``."""
         scores = -squared_distance(self._inputs(x), state["support"])  # [T, Q, S]
         return self._votes(scores, state["members"])
-
-    def leave_one_out(self, support: Examples, *, n_way: int) -> Tensor:
-        """No example is its own neighbour."""
-        state = self.adapt(support, n_way=n_way)
-        scores = -squared_distance(state["support"], state["support"])  # [T, S, S]
-        own = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
-        return self._votes(scores.masked_fill(own, -torch.inf), state["members"])
 
     def _inputs(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=2) if self.distance == "cosine" else x

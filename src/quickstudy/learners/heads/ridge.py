@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Examples, TaskState
-from quickstudy.learners.base import LeavesOneOut
+from quickstudy.learners.base import Learner
 from quickstudy.learners.heads.kernels import check_width, gaussian_kernel
 from quickstudy.learners.heads.weights import weighted
-from quickstudy.learners.metric import class_weights
 
 __all__ = ["RidgeHead"]
 
 _NEWTON_STEPS = 20
 
 
-class RidgeHead(LeavesOneOut):
+class RidgeHead(Learner):
     """A linear classifier by ridge regression on one-hot labels, in closed form.
 
     Bertinetto et al. (2019), "Meta-learning with differentiable closed-form solvers", section 3
@@ -85,7 +83,7 @@ class RidgeHead(LeavesOneOut):
             bias = (centre_y - centre_x @ weight.transpose(1, 2))[:, 0]
             return {"weight": weight, "bias": bias, "present": present}
         plain = self._products(x, x)  # [T, S, S]
-        _, solved, _ = self._solve(plain, weights, b)
+        solved = self._solve(plain, weights, b)
         dual = root * solved  # [T, S, C]; sums to zero over the examples
         bias = (centre_y - _centre(plain, weights) @ dual)[:, 0]  # [T, C]
         if self.kernel_width is None:
@@ -101,43 +99,19 @@ class RidgeHead(LeavesOneOut):
         logits = logits * self.log_scale.exp().to(logits.dtype)
         return logits.masked_fill(~state["present"][:, None], -torch.inf)
 
-    def leave_one_out(self, support: Examples, *, n_way: int) -> Tensor:
-        """Residuals divided by ``1 - h`` (Allen 1974, PRESS), the other examples' weights and the
-        penalty held.
-
-        With those held it is exact; a refit would also balance the classes anew and measure the
-        unit of the penalty anew.
-        """
-        x, y, weights, present = weighted(support, n_way, balanced=self.balanced)
-        root, centre_y = weights.sqrt()[..., None], _centre(y, weights)
-        b = root * (y - centre_y)
-        inverse, solved, penalty = self._solve(self._products(x, x), weights, b)
-        # 1 - h = a (K + a)^-1 - w w' / sum w: what the example does not say of itself
-        total = weights.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-        own_share = weights / total
-        rest = penalty[..., 0] * inverse.diagonal(dim1=1, dim2=2) - own_share  # [T, S]
-        residual = penalty * solved / root.clamp(min=1e-12) / rest.clamp(min=1e-6)[..., None]
-        logits: Tensor = (y - residual) * self.log_scale.exp().to(x.dtype)
-        own = F.one_hot(support.y.clamp(0, n_way - 1), n_way).bool()
-        members, _ = class_weights(support.y, support.mask, n_way)
-        alone = own & (members.sum(1) == 1)[:, None]
-        return logits.masked_fill(~present[:, None] | alone, -torch.inf)
-
     def _products(self, a: Tensor, b: Tensor) -> Tensor:
         if self.kernel_width is None:
             return a @ b.transpose(1, 2)
         return gaussian_kernel(a, b, self.kernel_width)
 
-    def _solve(self, plain: Tensor, weights: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``(K + a)^-1``, ``(K + a)^-1 B`` and ``a`` ``[T, 1, 1]``, ``K`` the products of
-        the centred, weighted inputs."""
+    def _solve(self, plain: Tensor, weights: Tensor, b: Tensor) -> Tensor:
+        """Return ``(K + a)^-1 B``, ``K`` the products of the centred, weighted inputs."""
         root = weights.sqrt()[..., None]
         mean = _centre(plain, weights)  # [T, 1, S]
         centred = plain - mean - mean.transpose(1, 2) + _centre(mean.transpose(1, 2), weights)
         gram = root * centred * root.transpose(1, 2)
         penalty = self._penalty(gram.diagonal(dim1=1, dim2=2).sum(1), weights)
-        inverse = _inverse(gram + penalty * torch.eye(gram.shape[1]).to(gram))
-        return inverse, inverse @ b, penalty
+        return _solve_definite(gram + penalty * torch.eye(gram.shape[1]).to(gram), b)
 
     def _penalty(self, squares: Tensor, weights: Tensor) -> Tensor:
         """Return the penalty ``[T, 1, 1]``, given the sum of squared lengths ``[T]``."""
@@ -147,18 +121,18 @@ class RidgeHead(LeavesOneOut):
         return (self.log_penalty.exp().to(squares.dtype) * unit)[:, None, None]
 
 
-def _inverse(matrix: Tensor) -> Tensor:
-    """Return the inverses of positive definite matrices ``[T, S, S]``."""
+def _solve_definite(matrix: Tensor, b: Tensor) -> Tensor:
+    """Return ``matrix^-1 b``, positive definite ``[T, S, S]`` and ``[T, S, C]``."""
     if not torch.compiler.is_exporting():
-        inverse: Tensor = torch.linalg.inv(matrix)
-        return inverse
+        solved: Tensor = torch.linalg.solve(matrix, b)
+        return solved
     # graphs for other runtimes have no inverse: Newton's iteration (Schulz 1933), which doubles the
     # digits once the condition number, some 2^12 at most, is worked off
     one = torch.eye(matrix.shape[1]).to(matrix)
     found: Tensor = one / matrix.abs().sum(2).amax(1)[:, None, None]
     for _ in range(_NEWTON_STEPS):
         found = found @ (2 * one - matrix @ found)
-    return found
+    return found @ b
 
 
 def _centre(values: Tensor, weights: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Examples, TaskState, check_state
-from quickstudy.learners.base import EmbeddingLearner, LeavesOneOut
+from quickstudy.learners.base import EmbeddingLearner, Learner
 from quickstudy.nets import Encoder
 
 __all__ = [
@@ -20,6 +20,10 @@ __all__ = [
     "set_temperature",
     "squared_distance",
 ]
+
+
+# examples times classes of a task from which means are summed class by class
+_MANY = 50_000
 
 
 def class_weights(y: Tensor, mask: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
@@ -70,7 +74,7 @@ def set_temperature(module: nn.Module, temperature: float, *, learn: bool) -> No
         module.register_buffer("log_scale", log_scale)
 
 
-class PrototypeHead(LeavesOneOut):
+class PrototypeHead(Learner):
     """A class is the mean of its support embeddings; a query belongs to the nearest mean.
 
     *Difference from the paper*: with ``shrinkage``, the mean of ``n`` examples is drawn towards the
@@ -134,49 +138,21 @@ class PrototypeHead(LeavesOneOut):
         logits = logits * self.log_scale.exp().to(logits.dtype)
         return logits.masked_fill(~state["present"][:, None], -torch.inf)
 
-    def leave_one_out(self, support: Examples, *, n_way: int) -> Tensor:
-        """Without example ``i`` only its own mean moves, and with shrinkage the centre with it."""
-        support.check_labels(n_way)
-        z = self._inputs(support.x).masked_fill(~support.mask[..., None], 0)
-        members, present = class_weights(support.y, support.mask, n_way)
-        means, n = self._means(z, members), members.sum(1, dtype=z.dtype)  # [T, C, D], [T, C]
-        own = support.y.clamp(0, n_way - 1)[..., None]  # [T, S, 1]
-        mine = means.gather(1, own.expand(-1, -1, z.shape[2]))  # [T, S, D]
-        left = n.gather(1, own[..., 0])[..., None] - 1  # [T, S, 1]: examples left in its class
-        without = torch.where(left > 0, mine + (mine - z) / left.clamp(min=1), 0.0)
-        # what stands where the class's prototype stood, for each example: [T, S, C]
-        is_own = F.one_hot(own[..., 0], n_way).bool()
-        gone = is_own & (left <= 0)
-        kept = n[:, None] - is_own.to(n.dtype)  # [T, S, C]
-        share = kept / (kept + self.shrinkage).clamp(min=torch.finfo(n.dtype).tiny)
-        classes = (present[:, None] & ~gone).sum(2, keepdim=True, dtype=n.dtype)
-        total = torch.where(present[..., None], means, 0.0).sum(1, keepdim=True)
-        centre = (total - mine + without) / classes.clamp(min=1)  # [T, S, D]
-
-        def products(a: Tensor) -> Tensor:
-            """Return the products of one vector per example with the means it sees: [T, S, C]."""
-            own_product = (a * without).sum(2, keepdim=True)
-            return torch.where(is_own, own_product, a @ means.transpose(1, 2))
-
-        squares = torch.where(
-            is_own, without.square().sum(2, keepdim=True), means.square().sum(2)[:, None]
-        )
-        z_p = share * products(z) + (1 - share) * (z * centre).sum(2, keepdim=True)
-        p_p = share.square() * squares + 2 * share * (1 - share) * products(centre)
-        p_p = p_p + (1 - share).square() * centre.square().sum(2, keepdim=True)
-        if self.distance == "cosine":
-            # z has length 1 already; F.normalize's own floor
-            logits = z_p / p_p.clamp(min=0).sqrt().clamp(min=1e-12)
-        else:
-            logits = 2 * z_p - p_p - z.square().sum(2, keepdim=True)
-        logits = logits * self.log_scale.exp().to(logits.dtype)
-        return logits.masked_fill(~present[:, None] | gone, -torch.inf)
-
     def _inputs(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=2) if self.distance == "cosine" else x
 
     @staticmethod
     def _means(z: Tensor, members: Tensor) -> Tensor:
+        if members[0].numel() > _MANY:
+            # a product with mostly zeros would take most of the time
+            tasks, _, classes = members.shape
+            first = torch.arange(tasks, device=z.device)[:, None] * classes
+            rows = (first + members.int().argmax(2)).flatten()
+            given = z.masked_fill(~members.any(2, keepdim=True), 0).flatten(0, 1)
+            sums = z.new_zeros(tasks * classes, z.shape[2]).index_add(0, rows, given)
+            counts = members.sum(1, dtype=z.dtype).clamp(min=1)[..., None]
+            means: Tensor = sums.unflatten(0, (tasks, classes)) / counts
+            return means
         weights = members.to(z.dtype)
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1)  # [T, S, C]
         return weights.transpose(1, 2) @ z  # [T, C, S] @ [T, S, D] -> [T, C, D]
