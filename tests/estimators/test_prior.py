@@ -252,11 +252,17 @@ def test_auto_is_no_worse_than_the_best_fixed_head(prior, tasks):
     assert np.mean(scores["auto"]) >= max(fixed) - 1
 
 
-def test_the_rule_of_one_standard_error():
+def test_the_rule_of_two_standard_errors():
     noise = torch.randn(50, generator=generator(0)).double()
     base = 1 + 0.1 * noise
     assert preferred_unless_beaten({"a": base, "b": base + 0.01 * noise}, "a") == "a"
     assert preferred_unless_beaten({"a": base, "b": base - 0.5, "c": base - 0.2}, "a") == "b"
+    errors = torch.zeros(25).double()
+    errors[:3] = 1
+    fewer = torch.zeros(25).double()
+    assert preferred_unless_beaten({"a": errors, "b": fewer}, "a") == "a"  # may be chance
+    errors[:8] = 1
+    assert preferred_unless_beaten({"a": errors, "b": fewer}, "a") == "b"
     assert preferred_unless_beaten({"a": base[:1], "b": base[:1] - 1}, "a") == "a"
     sizes = [(5, 1), (5, 5), (75, 5)]
     assert nearest_size(6, 4, sizes) == (5, 5)

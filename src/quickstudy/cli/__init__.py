@@ -12,6 +12,7 @@ import typer
 from quickstudy import __version__
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo_command
+from quickstudy.cli.episodes import episodes_app
 from quickstudy.cli.evaluate import evaluate_command
 from quickstudy.cli.fit import export_command, fit_command, predict_command, show_command
 from quickstudy.cli.output import guarded
@@ -34,6 +35,7 @@ app.command("predict")(predict_command)
 app.command("show")(show_command)
 app.command("export")(export_command)
 app.add_typer(data_app, name="data")
+app.add_typer(episodes_app, name="episodes")
 
 
 def _version(wanted: bool) -> None:

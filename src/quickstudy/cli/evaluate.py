@@ -20,8 +20,9 @@ from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
 from quickstudy.tasks.datasets import load_pool
 from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
 from quickstudy.tasks.folders import pool_from_folder
+from quickstudy.tasks.published import ListedSource, read_episodes
 
-__all__ = ["add_transductive", "evaluate_command"]
+__all__ = ["add_transductive", "evaluate_command", "read_number"]
 
 
 def evaluate_command(
@@ -33,6 +34,10 @@ def evaluate_command(
     k_shot: Annotated[str, typer.Option("--k-shot", help="Support per class: 1, or 1-10.")] = "1",
     n_query: Annotated[int, typer.Option("--n-query", help="Queries per class.")] = 15,
     episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 600,
+    tasks: Annotated[
+        Path | None,
+        typer.Option(help="The episodes of a file that 'episodes write' wrote, and no others."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Names the list of episodes.")] = 0,
     split: Annotated[
         str | None, typer.Option(help="Part of a named data set; test if not given.")
@@ -74,14 +79,29 @@ def evaluate_command(
     loaded = load_run(run)
     learner = _learner(loaded, inner_steps, transductive)
     ways = n_way or ("1" if data == "sinusoid" else "5")
-    spec = EpisodeSpec(_number(ways, "--n-way"), _number(k_shot, "--k-shot"), n_query)
+    if tasks is not None and "sinusoid" in (data, loaded.recipe.data.name):
+        raise ConfigError("--tasks is for data sets of examples, and sine waves have none.")
+    spec = EpisodeSpec(read_number(ways, "--n-way"), read_number(k_shot, "--k-shot"), n_query)
     source: TaskSource
     if data == "sinusoid" or loaded.recipe.data.name == "sinusoid":
         source, facts, classes = *_sinusoid(loaded, data, split), ""
     else:
-        pool, facts = _pool(loaded, data, split, rotations, invert)  # type: ignore[arg-type]
+        listed = None if tasks is None else read_episodes(tasks)
+        split_file = loaded.recipe.data.split_file if data == loaded.recipe.data.name else None
+        if listed is not None:
+            split, split_file = split or listed.split, listed.about.get("split_file")
+            rotations = bool(listed.about.get("rotations"))
+        pool, facts = _pool(loaded, data, split, split_file, rotations, invert)  # type: ignore[arg-type]
         source, classes = PoolSource(pool, groups), f", {pool.n_classes} classes"
         facts |= {"group_aware": groups}
+        if listed is not None:
+            source, spec, seed, episodes = (
+                ListedSource(pool, listed),
+                listed.spec,
+                listed.seed,
+                len(listed),
+            )
+            facts |= {"group_aware": listed.group_aware, "tasks_sha256": listed.sha256}
     if facts["trained_on"]:
         say(
             f"note: {source.name} ({source.split}) holds the classes that this run was trained or "
@@ -180,7 +200,7 @@ def add_transductive(
     return with_queries, gain
 
 
-def _number(text: str, option: str) -> int | tuple[int, int]:
+def read_number(text: str, option: str) -> int | tuple[int, int]:
     """Read ``5`` or ``5-20``."""
     low, dash, high = text.partition("-")
     try:
@@ -192,13 +212,17 @@ def _number(text: str, option: str) -> int | tuple[int, int]:
 
 
 def _pool(
-    run: Run, data: str, split: str | None, rotations: bool, invert: Invert
+    run: Run,
+    data: str,
+    split: str | None,
+    split_file: str | None,
+    rotations: bool,
+    invert: Invert,
 ) -> tuple[Pool, dict[str, Any]]:
     """Return the images to judge on, fitted to the run's encoder, and how they were made."""
     encoder, trained = run.recipe.encoder, run.recipe.data
     size, channels = encoder.image_size, encoder.in_channels
     path = Path(data)
-    split_file: str | None = None
     if path.is_file():
         raise ConfigError(f"{data} is a file; name a folder of class folders, or a data set.")
     if path.is_dir() or "/" in data or data.startswith("."):
@@ -213,7 +237,6 @@ def _pool(
                 "the pictures look like dark ink on light paper: inverted (--invert no keeps them)."
             )
     else:
-        split_file = trained.split_file if data == trained.name else None
         pool = load_pool(data, split=split or "test", split_file=split_file, size=size)
         chosen = "no" if invert == "auto" else invert
     fitted = fit_images(pool, channels=channels, size=size, invert=chosen)

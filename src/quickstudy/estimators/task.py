@@ -232,7 +232,7 @@ def fit_task(
 
     ``head="auto"``: of the heads in :data:`~quickstudy.estimators.heads.CANDIDATES` that the size
     of the task affords, the one that the prior prefers for that size, unless another makes fewer
-    errors on held-out examples, by more than one standard error (see
+    errors on held-out examples, by more than two standard errors (see
     :func:`~quickstudy.estimators.heads.preferred_unless_beaten`). With one example per class
     nothing can be held out, and it is the prior's.
 

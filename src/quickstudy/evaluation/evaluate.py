@@ -151,7 +151,7 @@ def embed_pool(
         )
     if len(at) < len(x):
         z = z.new_zeros(len(x), z.shape[1]).index_copy(0, at.to(where), z)
-    return PoolSource(source.pool.with_x(z), source.group_aware)
+    return source.with_pool(source.pool.with_x(z))
 
 
 def _device_of(learner: Learner) -> torch.device:

@@ -77,6 +77,10 @@ class PoolSource:
         """The part of it."""
         return self.pool.split
 
+    def with_pool(self, pool: Pool) -> PoolSource:
+        """Return the same episodes from another pool of the same rows, for example embeddings."""
+        return PoolSource(pool, self.group_aware)
+
     def index(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> EpisodeIndex:
         """Return which rows make the episodes, without touching the examples."""
         return sample_index(self.pool, spec, task_ids, seed=seed, group_aware=self.group_aware)

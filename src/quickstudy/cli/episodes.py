@@ -1,0 +1,138 @@
+"""``quickstudy episodes write|verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quickstudy.cli.evaluate import read_number
+from quickstudy.cli.output import emit
+from quickstudy.core import ConfigError, EpisodeSpec, ProtocolError
+from quickstudy.tasks import Pool, PoolSource
+from quickstudy.tasks.datasets import load_pool
+from quickstudy.tasks.folders import pool_from_folder
+from quickstudy.tasks.published import draw_episodes, read_episodes
+
+__all__ = ["episodes_app"]
+
+episodes_app = typer.Typer(
+    help="Published episodes: lists of tasks as files, so that others score the same tasks.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_FOLDER_SIZE = 84
+
+
+@episodes_app.command("write")
+def write_command(
+    data: Annotated[str, typer.Option(help="A named data set, or a folder of class folders.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("episodes.npz"),
+    n_way: Annotated[str, typer.Option("--n-way", help="Classes per task: 5, or 5-20.")] = "5",
+    k_shot: Annotated[str, typer.Option("--k-shot", help="Support per class: 1, or 1-10.")] = "1",
+    n_query: Annotated[int, typer.Option("--n-query", help="Queries per class.")] = 15,
+    episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 600,
+    seed: Annotated[int, typer.Option(help="Names the list of episodes.")] = 0,
+    split: Annotated[str, typer.Option(help="Part of a named data set.")] = "test",
+    split_file: Annotated[
+        str | None, typer.Option("--split-file", help="Which published split; else its first.")
+    ] = None,
+    rotations: Annotated[
+        bool, typer.Option("--rotations", help="Turned classes are classes of their own.")
+    ] = False,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Keep drawers or tracks apart between the sides.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Draw episodes and write them: the rows of each, and a hash of every image that they name.
+
+    Example: quickstudy episodes write --data omniglot --n-way 20 --out omniglot-20w1s.npz
+    """
+    pool, about = _pool(data, split, split_file, rotations)
+    spec = EpisodeSpec(read_number(n_way, "--n-way"), read_number(k_shot, "--k-shot"), n_query)
+    listed = draw_episodes(
+        PoolSource(pool, groups), spec, episodes=episodes, seed=seed, about=about
+    )
+    listed.write(out)
+    document = {
+        "command": "episodes write",
+        "file": str(out),
+        "sha256": listed.sha256,
+        "data": listed.data,
+        "split": listed.split,
+        "spec": str(spec),
+        "episodes": len(listed),
+        "seed": seed,
+        "images": len(listed.rows),
+    }
+    lines = [
+        f"{out}: {len(listed)} {spec} episodes of {listed.data} ({listed.split}), seed {seed}",
+        f"{len(listed.rows):,} images are named, sha256 {listed.sha256}",
+        f"next: quickstudy evaluate RUN --data {data} --tasks {out}",
+    ]
+    emit(document, as_json=as_json, text="\n".join(lines))
+
+
+@episodes_app.command("verify")
+def verify_command(
+    file: Annotated[Path, typer.Argument(help="A file that 'episodes write' wrote.")],
+    data: Annotated[
+        str | None, typer.Option(help="Your copy of the data; else the one of that name.")
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Check the list only, not the data it names.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Check a list: that it is whole, that its episodes are sound, that the data here is the same.
+
+    Exit status 1 if anything is wrong.
+
+    Example: quickstudy episodes verify omniglot-20w1s.npz
+    """
+    listed = read_episodes(file)
+    pool = None
+    if not alone:
+        pool, _ = _pool(
+            data or listed.about.get("data", listed.data),
+            listed.split,
+            listed.about.get("split_file"),
+            bool(listed.about.get("rotations")),
+        )
+    faults = listed.faults(pool)
+    document: dict[str, Any] = {
+        "command": "episodes verify",
+        "file": str(file),
+        "sha256": listed.sha256,
+        "data": listed.data,
+        "data_checked": pool is not None,
+        "faults": faults,
+    }
+    said = f"{len(listed)} {listed.spec} episodes of {listed.data} ({listed.split})"
+    if not faults:
+        checked = f", {len(listed.rows):,} images are the same" if pool is not None else ""
+        emit(document, as_json=as_json, text=f"{file}: {said}: sound{checked}")
+        return
+    if as_json:
+        emit(document, as_json=True, text="")
+        raise typer.Exit(1)
+    raise ProtocolError(f"{file}: {said}: " + "; ".join(faults[:5]) + ".")
+
+
+def _pool(
+    data: str, split: str, split_file: str | None, rotations: bool
+) -> tuple[Pool, dict[str, Any]]:
+    """Return the data as it lies, and how it was prepared."""
+    if not data:
+        raise ConfigError("--data is empty; name a data set or a folder of class folders.")
+    if Path(data).is_dir() or "/" in data or data.startswith("."):
+        pool = pool_from_folder(Path(data), size=_FOLDER_SIZE, channels=3)
+    else:
+        pool = load_pool(data, split=split, split_file=split_file)
+    if rotations:
+        pool = pool.with_rotations()
+    about = {"split_file": split_file, "rotations": rotations, "shape": list(pool.x.shape[1:])}
+    return pool, about if not Path(data).is_dir() else {**about, "data": data}
