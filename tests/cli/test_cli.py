@@ -433,3 +433,38 @@ def test_train_and_evaluate_on_real_omniglot(
     # a minute's training is not much, but pixels are far behind already
     assert document["accuracy"]["mean"] > document["floor"]["accuracy"]["mean"] + 0.1
     assert np.isfinite(document["calibration_error"])
+
+
+def test_published_episodes_are_scored_as_they_are_listed(
+    small_data: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    import quickstudy.cli.episodes
+
+    monkeypatch.setattr(quickstudy.cli.episodes, "load_pool", shapes_pool)
+    folder, listed = tmp_path / "run", tmp_path / "tasks.npz"
+    assert run("train", "omniglot-protonet", "--out", str(folder), *FAST) == 0
+    words = ("--data", "shapes", "--n-way", "5", "--n-query", "3", "--episodes", "8")
+    assert run("episodes", "write", *words, "--seed", "4", "--out", str(listed), "--json") == 0
+    written = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert written["episodes"] == 8
+    assert run("episodes", "verify", str(listed), "--json") == 0
+    checked = json.loads(capsys.readouterr().out)
+    assert checked["faults"] == []
+    assert checked["sha256"] == written["sha256"]
+    scores = []
+    for more in ((*words, "--seed", "4"), ("--data", "shapes", "--tasks", str(listed))):
+        assert run("evaluate", str(folder), *more, "--json") == 0
+        scores.append(json.loads(capsys.readouterr().out))
+    assert scores[0]["accuracy"] == scores[1]["accuracy"]
+    digests = {s["protocol"]["episodes_sha256"] for s in scores}
+    assert len(digests) == 1
+    assert scores[1]["protocol"]["tasks_sha256"] == written["sha256"]
+
+    def others(name: str = "shapes", split: str = "train", **_: Any) -> Pool:
+        pool = shapes_pool(name, split)
+        return pool.with_x(255 - pool.x)
+
+    monkeypatch.setattr(quickstudy.cli.episodes, "load_pool", others)
+    assert run("episodes", "verify", str(listed)) == 1
+    assert "images are others" in capsys.readouterr().err
+    assert run("episodes", "verify", str(listed), "--alone") == 0
