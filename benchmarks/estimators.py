@@ -294,7 +294,7 @@ def suspects_table(prior: TaskPrior, tasks: Iterator[Task], seed: int = 0) -> di
         i = int(rng.integers(len(task.y)))
         y = task.y.clone()
         y[i] = (y[i] + 1 + int(rng.integers(task.n_way - 1))) % task.n_way
-        order, _ = fit_task(prior, task.z, y, n_way=task.n_way).suspects()
+        order, *_ = fit_task(prior, task.z, y, n_way=task.n_way).suspects()
         hits.append(i in order[:2].tolist())
         first += int(order[0]) == i
         easy.append(float(judged.double().mean()) >= 0.8)

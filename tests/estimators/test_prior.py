@@ -235,7 +235,7 @@ def test_a_flipped_label_is_suspected():
     for t in range(40):
         labels = draw.support.y[t].clone()
         labels[7] = 4
-        order, score = fit_task(prior, draw.support.x[t], labels, n_way=5).suspects()
+        order, score, _ = fit_task(prior, draw.support.x[t], labels, n_way=5).suspects()
         hits.append(7 in order[:2].tolist())
         assert bool((score.diff() <= 0).all())
     assert np.mean(hits) > 0.9
@@ -342,7 +342,7 @@ def test_faulty_supports_degrade_and_do_not_break(prior, make, head):
         assert fitted.accepts(q).shape == (4,), what
         expected = fitted.expected_accuracy()
         assert 0 <= expected.low <= expected.high <= 1, what
-        order, _ = fitted.suspects()
+        order, *_ = fitted.suspects()
         assert sorted(order.tolist()) == list(range(len(y))), what
 
 

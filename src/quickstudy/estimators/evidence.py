@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,14 +10,18 @@ from torch import Tensor
 
 from quickstudy.core import Examples
 from quickstudy.estimators.surfaces import size_features
-from quickstudy.learners.metric import class_weights
+from quickstudy.learners.metric import class_means, class_weights
 
 __all__ = ["Evidence", "gather_evidence", "held_out_features", "log_loss", "own_temperature"]
 
 # of the logarithm of a temperature, around the deviation of the logits
-_RANGE, _STEPS = 4.0, 65
+_RANGE = 4.0
+# examples times classes of a task that are looked at
+_CELLS = 500_000
 # held-out examples that the prior on it counts like
 _DOUBT = 1.0
+# judged examples that are enough however large the task is
+_MANY = 300
 # nats: one example must not rule
 _LOSS = 10.0
 
@@ -42,13 +45,21 @@ class Evidence:
 
     @property
     def enough(self) -> Tensor:
-        """Bool ``[T]``: at least half the examples can be judged, and there is a choice."""
+        """Bool ``[T]``: at least half the examples can be judged, or hundreds, and there is a
+        choice."""
         many = self.judged.sum(1)
         choice = self.held_out.isfinite().any(1).sum(1) > 1
-        return (2 * many >= self.judged.shape[1]) & (many >= 2) & choice
+        return ((2 * many >= self.judged.shape[1]) | (many >= _MANY)) & (many >= 2) & choice
 
 
-def gather_evidence(seen: Examples, held_out: Tensor, *, n_way: int, most_ways: float) -> Evidence:
+def gather_evidence(
+    seen: Examples,
+    held_out: Tensor,
+    *,
+    n_way: int,
+    most_ways: float,
+    asked: Tensor | None = None,
+) -> Evidence:
     """Return the statistics.
 
     Args:
@@ -56,15 +67,15 @@ def gather_evidence(seen: Examples, held_out: Tensor, *, n_way: int, most_ways: 
         held_out: see :class:`Evidence`.
         n_way: number of classes ``C``.
         most_ways: see :func:`~quickstudy.estimators.surfaces.size_features`.
+        asked: which examples were held out, bool ``[T, S]``; ``None`` = all.
     """
     members, present = class_weights(seen.y, seen.mask, n_way)
     counts = members.sum(1)  # [T, C]
     ways = present.sum(1)
     # harmonic mean: the classes with few examples rule how hard a task is
     shots = ways / torch.where(present, 1 / counts.clamp(min=1), 0.0).sum(1).clamp(min=1e-9)
-    x = seen.x.masked_fill(~seen.mask[..., None], 0)
-    means = members.to(x.dtype).transpose(1, 2) @ x  # [T, C, D]
-    cosine = F.normalize(means, dim=2) @ F.normalize(means, dim=2).transpose(1, 2)  # [T, C, C]
+    means = F.normalize(class_means(seen.x, seen.y, seen.mask, n_way), dim=2)  # [T, C, D]
+    cosine = means @ means.transpose(1, 2)  # [T, C, C]
     pair = present[:, None] & present[..., None]
     pair = pair & ~torch.eye(n_way, dtype=torch.bool, device=pair.device)
     nearest = torch.where(pair, cosine, -1.0).amax(2)  # [T, C]
@@ -72,6 +83,8 @@ def gather_evidence(seen: Examples, held_out: Tensor, *, n_way: int, most_ways: 
     size = size_features(shots.double(), ways.double(), most_ways=most_ways)
     own = counts.gather(1, seen.y.clamp(0, n_way - 1))
     judged = seen.mask & (own > 1)
+    if asked is not None:
+        judged = judged & asked
     return Evidence(torch.cat([size, near[:, None].double()], 1), held_out, judged, seen.y)
 
 
@@ -98,6 +111,7 @@ def own_temperature(held_out: Tensor, y: Tensor, judged: Tensor) -> Tensor:
         y: labels ``[T, S]``.
         judged: which rows count, bool ``[T, S]``.
     """
+    held_out, y, judged = _some_rows(held_out, y, judged)
     logits = held_out.double()
     finite = logits.isfinite() & judged[..., None]
     count = finite.sum((1, 2)).clamp(min=1)
@@ -106,16 +120,34 @@ def own_temperature(held_out: Tensor, y: Tensor, judged: Tensor) -> Tensor:
     squares = torch.where(finite, logits - mean[:, None, None], 0.0).square().sum((1, 2))
     unit = (squares / count).sqrt()
     unit = torch.where(unit > 0, unit, 1.0)
-    steps = torch.linspace(-_RANGE, _RANGE, _STEPS, dtype=torch.float64)  # of the logarithm
     rows = judged & held_out.isfinite().any(2)
     # rows that do not count have any finite logits
     logits = torch.where(rows[..., None], logits, 0.0)
-    costs = []
-    for step in steps.tolist():
-        losses = log_loss(logits, y, unit * math.exp(step)).clamp(max=_LOSS)
-        costs.append(torch.where(rows, losses, 0.0).sum(1) + _DOUBT * step * step)
-    best = torch.stack(costs, 1).argmin(1)
-    return unit * steps[best].exp()
+
+    def cost(step: Tensor) -> Tensor:
+        """Return the cost at these logarithms ``[T]``, around that of the unit."""
+        losses = log_loss(logits, y, unit * step.exp()).clamp(max=_LOSS)
+        return torch.where(rows, losses, 0.0).sum(1) + _DOUBT * step.square()
+
+    best = torch.zeros_like(unit)
+    reach = _RANGE
+    for count in (17, 5, 5, 5):  # the finest steps are an eighth of a half
+        around = torch.linspace(-reach, reach, count, dtype=torch.float64)
+        places = best[:, None] + around  # [T, count]
+        costs = torch.stack([cost(place) for place in places.T], 1)
+        best = places.gather(1, costs.argmin(1, keepdim=True))[:, 0]
+        reach = 2 * reach / (count - 1)
+    return unit * best.exp()
+
+
+def _some_rows(held_out: Tensor, y: Tensor, judged: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return every so many judged rows of a large task: some hundred say as much as all."""
+    if len(judged) == 1:
+        rows = judged[0].nonzero()[:, 0]
+        rows = rows[:: max(1, -(-len(rows) * held_out.shape[2] // _CELLS))]
+        if len(rows):
+            return held_out[:, rows], y[:, rows], judged[:, rows]
+    return held_out, y, judged
 
 
 def held_out_features(evidence: Evidence) -> tuple[Tensor, Tensor]:
@@ -129,16 +161,17 @@ def held_out_features(evidence: Evidence) -> tuple[Tensor, Tensor]:
     Args:
         evidence: of ``T`` tasks.
     """
-    temperature = own_temperature(evidence.held_out, evidence.y, evidence.judged)
-    logits = evidence.held_out.double() / temperature[:, None, None]
-    log_p = logits.masked_fill(~evidence.judged[..., None], 0).log_softmax(2)
-    count = evidence.judged.sum(1).clamp(min=1)
+    held_out, y, judged = _some_rows(evidence.held_out, evidence.y, evidence.judged)
+    temperature = own_temperature(held_out, y, judged)
+    logits = held_out.double() / temperature[:, None, None]
+    log_p = logits.masked_fill(~judged[..., None], 0).log_softmax(2)
+    count = judged.sum(1).clamp(min=1)
 
     def mean(values: Tensor) -> Tensor:
-        return torch.where(evidence.judged, values, 0.0).sum(1) / count
+        return torch.where(judged, values, 0.0).sum(1) / count
 
-    loss = mean((-log_p.gather(2, evidence.y[..., None])[..., 0]).clamp(max=_LOSS))
-    right = mean((log_p.argmax(2) == evidence.y).double())
+    loss = mean((-log_p.gather(2, y[..., None])[..., 0]).clamp(max=_LOSS))
+    right = mean((log_p.argmax(2) == y).double())
     sure = mean(log_p.amax(2).exp())
     # a share of few examples is drawn towards the middle
     right = (right * count + 0.5) / (count + 1)

@@ -13,7 +13,7 @@ from quickstudy.core import TaskError
 from quickstudy.estimators.auxiliary import AuxiliaryClasses, Draw
 from quickstudy.estimators.calibration import Answers, Strangers, fit_head_prior, fit_open_set
 from quickstudy.estimators.evidence import gather_evidence, log_loss, own_temperature
-from quickstudy.estimators.heads import HEADS, Settings, build_head, nearest_size
+from quickstudy.estimators.heads import HEADS, Settings, build_head, nearest_size, quick_twin
 from quickstudy.estimators.metric import Metric, MetricSettings
 from quickstudy.estimators.novelty import distances
 from quickstudy.estimators.prior import HeadPrior, TaskPrior
@@ -205,7 +205,7 @@ def _least_loss(head: CentredHead, draw: Draw) -> float:
 @torch.no_grad()
 def _ask(head: CentredHead, draw: Draw, most_ways: float) -> Answers:
     support, n_way = draw.support, draw.n_way
-    held_out = held_out_logits(head, support, n_way=n_way, folds=_FOLDS)
+    held_out = held_out_logits(quick_twin(head), support, n_way=n_way, folds=_FOLDS)
     logits = head.predict(head.adapt(support, n_way=n_way), draw.query.x)
     right = (logits.argmax(2) == draw.query.y).double()
     queries = right.shape[1]

@@ -142,12 +142,12 @@ class Model:
         y = self._support.y
         if self._support.n_way < 2:
             return np.full(len(y), -np.inf, dtype=np.float32), y
-        order, score = self._task.suspects()
+        order, score, best = self._task.suspects()
         evidence = np.full(len(y), -np.inf, dtype=np.float32)
         evidence[order.numpy()] = score.float().numpy()
-        others = self._task.evidence.held_out[0].numpy().copy()
-        others[np.arange(len(y)), y] = -np.inf
-        return evidence, others.argmax(1).astype(np.int64)
+        suggestion = np.empty_like(y)
+        suggestion[order.numpy()] = best.numpy()
+        return evidence, suggestion
 
     def label_next(self, z: Floats, n: int) -> Ints:
         """Return the rows of ``z`` to label first ``[<= n]``: uncertain, and unlike each other."""

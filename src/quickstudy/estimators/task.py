@@ -21,16 +21,19 @@ from quickstudy.estimators.heads import (
     CANDIDATES,
     affordable,
     preferred_unless_beaten,
+    quick_twin,
 )
 from quickstudy.estimators.novelty import distances
 from quickstudy.estimators.prior import HeadPrior, TaskPrior
 from quickstudy.estimators.records import Estimate
 from quickstudy.estimators.surfaces import Surface
-from quickstudy.learners.heads import CentredHead, held_out_logits
+from quickstudy.learners.heads import CentredHead, held_out_in, held_out_logits
 
 __all__ = ["FittedTask", "fit_task", "held_out_quantile"]
 
 _FOLDS = 5
+# examples times classes from which one part of every class is held out, not five in turn
+_LARGE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class FittedTask:
         state: what it learned.
         support: the examples in the prior's metric ``[1, S, D]``.
         n_way: number of classes ``C``.
-        evidence: what the support says of itself.
+        evidence: what the support says of itself; of a large task, what a part of it says.
         temperature: logits are divided by it.
         held_out_errors: of every head considered, 0 or 1 for each held-out example ``[N]``.
     """
@@ -185,7 +188,7 @@ class FittedTask:
         """The number of classes with support."""
         return len(self.support.y[self.support.mask].unique())
 
-    def suspects(self) -> tuple[Tensor, Tensor]:
+    def suspects(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the support examples, the likeliest wrong label first, and their scores.
 
         The score is the log odds of the best other label against the given one, held out: above 0
@@ -193,16 +196,17 @@ class FittedTask:
         last, with minus infinity: nothing speaks for or against their label.
 
         Returns:
-            Rows of the support ``[S]`` and scores ``[S]`` in that order.
+            Rows of the support ``[S]`` and scores ``[S]`` in that order, and the label that is the
+            best other one for each of them ``[S]``.
         """
-        evidence = self.evidence
+        evidence = _evidence(self.prior, self.head, self.support, self.n_way, whole=True)
         log_p = (evidence.held_out[0].double() / self.temperature).log_softmax(1)
         own = torch.nn.functional.one_hot(evidence.y[0], self.n_way).bool()
         given = log_p[own]
-        other = log_p.masked_fill(own, -math.inf).amax(1)
+        other, best = log_p.masked_fill(own, -math.inf).max(1)
         score = torch.where(evidence.judged[0], other - given, -math.inf)
         order = score.argsort(descending=True, stable=True)
-        return order, score[order]
+        return order, score[order], best[order]
 
     # ------------------------------------------------------------------------------- inside
 
@@ -264,7 +268,7 @@ def fit_task(
     found: dict[str, tuple[CentredHead, Evidence]] = {}
     for name in names:
         made = prior.head(name, ways=len(counts), shots=shots)
-        found[name] = made, _evidence(prior, made, support, n_way, alone=int(counts.max()) < 2)
+        found[name] = made, _evidence(prior, made, support, n_way)
     errors = {name: _errors(e) for name, (_, e) in found.items()}
     chosen = names[0]
     if len(names) > 1:
@@ -280,23 +284,32 @@ def fit_task(
 def _class_by_class(prior: TaskPrior, z: Tensor, y: Tensor) -> Tensor:
     """Return the same as ``prior.transform``; a class's rows do not depend on other classes, not
     even in their last bits, which a product rounds by how many rows it has."""
+    order = y.argsort(stable=True)
+    parts = z[order].float().split(torch.bincount(y).tolist())
     x = z.new_zeros(len(z), prior.metric.dim, dtype=torch.float32)
-    for c in y.unique().tolist():
-        x[y == c] = prior.transform(z[y == c].float())
+    x[order] = torch.cat([prior.transform(part) for part in parts])
     return x
 
 
 @torch.no_grad()
 def _evidence(
-    prior: TaskPrior, head: CentredHead, support: Examples, n_way: int, *, alone: bool
+    prior: TaskPrior, head: CentredHead, support: Examples, n_way: int, *, whole: bool = False
 ) -> Evidence:
+    """Return what the support says of itself; of a large task one part of every class says it,
+    unless all of it is asked for."""
+    seen = head.seen(support, n_way=n_way)
+    alone = int(torch.bincount(support.y[0]).max()) < 2
+    asked, rounds = None, _FOLDS
+    if not whole and support.y.numel() * n_way > _LARGE:
+        rounds = 1
+        asked = held_out_in(support, n_way=n_way, folds=_FOLDS, rounds=rounds)
     if alone:
         # nothing can be held out: no refit for nothing
         held_out = torch.zeros(*support.y.shape, n_way)
     else:
-        held_out = held_out_logits(head, support, n_way=n_way, folds=_FOLDS)
-    seen = head.seen(support, n_way=n_way)
-    return gather_evidence(seen, held_out, n_way=n_way, most_ways=prior.most_ways)
+        twin = quick_twin(head)
+        held_out = held_out_logits(twin, support, n_way=n_way, folds=_FOLDS, rounds=rounds)
+    return gather_evidence(seen, held_out, n_way=n_way, most_ways=prior.most_ways, asked=asked)
 
 
 def _errors(evidence: Evidence) -> Tensor:

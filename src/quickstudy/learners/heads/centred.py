@@ -59,7 +59,8 @@ class CentredHead(Learner):
         members, present = class_weights(support.y, support.mask, n_way)
         x = support.x.masked_fill(~support.mask[..., None], 0)
         counts = members.sum(1).clamp(min=1)  # [T, C]
-        weights = (members.to(x.dtype) / counts[:, None]).sum(2, keepdim=True)  # [T, S, 1]
+        own = counts.gather(1, support.y.clamp(0, n_way - 1))  # [T, S]: examples of its class
+        weights = (support.mask / own).to(x.dtype)[..., None]
         classes = present.sum(1)[:, None, None].to(x.dtype) + self.prior
         centre: Tensor = (weights * x).sum(1, keepdim=True) / classes.clamp(min=1)
         if self.prior:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import Examples, TaskState, check_state
-from quickstudy.learners.metric import PrototypeHead, class_weights
+from quickstudy.learners.metric import PrototypeHead, class_means, class_weights
 
 __all__ = ["ClassMeanHead"]
 
@@ -40,13 +40,8 @@ class ClassMeanHead(PrototypeHead):
             return super().adapt(support, n_way=n_way)  # another runtime rounds in its own way
         support.check_labels(n_way)
         _, present = class_weights(support.y, support.mask, n_way)
-        z = self._inputs(support.x).masked_fill(~support.mask[..., None], 0)
-        tasks, _, dim = z.shape
-        first = torch.arange(tasks, device=z.device)[:, None] * n_way
-        # padding adds zeros to class 0
-        rows = (first + support.y.masked_fill(~support.mask, 0)).flatten()
-        sums = z.new_zeros(tasks * n_way, dim).index_add(0, rows, z.flatten(0, 1))
-        means = F.normalize(sums, dim=1).unflatten(0, (tasks, n_way))
+        z = self._inputs(support.x)
+        means = F.normalize(class_means(z, support.y, support.mask, n_way), dim=2)
         return {"prototypes": means, "present": present}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:

@@ -9,14 +9,19 @@ from quickstudy.core import Examples
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import class_weights
 
-__all__ = ["held_out_logits"]
+__all__ = ["held_out_in", "held_out_logits"]
 
 # numbers of support copies at once: some hundred megabytes
 _NUMBERS_AT_ONCE = 1 << 24
 
 
 def held_out_logits(
-    head: Learner, support: Examples, *, n_way: int, folds: int | None = None
+    head: Learner,
+    support: Examples,
+    *,
+    n_way: int,
+    folds: int | None = None,
+    rounds: int | None = None,
 ) -> Tensor:
     """Return the logits of each support example from a state that was learned without it.
 
@@ -33,13 +38,16 @@ def held_out_logits(
         support: examples ``[T, S, D]``.
         n_way: number of classes ``C``.
         folds: parts of every class, at least 2; ``None`` = one example at a time, ``S`` times.
+        rounds: how many of the parts are held out in turn; ``None`` = all. Others than
+            :func:`held_out_in` says keep zeros.
 
     Returns:
         Logits ``[T, S, C]``; rows of padding mean nothing.
     """
     tasks, size = support.y.shape
     part = _parts(support, n_way, folds)  # [T, S]: which refit leaves the example out
-    rounds = int(part.max()) + 1 if part.numel() else 0
+    parts = int(part.max()) + 1 if part.numel() else 0
+    rounds = parts if rounds is None else min(rounds, parts)
     found: Tensor = support.x.new_zeros(tasks, size, n_way)
     at_once = max(1, _NUMBERS_AT_ONCE // max(1, support.x.numel()))
     for first in range(0, rounds, at_once):
@@ -64,6 +72,18 @@ def held_out_logits(
         r, t, m = out.gather(2, rows).nonzero(as_tuple=True)
         found[t, rows[r, t, m]] = logits.unflatten(0, (n, tasks))[r, t, m]
     return found
+
+
+def held_out_in(support: Examples, *, n_way: int, folds: int, rounds: int) -> Tensor:
+    """Return which examples the first rounds of :func:`held_out_logits` hold out, bool ``[T, S]``.
+
+    Args:
+        support: examples ``[T, S, D]``.
+        n_way: number of classes ``C``.
+        folds: parts of every class.
+        rounds: how many of them.
+    """
+    return _parts(support, n_way, folds) < rounds
 
 
 def _parts(support: Examples, n_way: int, folds: int | None) -> Tensor:

@@ -16,6 +16,7 @@ __all__ = [
     "PrototypeHead",
     "PrototypicalNetwork",
     "check_distance",
+    "class_means",
     "class_weights",
     "set_temperature",
     "squared_distance",
@@ -39,6 +40,31 @@ def class_weights(y: Tensor, mask: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
     """
     members = (y[..., None] == torch.arange(n_way, device=y.device)) & mask[..., None]  # [T, S, C]
     return members, members.any(1)
+
+
+def class_means(x: Tensor, y: Tensor, mask: Tensor, n_way: int) -> Tensor:
+    """Return the mean of each class's examples, zero where there is none.
+
+    Summed class by class: a product with one-hot labels is mostly zeros for many classes, and its
+    rounding depends on how many there are.
+
+    Args:
+        x: examples ``[T, S, D]``.
+        y: labels ``[T, S]``.
+        mask: ``[T, S]``, ``False`` = padding.
+        n_way: number of classes ``C``.
+
+    Returns:
+        Means ``[T, C, D]``.
+    """
+    tasks, _, dim = x.shape
+    # padding adds zeros to class 0
+    rows = torch.arange(tasks, device=x.device)[:, None] * n_way + y.masked_fill(~mask, 0)
+    given = x.masked_fill(~mask[..., None], 0).flatten(0, 1)
+    sums = x.new_zeros(tasks * n_way, dim).index_add(0, rows.flatten(), given)
+    counts = x.new_zeros(tasks * n_way).index_add(0, rows.flatten(), mask.to(x.dtype).flatten())
+    means: Tensor = sums / counts.clamp(min=1)[:, None]
+    return means.unflatten(0, (tasks, n_way))
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -118,7 +144,11 @@ class PrototypeHead(Learner):
         """Return ``prototypes`` ``[T, C, D]`` (equation 1) and ``present`` bool ``[T, C]``."""
         support.check_labels(n_way)
         members, present = class_weights(support.y, support.mask, n_way)
-        prototypes = self._means(self._inputs(support.x), members)
+        z = self._inputs(support.x)
+        if members[0].numel() > _MANY:
+            prototypes = class_means(z, support.y, support.mask, n_way)
+        else:
+            prototypes = self._means(z, members)
         if self.shrinkage:
             n = members.sum(1, dtype=prototypes.dtype)[..., None]  # [T, C, 1]
             centre = _mean_of_present(prototypes, present)  # [T, 1, D]
@@ -143,16 +173,6 @@ class PrototypeHead(Learner):
 
     @staticmethod
     def _means(z: Tensor, members: Tensor) -> Tensor:
-        if members[0].numel() > _MANY:
-            # a product with mostly zeros would take most of the time
-            tasks, _, classes = members.shape
-            first = torch.arange(tasks, device=z.device)[:, None] * classes
-            rows = (first + members.int().argmax(2)).flatten()
-            given = z.masked_fill(~members.any(2, keepdim=True), 0).flatten(0, 1)
-            sums = z.new_zeros(tasks * classes, z.shape[2]).index_add(0, rows, given)
-            counts = members.sum(1, dtype=z.dtype).clamp(min=1)[..., None]
-            means: Tensor = sums.unflatten(0, (tasks, classes)) / counts
-            return means
         weights = members.to(z.dtype)
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1)  # [T, S, C]
         return weights.transpose(1, 2) @ z  # [T, C, S] @ [T, S, D] -> [T, C, D]
