@@ -131,12 +131,12 @@ def own_temperature(held_out: Tensor, y: Tensor, judged: Tensor) -> Tensor:
 
     best = torch.zeros_like(unit)
     reach = _RANGE
-    for count in (17, 5, 5, 5):  # the finest steps are an eighth of a half
-        around = torch.linspace(-reach, reach, count, dtype=torch.float64)
-        places = best[:, None] + around  # [T, count]
+    for points in (17, 5, 5, 5):  # each time between the neighbours of the best
+        around = torch.linspace(-reach, reach, points, dtype=torch.float64)
+        places = best[:, None] + around  # [T, points]
         costs = torch.stack([cost(place) for place in places.T], 1)
         best = places.gather(1, costs.argmin(1, keepdim=True))[:, 0]
-        reach = 2 * reach / (count - 1)
+        reach = 2 * reach / (points - 1)
     return unit * best.exp()
 
 

@@ -63,8 +63,8 @@ def class_means(x: Tensor, y: Tensor, mask: Tensor, n_way: int) -> Tensor:
     given = x.masked_fill(~mask[..., None], 0).flatten(0, 1)
     sums = x.new_zeros(tasks * n_way, dim).index_add(0, rows.flatten(), given)
     counts = x.new_zeros(tasks * n_way).index_add(0, rows.flatten(), mask.to(x.dtype).flatten())
-    means: Tensor = sums / counts.clamp(min=1)[:, None]
-    return means.unflatten(0, (tasks, n_way))
+    means: Tensor = (sums / counts.clamp(min=1)[:, None]).view(tasks, n_way, dim)
+    return means
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
