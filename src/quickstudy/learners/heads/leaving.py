@@ -7,7 +7,6 @@ from torch import Tensor
 
 from quickstudy.core import Examples
 from quickstudy.learners.base import Learner
-from quickstudy.learners.metric import class_weights
 
 __all__ = ["held_out_in", "held_out_logits"]
 
@@ -91,6 +90,10 @@ def _parts(support: Examples, n_way: int, folds: int | None) -> Tensor:
     size = support.y.shape[1]
     if folds is None:
         return torch.arange(size, device=support.y.device).expand_as(support.y)
-    members, _ = class_weights(support.y, support.mask, n_way)
-    rank = (members.cumsum(1) - 1).gather(2, support.y.clamp(0, n_way - 1)[..., None])[..., 0]
-    return rank.clamp(min=0) % max(2, folds)
+    y = torch.where(support.mask, support.y, n_way)  # padding is a class of its own
+    # how many examples of its class stand before each: its place among them once sorted
+    ordered, order = y.sort(dim=1, stable=True)
+    first = torch.searchsorted(ordered, ordered)
+    place = torch.arange(size, device=y.device) - first
+    rank = torch.empty_like(place).scatter_(1, order, place)
+    return rank % max(2, folds)
