@@ -360,9 +360,11 @@ def whole_test(rows: Rows, k_shot: int, draws: int) -> Iterator[Task]:
 # ------------------------------------------------------------------------------------- runs
 
 
-def text(folder: Path, count: int, draws: int, parts: set[str], priors: Path) -> dict[str, Any]:
+def text(
+    folder: Path, count: int, draws: int, parts: set[str], priors: Path, sets: tuple[str, ...]
+) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    for name in TEXTS:
+    for name in sets:
         prior = TaskPrior.load(priors / f"text-without-{name}")
         rows, strangers = rows_of(folder, name)
         table: dict[str, Any] = {}
@@ -519,6 +521,7 @@ def main() -> None:
     parser.add_argument("kind", choices=("text", "image", "characters"))
     parser.add_argument("--embeddings", type=Path, required=True)
     parser.add_argument("--priors", type=Path, default=PRIORS)
+    parser.add_argument("--sets", nargs="+", choices=TEXTS, default=TEXTS, help="of texts")
     parser.add_argument("--photos", type=Path, default=None)
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--draws", type=int, default=5, help="supports for whole test splits")
@@ -528,26 +531,27 @@ def main() -> None:
     begun = time.monotonic()
     warnings.filterwarnings("ignore", message="The number of unique classes")
     run = {
-        "text": partial(text, priors=given.priors),
+        "text": partial(text, priors=given.priors, sets=tuple(given.sets)),
         "image": image,
         "characters": partial(characters, photos=given.photos),
     }
     scores = run[given.kind](given.embeddings, given.episodes, given.draws, set(given.parts))
     used = {
-        "text": [f"text-without-{name}" for name in TEXTS] + [f"{name}-half" for name in TEXTS],
+        "text": [p for n in given.sets for p in (f"text-without-{n}", f"{n}-half")],
         "image": ["image"],
         "characters": ["characters", "image"],
     }[given.kind]
     folder = given.priors if given.kind == "text" else PRIORS
+    part = "" if tuple(given.sets) == TEXTS or given.kind != "text" else "-" + "-".join(given.sets)
     document = {
-        "name": f"estimators-{given.kind}",
+        "name": f"estimators-{given.kind}{part}",
         **provenance(seeds=[0]),
         "minutes": round((time.monotonic() - begun) / 60, 1),
         "priors": {name: about(TaskPrior.load(folder / name)) for name in used},
         "scores": scores,
         "notes": [NOTE] if given.kind == "text" else [],
     }
-    write_result(f"estimators-{given.kind}", document, given.results)
+    write_result(f"estimators-{given.kind}{part}", document, given.results)
 
 
 if __name__ == "__main__":

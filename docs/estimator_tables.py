@@ -24,8 +24,10 @@ def load(name: str) -> dict[str, Any] | None:
 
 def tables(kind: str) -> list[tuple[str, str, dict[str, Any]]]:
     """Return set, name and content of all tables of a kind."""
-    document = load(f"estimators-{kind}")
-    scores = document["scores"] if document else {}
+    files = sorted(RESULTS.glob(f"estimators-{kind}*.json"))
+    scores: dict[str, Any] = {}
+    for file in files:
+        scores |= json.loads(file.read_text(encoding="utf-8"))["scores"]
     return [(data, key, t) for data, named in scores.items() for key, t in named.items()]
 
 

@@ -97,22 +97,30 @@ def fit_surface(
     x = features.double()
     centre, scale = x.mean(0), x.std(0).clamp(min=1e-6)
     x = ((x - centre) / scale).clamp(-3, 3)
-    weight = torch.zeros(x.shape[1] + 1, dtype=torch.float64)
-    weight[-1] = start
-    weight.requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        [weight], max_iter=200, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
-    )
+    best = torch.zeros(x.shape[1] + 1, dtype=torch.float64)
+    best[-1] = start
+    least = float("inf")
+    # a line search may leave for infinity; what was best until then is kept, and gone on from
+    for rate in (1.0, 0.1, 0.01):
+        weight = best.clone().requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [weight], lr=rate, max_iter=200, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
+        )
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        value = loss(x @ weight[:-1] + weight[-1]) + ridge * weight[:-1].square().sum()
-        value.backward()
-        return value
+        def closure(weight: Tensor = weight, optimiser: torch.optim.LBFGS = optimiser) -> Tensor:
+            nonlocal best, least
+            optimiser.zero_grad()
+            value = loss(x @ weight[:-1] + weight[-1]) + ridge * weight[:-1].square().sum()
+            value.backward()
+            if float(value.detach()) < least and bool(weight.isfinite().all()):
+                best, least = weight.detach().clone(), float(value.detach())
+            return value
 
-    with torch.enable_grad():
-        optimiser.step(closure)
-    return Surface(centre, scale, weight.detach())
+        with torch.enable_grad():
+            optimiser.step(closure)
+        if bool(weight.isfinite().all()):
+            break
+    return Surface(centre, scale, best)
 
 
 def pinball(rest: Tensor, level: float, *, smooth: float = 0.02) -> Tensor:
