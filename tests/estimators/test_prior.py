@@ -126,6 +126,22 @@ def test_a_surface_finds_a_linear_truth():
     torch.testing.assert_close(surface(x)[inside], y[inside], atol=0.05, rtol=0.05)
 
 
+def test_a_surface_survives_slopes_that_are_no_numbers():
+    """As of a temperature that overflows: what was best until then is kept."""
+    x = torch.randn(200, 2, generator=generator(0)).double()
+    wanted = 1 + 0.3 * x[:, 0]
+
+    def loss(v):
+        overflow = torch.where(v > 2.2, torch.exp(800 * v), 0.0) * 0
+        return (v - wanted).square().mean() * 1e3 + overflow.mean()
+
+    for start in (-2.0, 0.0, 2.0):
+        surface = fit_surface(x, loss, start=start)
+        assert bool(surface.weight.isfinite().all())
+    surface = fit_surface(x, loss, start=-2.0)
+    assert float((surface(x) - wanted).square().mean()) < 1e-3
+
+
 def test_a_surface_is_not_followed_outside_what_was_seen():
     surface = Surface(
         torch.zeros(1).double(), torch.ones(1).double(), torch.tensor([1.0, 0.0]).double()
