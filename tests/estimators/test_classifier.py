@@ -181,6 +181,14 @@ def test_strangers_are_not_known():
     assert clf.known_score(near).mean() > clf.known_score(far).mean()
 
 
+def test_labels_keep_their_type_where_nothing_is_unknown():
+    x, y = examples(each=10)
+    whole = np.array([int(name[-1]) for name in y])
+    clf = FewShotClassifier("array", unknown="?", false_rejects=0.01).fit(x, whole)
+    assert clf.predict(x[clf.is_known(x)]).dtype.kind == "i"
+    assert clf.score(x[clf.is_known(x)], whole[clf.is_known(x)]) > 0.9
+
+
 def test_one_class_is_accepted_or_not():
     x, _ = examples(1, 20)
     clf = FewShotClassifier("array", unknown="?").fit(x, ["okapi"] * 20)

@@ -85,6 +85,16 @@ def test_the_encoder_is_part_of_the_graph(tmp_path: Path):
     np.testing.assert_allclose(got, clf.predict_proba(pixels[:5]), atol=1e-4)
 
 
+def test_the_shipped_encoder_takes_any_number_of_drawings(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 30, 30), dtype=np.uint8)
+    clf = FewShotClassifier("characters", head="prototype").fit(pixels, np.repeat(list("abc"), 3))
+    clf.export_onnx(tmp_path / "a.onnx", support_as_input=False)
+    x = clf.inputs(pixels)
+    for n in (1, 4, 9):
+        got = run(tmp_path / "a.onnx", query=x[:n])
+        np.testing.assert_allclose(got, clf.predict_proba(pixels[:n]), atol=1e-4)
+
+
 def test_what_cannot_be_exported_says_so(tmp_path: Path):
     x, y = blobs(1)
     clf = FewShotClassifier("array", head="logistic").fit(x, y)
@@ -100,6 +110,14 @@ def test_what_cannot_be_exported_says_so(tmp_path: Path):
     class Odd(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * float(x.sum()) if bool(x.mean() > 0) else x
+
+    class Fixed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.ones(len(x), 1)
+
+    fixed = FewShotClassifier(Fixed(), head="prototype").fit(x, y)
+    with pytest.raises(ConfigError, match=r"at a time|cannot be traced"):
+        fixed.export_onnx(tmp_path / "a.onnx", support_as_input=False)
 
     odd = FewShotClassifier(Odd(), head="prototype").fit(x, y)
     with pytest.raises(ConfigError, match="cannot be traced"):

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from quickstudy.core import ConfigError, DataError
+from quickstudy.estimators import FewShotClassifier
 from quickstudy.estimators.files import read_examples, read_inputs, write_rows
 
 
@@ -34,6 +34,10 @@ def test_images_outside_of_a_class_folder_are_an_error(tmp_path: Path):
     picture(tmp_path / "okapi" / "1.png")
     with pytest.raises(DataError, match=r"loose\.png lies outside"):
         read_examples(tmp_path)
+    picture(tmp_path / "two" / "okapi" / "1.png")
+    (tmp_path / "two" / "zebra").mkdir()
+    with pytest.raises(DataError, match="zebra: there are no images in this class"):
+        read_examples(tmp_path / "two")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images"):
         read_examples(tmp_path / "empty")
@@ -79,14 +83,44 @@ def test_numbers_are_a_table(tmp_path: Path):
     (tmp_path / "n.csv").write_text("a,b,target\n1,2.5,x\n3,4.5,y\n")
     read = read_examples(tmp_path / "n.csv")
     assert read.kind == "table"
-    assert np.array_equal(read.x, [[1, 2.5], [3, 4.5]])
+    assert read.x.to_pydict() == {"a": [1, 3], "b": [2.5, 4.5]}
     assert read.y == ["x", "y"]
 
 
+def test_columns_are_known_by_their_names(tmp_path: Path):
+    """In whatever order a later table has them; a missing one is named; words are categories."""
+    rows = "".join(
+        f"{i % 2 * 5 + i / 9},{i % 3},{'red' if i % 2 else 'blue'},{i}\n" for i in range(12)
+    )
+    (tmp_path / "a.csv").write_text("size,noise,colour,\n" + rows)
+    y = ["low", "high"] * 6
+    clf = FewShotClassifier("table").fit(read_inputs([tmp_path / "a.csv"]).x, y)
+    assert [c.name for c in clf.embedder_.columns] == ["size", "noise", "colour"]
+    turned = [",".join(line.split(",")[::-1][1:]) for line in rows.splitlines()]
+    (tmp_path / "b.csv").write_text("colour,noise,size\n" + "\n".join(turned))
+    assert clf.predict(read_inputs([tmp_path / "b.csv"]).x).tolist() == y
+    (tmp_path / "c.csv").write_text("colour,noise,length\n" + "\n".join(turned))
+    with pytest.raises(DataError, match="'size'"):
+        clf.predict(read_inputs([tmp_path / "c.csv"]).x)
+    (tmp_path / "d.csv").write_text("size,noise,colour\n1,,red\n")
+    with pytest.raises(DataError, match="row 0, column 'noise': the value is missing"):
+        clf.predict(read_inputs([tmp_path / "d.csv"]).x)
+
+
+def test_labels_and_texts_are_as_they_are_written(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("text,label\n12,007\n13,7\n14,1.0\n")
+    read = read_examples(tmp_path / "a.csv")
+    assert read.y == ["007", "7", "1.0"]
+    assert read.x == ["12", "13", "14"]
+
+
 def test_faults_are_named(tmp_path: Path):
-    (tmp_path / "a.csv").write_text("a,b,target\n1,red,x\n")
-    with pytest.raises(DataError, match="'b' fits none"):
+    (tmp_path / "a.csv").write_text("a,b,target\nblue,red,x\n")
+    with pytest.raises(DataError, match="it has 'a', 'b'"):
         read_examples(tmp_path / "a.csv")
+    (tmp_path / "g.csv").write_text("text,label\nhello,a\nagain,\n")
+    with pytest.raises(DataError, match="row 1: there is no label"):
+        read_examples(tmp_path / "g.csv")
     (tmp_path / "b.csv").write_text("text\nhello\n")
     with pytest.raises(ConfigError, match="--label"):
         read_examples(tmp_path / "b.csv")

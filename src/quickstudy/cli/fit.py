@@ -44,13 +44,21 @@ def fit_command(
     a column "text", or columns of numbers.
     """
     # imported here: the other commands need not wait for these
-    from quickstudy.estimators import FewShotClassifier
+    from quickstudy.estimators import FewShotClassifier, get_embedder
     from quickstudy.estimators.files import read_examples
 
     read = read_examples(examples, label=label)
     assert read.y is not None
     chosen = encoder or read.kind
     say(f"{len(read.y)} examples of {len(set(read.y))} classes; encoder: {chosen}")
+    modality = get_embedder(chosen, device=device).modality
+    if modality != read.kind:
+        raise ConfigError(
+            f"the encoder {chosen!r} takes {modality}s; {examples} holds {read.kind}s. Leave "
+            "--encoder out, or name one that takes them."
+        )
+    if unknown is not None and unknown in map(str, read.y):
+        raise ConfigError(f"there is a class {unknown!r}; give --unknown another word.")
     clf = FewShotClassifier(chosen, head=head, unknown=unknown, device=device)
     clf.fit(read.x, read.y)
     clf.save(out)
@@ -99,7 +107,7 @@ def fit_command(
 
 
 def _next(kind: str) -> str:
-    return {"image": "*.jpg", "text": "--text 'your text'", "table": "new.csv"}[kind]
+    return {"image": "FOLDER", "text": "--text 'your text'", "table": "new.csv"}[kind]
 
 
 def predict_command(

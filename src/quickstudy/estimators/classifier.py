@@ -126,6 +126,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         start = time.perf_counter()
         self._check_fitted()
         items = self.embedder_.read(X)
+        _refuse_none(y)
         labels = [y] * len(items) if isinstance(y, (str, bytes)) or np.ndim(y) == 0 else list(y)
         if not items or len(labels) != len(items):
             raise TaskError(
@@ -142,6 +143,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         start = time.perf_counter()
         self._check_fitted()
+        _refuse_none(label)
         if plain_label(label) in self._support:
             raise ConfigError(
                 f"there is a class {label!r} already. Use add_examples to give it more examples, "
@@ -180,6 +182,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         start = time.perf_counter()
         self._check_fitted()
+        _refuse_none(new)
         support = self._support.renamed(plain_label(old), plain_label(new))
         what = f"renamed class {old!r} to {new!r}"
         return self._edit(support, what, start, renamed=True)
@@ -211,8 +214,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise TaskError("there is nothing to undo: the task is as it was fitted or loaded.")
         support, embedder = self._past.pop()
         before, self.embedder_ = self.embedder_, embedder
+        same = np.array_equal(support.z, self._support.z)
+        renamed = same and np.array_equal(support.y, self._support.y)
         self._set(support)
-        return self._record("undid the last change", start, before)
+        return self._record("undid the last change", start, before, renamed=renamed)
 
     # ------------------------------------------------------------ answering
 
@@ -224,7 +229,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _labels(self, scores: Floats, known: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
         labels: npt.NDArray[Any] = self.classes_[scores.argmax(1)]
-        if self.unknown is None or known is None:
+        if self.unknown is None or known is None or known.all():
             return labels
         # a label of another type than the classes' is kept as it is
         mixed = labels.astype(object)
@@ -343,8 +348,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: inputs without labels.
             n: at most so many.
         """
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise ConfigError(f"n must be a whole number of at least 1; got {n!r}.")
         z = self._embed(X)
-        return self._model.label_next(z, n)
+        return self._model.label_next(z, int(n))
 
     # ------------------------------------------------------------ files
 
@@ -504,7 +511,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._model.known(z, self.false_rejects)
 
     def _check_settings(self) -> None:
-        if not 0 < self.false_rejects < 1:
+        rejects = self.false_rejects
+        if not isinstance(rejects, int | float) or not 0 < rejects < 1:
             raise ConfigError(f"false_rejects must lie between 0 and 1; got {self.false_rejects}.")
 
     def _check_fitted(self) -> None:
@@ -515,6 +523,11 @@ def _width(X: Any) -> int | None:
     """Return the number of columns of a table, or ``None`` if it is none."""
     shape: tuple[int, ...] = getattr(X, "shape", ())
     return int(shape[1]) if len(shape) == 2 else None
+
+
+def _refuse_none(label: Any) -> None:
+    if label is None:
+        raise TaskError("None is no label. Give the class a name.")
 
 
 def _refuse_sparse(X: Any) -> None:

@@ -142,6 +142,7 @@ def export_onnx(
         name: ["Q", columns] for name in ("logits", "probabilities")
     }
     model = _traced(graph, example, shapes, [*inputs], [*outputs])
+    _check_sizes(model, inputs)
     facts = {
         "made_by": f"quickstudy {__version__}",
         "head": head,
@@ -157,6 +158,19 @@ def export_onnx(
     except ValueError as error:  # protobuf's limit of 2 GB
         raise CheckpointError(f"{path}: the graph is too large for one file ({error}).") from error
     return Exported(str(path), support_as_input, inputs, outputs, classes)
+
+
+def _check_sizes(model: Any, inputs: dict[str, list[int | str]]) -> None:
+    """Refuse a graph that takes one number of examples only: an encoder can force that on it."""
+    for entry in model.graph.input:
+        sides = entry.type.tensor_type.shape.dim
+        for side, wanted in zip(sides, inputs[entry.name], strict=True):
+            if isinstance(wanted, str) and not side.dim_param:
+                raise ConfigError(
+                    f"this encoder makes a graph that takes {side.dim_value} inputs at a time and "
+                    "no other number (its code asks for the size as a number, as len(x) does). Use "
+                    "x.shape[0] there, or export a task on its embeddings."
+                )
 
 
 def _traced(

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from quickstudy.core import ConfigError, DataError, nearest_names
 from quickstudy.tasks.folders import find_images
 from quickstudy.training.checkpoint import write_atomically
@@ -30,7 +28,7 @@ class LabelledFiles:
     """Examples read from disk.
 
     Args:
-        x: paths, encoded images, texts, or a table ``[N, columns]``.
+        x: paths, encoded images, texts, or a ``pyarrow.Table``.
         y: labels, or ``None`` if there are none.
         kind: ``"image"``, ``"text"`` or ``"table"``: also the name of the encoder that fits.
         names: of each example, for reports.
@@ -106,32 +104,44 @@ def _class_folders(root: Path) -> LabelledFiles:
             f"{root}: expected a folder for each class with its images inside; {where}. Make "
             f"{root}/CLASS/IMAGE, or a table with the columns path and label."
         )
+    given = {name.split("/")[0] for name in found}
+    folders = sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
+    if empty := [name for name in folders if name not in given]:
+        raise DataError(
+            f"{root / empty[0]}: there are no images in this class. Add some, or remove the folder."
+        )
     paths = [str(root / name) for name in found]
     return LabelledFiles(paths, [name.split("/")[0] for name in found], "image", paths)
 
 
 def _table(source: Path, label: str | None) -> LabelledFiles:
-    columns = _columns(source)
+    columns = _columns(source, label)
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"{source}: the table has no rows. Give one row per example.")
     wanted = label or next((name for name in _LABELS if name in columns), None)
     if label is not None and label not in columns:
         raise ConfigError(f"{source}: no column {label!r}. {nearest_names(label, columns)}")
     y = None if wanted is None else columns.pop(wanted)
+    if y is not None and (none := [i for i, v in enumerate(y) if v is None or v == ""]):
+        raise DataError(
+            f"{source}, row {none[0]}: there is no label in {wanted!r}. Fill it in, or leave the "
+            "row out."
+        )
+    columns.pop("", None)  # the row numbers that pandas writes
     rows = [f"{source.name}, row {i}" for i in range(len(next(iter(columns.values()), y or [])))]
     if (name := next((n for n in _TEXTS if n in columns), None)) is not None:
         return LabelledFiles(columns[name], y, "text", rows)
     if (name := next((n for n in _IMAGES if n in columns), None)) is not None:
         return _images(source, columns[name], y, rows)
-    numbers = {n: v for n, v in columns.items() if all(_is_number(value) for value in v)}
-    if not numbers or len(numbers) < len(columns):
-        bad = sorted(columns.keys() - numbers.keys())
+    if not any(_is_number(value) for values in columns.values() for value in values):
         raise DataError(
             f"{source}: needs a column of texts ({_TEXTS[0]}), of image paths ({_IMAGES[0]}), or "
-            f"numbers only; {', '.join(map(repr, bad[:3])) or 'it has none'} fits none of these. "
-            "Rename the column that counts, or drop the others."
+            f"of numbers; it has {', '.join(map(repr, list(columns)[:5])) or 'none'}. Rename the "
+            "column that counts."
         )
-    return LabelledFiles(np.array(list(numbers.values()), dtype=np.float64).T, y, "table", rows)
+    import pyarrow as pa
+
+    return LabelledFiles(pa.table(columns), y, "table", rows)
 
 
 def _images(source: Path, values: list[Any], y: list[Any] | None, rows: list[str]) -> LabelledFiles:
@@ -151,7 +161,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _columns(source: Path) -> dict[str, list[Any]]:
+def _columns(source: Path, label: str | None) -> dict[str, list[Any]]:
     """Return a table as lists by column."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
@@ -168,7 +178,10 @@ def _columns(source: Path) -> dict[str, list[Any]]:
             parse = pa_csv.ParseOptions(
                 delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True
             )
-            table = pa_csv.read_csv(source, parse_options=parse)
+            # labels, texts and paths are as they are written: 007 is not 7
+            as_written = {n: pa.string() for n in (*_LABELS, *_TEXTS, *_IMAGES, label) if n}
+            convert = pa_csv.ConvertOptions(column_types=as_written)
+            table = pa_csv.read_csv(source, parse_options=parse, convert_options=convert)
     except FileNotFoundError as error:
         raise DataError(f"{source}: there is no such file. Check the path.") from error
     except (OSError, pa.ArrowException) as error:

@@ -67,7 +67,8 @@ def build_head(name: str, settings: Settings, *, dim: int, centre_prior: float) 
         ConfigError: if there is no such head.
     """
     if name not in HEADS:
-        raise ConfigError(f"there is no head {name!r}. {nearest_names(name, [*HEADS, 'auto'])}")
+        offered = nearest_names(str(name), [*HEADS, "auto"])
+        raise ConfigError(f"there is no head {name!r}. {offered}")
     numbers = {**HEADS[name][0], **settings}
     head: Learner
     if name == "prototype":

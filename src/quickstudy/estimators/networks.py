@@ -61,10 +61,10 @@ class ManyViews(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return embeddings ``[B, D]``."""
         total: Tensor = self.net(x)
-        side = list(x.shape[1:])
         for warp in self.warps.to(x):
-            grid = F.affine_grid(warp[None], [1, *side], align_corners=False)
-            places = grid.expand(len(x), -1, -1, -1)
+            # by shape, not len(): a traced graph must take any number of images
+            maps = warp.expand(x.shape[0], 2, 3)
+            places = F.affine_grid(maps, list(x.shape), align_corners=False)
             total = total + self.net(F.grid_sample(x, places, align_corners=False))
         return total / (1 + len(self.warps))
 

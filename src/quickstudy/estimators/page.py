@@ -33,6 +33,8 @@ _OWN_CSS = """
 .supports q { display: block; font-size: .92rem; max-width: 40rem; }
 .classes td { white-space: normal; }
 .map { max-width: 34rem; }
+.legend li { display: flex; align-items: center; gap: .35rem; }
+.legend svg { width: 12px; height: 12px; flex: none; margin: 0; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1rem; padding: 0; }
 .big { font-size: 2.2rem; font-weight: 650; line-height: 1.1; }
 """
@@ -70,7 +72,7 @@ def _summary(clf: FewShotClassifier, support: Support) -> str:
     )
     noun = "class" if support.n_way == 1 else "classes"
     return (
-        f'<p class="lede">{support.n_way} {noun}, {each} examples each, '
+        f'<p class="lede">{support.n_way} {noun}, {each} example{"" if each == "1" else "s"} each, '
         f"{len(support.items)} in all. Encoder: {html.escape(clf.embedder_.name)}; head: "
         f"{html.escape(clf.head_)}.</p>"
     )
@@ -88,6 +90,8 @@ def _expectation(estimate: Estimate) -> str:
 
 def _doubts(support: Support, suspects: list[Suspect], conflicts: list[Conflict]) -> str:
     if not suspects and not conflicts:
+        if int(support.counts.max()) < 2:
+            return "<h2>Labels to check</h2><p>With one example each, nothing can be checked.</p>"
         return "<h2>Labels to check</h2><p>None: no example contradicts the others.</p>"
     parts = ["<h2>Labels to check</h2>"]
     if suspects:
@@ -159,7 +163,7 @@ def _picture(support: Support, row: int) -> str:
     if isinstance(preview, str):
         text = preview if len(preview) <= _WORDS else preview[:_WORDS] + " …"
         return f'<span class="supports"><q>{html.escape(text)}</q></span>'
-    return name
+    return f'<span class="name">{name}</span>'
 
 
 def _name(support: Support, row: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from quickstudy.core import ConfigError, DataError
 from quickstudy.estimators.embedders import Embedder, Item, Vectors
@@ -103,14 +104,15 @@ class TableEmbedder(Embedder):
         return sum(1 if c.categories is None else len(c.categories) for c in self.columns)
 
     def read(self, X: Any) -> list[Item]:
-        """Return the rows of an array ``[N, F]``, a list of rows or a DataFrame.
+        """Return the rows of an array ``[N, F]``, a list of rows, a DataFrame or a
+        ``pyarrow.Table``; the columns of the last two are known by their names.
 
         Raises:
             DataError: if a value is missing or infinite (the message names row and column), or the
                 columns are not those of the support set.
         """
         names, cells, labels = _cells(X)
-        named = is_frame(X)
+        named = is_frame(X) or isinstance(X, pa.Table)
         order = self._order(names, named)
         taken = names if self._columns is None else tuple(column.name for column in self._columns)
         if isinstance(cells, np.ndarray):
@@ -259,6 +261,9 @@ def _cells(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]], list[str
         names, rows = _cells_of_frame(X)
         plain = type(X.index).__name__ == "RangeIndex"
         labels = [None if plain else str(label) for label in X.index]
+    elif isinstance(X, pa.Table):
+        names, rows = _cells_of_columns({n: X.column(n).to_pylist() for n in X.column_names})
+        labels = [None] * X.num_rows
     else:
         try:
             array = np.asarray(X)
@@ -281,6 +286,21 @@ def _cells(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]], list[str
     if not names:
         raise DataError(f"0 feature(s) (shape=({len(rows)}, 0)) while a minimum of 1 is required.")
     return names, rows, labels
+
+
+def _cells_of_columns(
+    columns: dict[str, list[Any]],
+) -> tuple[tuple[str, ...], Numbers | list[list[Any]]]:
+    numeric = [
+        all(is_missing(v) or isinstance(v, int | float) for v in values)
+        for values in columns.values()
+    ]
+    if all(numeric):
+        cells = [
+            [np.nan if is_missing(v) else float(v) for v in values] for values in columns.values()
+        ]
+        return tuple(columns), np.array(cells, dtype=np.float64).T
+    return tuple(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
 def _cells_of_frame(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]]]:

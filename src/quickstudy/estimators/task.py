@@ -104,7 +104,7 @@ class FittedTask:
 
     def sets_of(self, logits: Tensor, *, coverage: float = 0.9) -> Tensor:
         """Return the same from what :meth:`logits` returned ``[Q, C]``."""
-        if not 0 < coverage < 1:
+        if not isinstance(coverage, int | float) or not 0 < coverage < 1:
             raise ConfigError(f"coverage is a share between 0 and 1; got {coverage}.")
         scores = -logits.double().log_softmax(1)
         return scores <= self._set_threshold(coverage)
