@@ -109,7 +109,9 @@ def test_undo_is_exact(clf: FewShotClassifier):
     clf.relabel(0, "other")
     clf.remove_examples([1, 2])
     clf.rename_class("other", "another")
-    for _ in range(5):
+    assert clf.undo().others_unchanged
+    assert not clf.undo().others_unchanged
+    for _ in range(3):
         clf.undo()
     assert np.array_equal(clf.predict_proba(x), before)
     with pytest.raises(TaskError, match="nothing to undo"):
@@ -333,6 +335,17 @@ def test_faults_are_errors_that_help(clf: FewShotClassifier):
         FewShotClassifier("array", head="ridg").fit(x, y)
     with pytest.raises(ConfigError, match="false_rejects"):
         FewShotClassifier("array", false_rejects=0).fit(x, y)
+    with pytest.raises(ConfigError, match="no head None"):
+        FewShotClassifier("array", head=None).fit(x, y)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least 1"):
+        clf.label_next(x, n=0)
+    for unnamed in (
+        lambda: clf.add_class(None, x[:1]),
+        lambda: clf.add_examples(x[:1], None),
+        lambda: clf.rename_class("class 0001", None),
+    ):
+        with pytest.raises(TaskError, match="None is no label"):
+            unnamed()
     one = FewShotClassifier("array").fit(x[:2], y[:2])
     with pytest.raises(TaskError, match="without classes"):
         one.remove_class(y[0])
