@@ -528,7 +528,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(every), choices=every)
     parser.add_argument("--results", type=Path, default=None)
     given = parser.parse_args()
-    begun = time.monotonic()
+    begun, made = time.monotonic(), provenance(seeds=[0])  # of the code that is loaded now
     warnings.filterwarnings("ignore", message="The number of unique classes")
     run = {
         "text": partial(text, priors=given.priors, sets=tuple(given.sets)),
@@ -545,7 +545,7 @@ def main() -> None:
     part = "" if tuple(given.sets) == TEXTS or given.kind != "text" else "-" + "-".join(given.sets)
     document = {
         "name": f"estimators-{given.kind}{part}",
-        **provenance(seeds=[0]),
+        **made,
         "minutes": round((time.monotonic() - begun) / 60, 1),
         "priors": {name: about(TaskPrior.load(folder / name)) for name in used},
         "scores": scores,
