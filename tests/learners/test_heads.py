@@ -173,6 +173,19 @@ def test_logistic_ends_though_single_precision_is_too_coarse_for_its_tolerance(m
     assert bool((head.predict(state, x).argmax(2) == y).all())
 
 
+def test_logistic_takes_no_step_that_is_out_of_all_proportion(monkeypatch):
+    """Where probabilities are saturated there is no curvature, and Newton's step has any length."""
+    y = torch.arange(4).repeat_interleave(5)[None]
+    x = normal(20, 8).float()[None]
+    monkeypatch.setattr(logistic._Problem, "_solve", lambda self, p, gradient: 1e15 * gradient)
+    head = LogisticHead(c=10.0, tolerance=1e-3)
+    state = head.adapt(Examples.full(x, y), n_way=4)
+    logits = head.predict(state, x)
+    assert bool(logits.isfinite().all())
+    loss = F.cross_entropy(logits[0], y[0])
+    assert float(loss) < 0.5 * math.log(4)  # down the gradient, if slowly
+
+
 def test_one_neighbour_answers_as_the_nearest_neighbour():
     support, q = random_support(8, tasks=1), normal(1, 30, 5, seed=1)
     head = NeighbourHead(neighbours=1)

@@ -14,6 +14,8 @@ from quickstudy.learners.heads.weights import weighted
 
 __all__ = ["LogisticHead"]
 
+# of a logit in one step
+_LARGEST_CHANGE = 10.0
 _NEWTON_STEPS, _SEARCH_STEPS, _SOLVE_STEPS = 50, 25, 100
 
 
@@ -110,6 +112,7 @@ class _Problem:
         self.y, self.weights, self.absent = y, weights[..., None], ~present[:, None]
         self.penalty = penalty * torch.ones_like(self.x[0, 0])
         self.penalty[-1] = 0
+        self.classes = present.sum(1)[:, None, None].clamp(min=1)
 
     def outputs(self, w: Tensor) -> Tensor:
         """Return the logits ``[T, S, C]`` of the support."""
@@ -122,13 +125,22 @@ class _Problem:
 
     def gradient(self, w: Tensor, p: Tensor) -> Tensor:
         """Return the gradient, ``p`` the probabilities at ``w``."""
-        return (self.weights * (p - self.y)).transpose(1, 2) @ self.x + self.penalty * w
+        return (
+            self._apart((self.weights * (p - self.y)).transpose(1, 2) @ self.x) + self.penalty * w
+        )
 
     def curvature(self, p: Tensor, v: Tensor) -> Tensor:
         """Return the Hessian times ``v``."""
         u = self.x @ v.transpose(1, 2)  # [T, S, C]
         u = p * (u - (p * u).sum(2, keepdim=True))
-        return (self.weights * u).transpose(1, 2) @ self.x + self.penalty * v
+        return self._apart((self.weights * u).transpose(1, 2) @ self.x) + self.penalty * v
+
+    def _apart(self, values: Tensor) -> Tensor:
+        """Return ``[T, C, R+1]`` without what all classes share: it sums to zero but for rounding,
+        and what is left of it would be divided by a curvature of zero, as no penalty holds the
+        biases."""
+        mean = values.sum(1, keepdim=True) / self.classes
+        return (values - mean).masked_fill(self.absent.transpose(1, 2), 0)
 
     def minimise(self, tolerance: float) -> Tensor:
         """Return the minimum."""
@@ -145,6 +157,9 @@ class _Problem:
             # a task that is done has rounding for a gradient: others must not wait for its solution
             gradient = gradient.masked_fill(done[:, None, None], 0)
             step = self._solve(p, gradient)
+            # where all is saturated there is hardly any curvature, and a step may be of any length
+            change = (self.x @ step.transpose(1, 2)).abs().amax((1, 2))  # of the logits [T]
+            step = step * (_LARGEST_CHANGE / change.clamp(min=_LARGEST_CHANGE))[:, None, None]
             slope = (gradient * step).sum((1, 2))  # [T], at least 0
             t = torch.ones_like(value)
             for _ in range(_SEARCH_STEPS):
@@ -154,6 +169,7 @@ class _Problem:
                 if bool(enough.all()):
                     break
                 t = torch.where(enough, t, t / 2)
+            t = torch.where(enough, t, 0.0)  # a step that does not lead down is not taken
             w, before = w - t[:, None, None] * step, value
             value = self.loss(w)
             if bool((value >= before).all()):
