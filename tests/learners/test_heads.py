@@ -1,5 +1,7 @@
 """Heads on embeddings against their formulas, scikit-learn and heads that saw less."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
