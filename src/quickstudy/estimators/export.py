@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from quickstudy import __version__
 from quickstudy.core import CheckpointError, ConfigError, Examples, MissingExtraError
+from quickstudy.estimators.heads import quick_twin
 from quickstudy.estimators.networks import Network
 from quickstudy.estimators.task import FittedTask
 from quickstudy.training.checkpoint import write_atomically
@@ -56,7 +57,9 @@ class _Graph(nn.Module):
     def __init__(self, network: Network, task: FittedTask) -> None:
         super().__init__()
         self.net = nn.Identity() if network.net is None else network.net
-        self.unit, self.metric, self.head = network.unit, task.prior.metric, task.head
+        self.unit, self.metric = network.unit, task.prior.metric
+        # another runtime rounds in its own way: exact sums would be for nothing
+        self.head = quick_twin(task.head)
         self.temperature = task.temperature
 
     def seen(self, x: Tensor) -> Tensor:

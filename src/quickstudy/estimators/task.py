@@ -15,7 +15,6 @@ from quickstudy.estimators.evidence import (
     gather_evidence,
     held_out_features,
     log_loss,
-    own_temperature,
 )
 from quickstudy.estimators.heads import (
     CANDIDATES,
@@ -48,6 +47,8 @@ class FittedTask:
         support: the examples in the prior's metric ``[1, S, D]``.
         n_way: number of classes ``C``.
         evidence: what the support says of itself; of a large task, what a part of it says.
+        features: what the prior's surfaces are asked with: of size, and of the held-out examples
+            where they say something ``[1, F]``.
         temperature: logits are divided by it.
         held_out_errors: of every head considered, 0 or 1 for each held-out example ``[N]``.
     """
@@ -59,6 +60,7 @@ class FittedTask:
     support: Examples
     n_way: int
     evidence: Evidence
+    features: Tensor
     temperature: float
     held_out_errors: Mapping[str, Tensor]
 
@@ -114,8 +116,7 @@ class FittedTask:
         if known is None:
             return held_out_quantile(self._held_out_scores(), coverage)
         told = self._told
-        features = self._features()
-        return _between(known.sets[int(told)], features, coverage)
+        return _between(known.sets[int(told)], self.features, coverage)
 
     def novelty(self, z: Tensor) -> Tensor:
         """Return how unlike everything in the task a query is ``[Q]``: log odds of being a
@@ -168,7 +169,7 @@ class FittedTask:
         elif not told:
             method = "nothing: with one example each, nothing can be held out"
         if known is not None:
-            logit = float(known.accuracy[int(told)](self._features()))
+            logit = float(known.accuracy[int(told)](self.features))
             low, high = known.spread[int(told)]
             mean, low, high = (1 / (1 + math.exp(-(logit + by))) for by in (0.0, low, high))
             return Estimate(mean, low, high, 0.9, method)
@@ -199,7 +200,9 @@ class FittedTask:
             Rows of the support ``[S]`` and scores ``[S]`` in that order, and the label that is the
             best other one for each of them ``[S]``.
         """
-        evidence = _evidence(self.prior, self.head, self.support, self.n_way, whole=True)
+        evidence = self.evidence
+        if _is_large(self.support, self.n_way):
+            evidence = _evidence(self.prior, self.head, self.support, self.n_way, whole=True)
         log_p = (evidence.held_out[0].double() / self.temperature).log_softmax(1)
         own = torch.nn.functional.one_hot(evidence.y[0], self.n_way).bool()
         given = log_p[own]
@@ -217,11 +220,6 @@ class FittedTask:
     @property
     def _told(self) -> bool:
         return bool(self.evidence.enough[0])
-
-    def _features(self) -> Tensor:
-        if not self._told:
-            return self.evidence.size
-        return held_out_features(self.evidence)[0]
 
     def _held_out_scores(self) -> Tensor:
         evidence, judged = self.evidence, self.evidence.judged[0]
@@ -277,8 +275,10 @@ def fit_task(
     made, evidence = found[chosen]
     with torch.no_grad():
         state = made.adapt(support, n_way=n_way)
-    temperature = _temperature(prior, chosen, evidence)
-    return FittedTask(prior, chosen, made, state, support, n_way, evidence, temperature, errors)
+    features, temperature = _calibrated(prior, chosen, evidence)
+    return FittedTask(
+        prior, chosen, made, state, support, n_way, evidence, features, temperature, errors
+    )
 
 
 def _class_by_class(prior: TaskPrior, z: Tensor, y: Tensor) -> Tensor:
@@ -291,6 +291,10 @@ def _class_by_class(prior: TaskPrior, z: Tensor, y: Tensor) -> Tensor:
     return x
 
 
+def _is_large(support: Examples, n_way: int) -> bool:
+    return support.y.numel() * n_way > _LARGE
+
+
 @torch.no_grad()
 def _evidence(
     prior: TaskPrior, head: CentredHead, support: Examples, n_way: int, *, whole: bool = False
@@ -300,7 +304,7 @@ def _evidence(
     seen = head.seen(support, n_way=n_way)
     alone = int(torch.bincount(support.y[0]).max()) < 2
     asked, rounds = None, _FOLDS
-    if not whole and support.y.numel() * n_way > _LARGE:
+    if not whole and _is_large(support, n_way):
         rounds = 1
         asked = held_out_in(support, n_way=n_way, folds=_FOLDS, rounds=rounds)
     if alone:
@@ -323,15 +327,15 @@ def _known(prior: TaskPrior, name: str) -> HeadPrior | None:
     return prior.heads.get(name, prior.heads.get("prototype"))
 
 
-def _temperature(prior: TaskPrior, name: str, evidence: Evidence) -> float:
-    known = prior.heads.get(name)
-    if known is not None:
-        if not bool(evidence.enough[0]):
-            return float(known.temperature[0](evidence.size).exp())
-        features, own = held_out_features(evidence)
-        return float((own + known.temperature[1](features)).exp())
-    own = own_temperature(evidence.held_out, evidence.y, evidence.judged)
-    return float(own) if bool(evidence.enough[0]) else _mild(evidence)
+def _calibrated(prior: TaskPrior, name: str, evidence: Evidence) -> tuple[Tensor, float]:
+    """Return what the surfaces are asked with, and the temperature."""
+    known, told = prior.heads.get(name), bool(evidence.enough[0])
+    if not told:
+        plain = _mild(evidence) if known is None else known.temperature[0](evidence.size).exp()
+        return evidence.size, float(plain)
+    features, own = held_out_features(evidence)
+    better = own if known is None else own + known.temperature[1](features)
+    return features, float(better.exp())
 
 
 def _mild(evidence: Evidence) -> float:
