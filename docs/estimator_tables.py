@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ def tables(kind: str) -> list[tuple[str, str, dict[str, Any]]]:
     for file in files:
         scores |= json.loads(file.read_text(encoding="utf-8"))["scores"]
     return [(data, key, t) for data, named in scores.items() for key, t in named.items()]
+
+
+def having(fact: str, prefix: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield set, name without ``prefix`` and content of the tables of all kinds that hold a
+    fact."""
+    for kind in ("text", "image", "characters"):
+        for data, key, t in tables(kind):
+            if fact in t:
+                yield data, key.removeprefix(prefix), t
+
+
+def filled(rows: list[str]) -> str:
+    """Return a table, or nothing if it has only its two lines of heading."""
+    return "\n".join(rows) if len(rows) > 2 else ""
 
 
 def number(score: dict[str, float]) -> str:
@@ -91,19 +106,16 @@ def trust_table() -> str:
         "coverage, size | accuracy estimate: mean error, in its 90 % interval | number of tasks |",
         "|---|---|---|---|---|---|---|",
     ]
-    for kind in ("text", "image", "characters"):
-        for data, key, t in tables(kind):
-            if "calibration_error" not in t:
-                continue
-            ours, alone = t["sets_90"], t["sets_90_without_auxiliary_tasks"]
-            estimate = t["accuracy_estimate"]
-            rows.append(
-                f"| {data} | {key.removeprefix('trust: ')} | {t['calibration_error']:.3f} | "
-                f"{ours['coverage']:.1f} %, {ours['size']:.2f} | {alone['coverage']:.1f} %, "
-                f"{alone['size']:.2f} | {estimate['mean_absolute_error']:.1f} points, "
-                f"{estimate['inside_90_interval']:.0f} % | {t['tasks']} |"
-            )
-    return "\n".join(rows) if len(rows) > 2 else ""
+    for data, tasks, t in having("calibration_error", "trust: "):
+        ours, alone = t["sets_90"], t["sets_90_without_auxiliary_tasks"]
+        estimate = t["accuracy_estimate"]
+        rows.append(
+            f"| {data} | {tasks} | {t['calibration_error']:.3f} | "
+            f"{ours['coverage']:.1f} %, {ours['size']:.2f} | {alone['coverage']:.1f} %, "
+            f"{alone['size']:.2f} | {estimate['mean_absolute_error']:.1f} points, "
+            f"{estimate['inside_90_interval']:.0f} % | {t['tasks']} |"
+        )
+    return filled(rows)
 
 
 def strangers_table() -> str:
@@ -114,20 +126,17 @@ def strangers_table() -> str:
         "strangers |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for kind in ("text", "image", "characters"):
-        for data, key, t in tables(kind):
-            if "auroc_ours" not in t:
-                continue
-            cells = [
-                f"{t[f'{what}_{who}']:.1f}"
-                for what in ("auroc", "fpr95")
-                for who in ("ours", "nearest", "max_softmax")
-            ]
-            rows.append(
-                f"| {data} | {key.removeprefix('open set: ')} | {' | '.join(cells)} | "
-                f"{t['accepted']:.1f} %, {t['false_accepts']:.1f} % |"
-            )
-    return "\n".join(rows) if len(rows) > 2 else ""
+    for data, tasks, t in having("auroc_ours", "open set: "):
+        cells = [
+            f"{t[f'{what}_{who}']:.1f}"
+            for what in ("auroc", "fpr95")
+            for who in ("ours", "nearest", "max_softmax")
+        ]
+        rows.append(
+            f"| {data} | {tasks} | {' | '.join(cells)} | {t['accepted']:.1f} %, "
+            f"{t['false_accepts']:.1f} % |"
+        )
+    return filled(rows)
 
 
 def suspects_table() -> str:
@@ -137,14 +146,12 @@ def suspects_table() -> str:
         "| number of tasks |",
         "|---|---|---|---|---|---|",
     ]
-    for kind in ("text", "image", "characters"):
-        for data, key, t in tables(kind):
-            if "in_top_2_there" in t:
-                rows.append(
-                    f"| {data} | {key.removeprefix('suspects: ')} | {t['in_top_2_there']} % | "
-                    f"{t['in_top_2_everywhere']} % | {t['first_everywhere']} % | {t['tasks']} |"
-                )
-    return "\n".join(rows) if len(rows) > 2 else ""
+    for data, tasks, t in having("in_top_2_there", "suspects: "):
+        rows.append(
+            f"| {data} | {tasks} | {t['in_top_2_there']} % | {t['in_top_2_everywhere']} % | "
+            f"{t['first_everywhere']} % | {t['tasks']} |"
+        )
+    return filled(rows)
 
 
 def encoders_table() -> str:
@@ -155,7 +162,7 @@ def encoders_table() -> str:
             rows.append(
                 f"| {data} | {key} | {number(t['auto'])} | {number(t['efficientnet']['auto'])} |"
             )
-    return "\n".join(rows) if len(rows) > 2 else ""
+    return filled(rows)
 
 
 def costs_list() -> str:
