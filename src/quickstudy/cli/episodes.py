@@ -7,8 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from quickstudy.cli.evaluate import read_number
 from quickstudy.cli.output import emit
+from quickstudy.cli.protocol import (
+    Data,
+    Episodes,
+    Groups,
+    KShot,
+    NQuery,
+    Rotations,
+    Seed,
+    is_folder,
+    read_number,
+)
 from quickstudy.core import ConfigError, EpisodeSpec, ProtocolError
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.tasks.datasets import load_pool
@@ -28,23 +38,19 @@ _FOLDER_SIZE = 84
 
 @episodes_app.command("write")
 def write_command(
-    data: Annotated[str, typer.Option(help="A named data set, or a folder of class folders.")],
+    data: Data,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("episodes.npz"),
     n_way: Annotated[str, typer.Option("--n-way", help="Classes per task: 5, or 5-20.")] = "5",
-    k_shot: Annotated[str, typer.Option("--k-shot", help="Support per class: 1, or 1-10.")] = "1",
-    n_query: Annotated[int, typer.Option("--n-query", help="Queries per class.")] = 15,
-    episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 600,
-    seed: Annotated[int, typer.Option(help="Names the list of episodes.")] = 0,
+    k_shot: KShot = "1",
+    n_query: NQuery = 15,
+    episodes: Episodes = 600,
+    seed: Seed = 0,
     split: Annotated[str, typer.Option(help="Part of a named data set.")] = "test",
     split_file: Annotated[
         str | None, typer.Option("--split-file", help="Which published split; else its first.")
     ] = None,
-    rotations: Annotated[
-        bool, typer.Option("--rotations", help="Turned classes are classes of their own.")
-    ] = False,
-    groups: Annotated[
-        bool, typer.Option("--groups", help="Keep drawers or tracks apart between the sides.")
-    ] = False,
+    rotations: Rotations = False,
+    groups: Groups = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Draw episodes and write them: the rows of each, and a hash of every image that they name.
@@ -128,7 +134,7 @@ def _pool(
     """Return the data as it lies, and how it was prepared."""
     if not data:
         raise ConfigError("--data is empty; name a data set or a folder of class folders.")
-    if Path(data).is_dir() or "/" in data or data.startswith("."):
+    if is_folder(data):
         pool = pool_from_folder(Path(data), size=_FOLDER_SIZE, channels=3)
     else:
         pool = load_pool(data, split=split, split_file=split_file)

@@ -10,6 +10,17 @@ import typer
 from tqdm import tqdm
 
 from quickstudy.cli.output import emit, say
+from quickstudy.cli.protocol import (
+    Data,
+    Episodes,
+    Groups,
+    KShot,
+    NQuery,
+    Rotations,
+    Seed,
+    is_folder,
+    read_number,
+)
 from quickstudy.core import ConfigError, EpisodeSpec
 from quickstudy.core.devices import choose_device
 from quickstudy.evaluation import Paired, Report, compare, evaluate
@@ -22,32 +33,28 @@ from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
 from quickstudy.tasks.folders import pool_from_folder
 from quickstudy.tasks.published import ListedSource, read_episodes
 
-__all__ = ["add_transductive", "evaluate_command", "read_number"]
+__all__ = ["add_transductive", "evaluate_command"]
 
 
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Folder that 'quickstudy train' wrote.")],
-    data: Annotated[str, typer.Option(help="A named data set, or a folder of class folders.")],
+    data: Data,
     n_way: Annotated[
         str | None, typer.Option("--n-way", help="Classes per task: 5, or 5-20; 1 in regression.")
     ] = None,
-    k_shot: Annotated[str, typer.Option("--k-shot", help="Support per class: 1, or 1-10.")] = "1",
-    n_query: Annotated[int, typer.Option("--n-query", help="Queries per class.")] = 15,
-    episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 600,
+    k_shot: KShot = "1",
+    n_query: NQuery = 15,
+    episodes: Episodes = 600,
     tasks: Annotated[
         Path | None,
         typer.Option(help="The episodes of a file that 'episodes write' wrote, and no others."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Names the list of episodes.")] = 0,
+    seed: Seed = 0,
     split: Annotated[
         str | None, typer.Option(help="Part of a named data set; test if not given.")
     ] = None,
-    rotations: Annotated[
-        bool, typer.Option("--rotations", help="Turned classes are classes of their own.")
-    ] = False,
-    groups: Annotated[
-        bool, typer.Option("--groups", help="Keep drawers or tracks apart between the sides.")
-    ] = False,
+    rotations: Rotations = False,
+    groups: Groups = False,
     invert: Annotated[
         str, typer.Option(help="Dark ink on light paper becomes bright on black: auto, yes, no.")
     ] = "auto",
@@ -200,17 +207,6 @@ def add_transductive(
     return with_queries, gain
 
 
-def read_number(text: str, option: str) -> int | tuple[int, int]:
-    """Read ``5`` or ``5-20``."""
-    low, dash, high = text.partition("-")
-    try:
-        return (int(low), int(high)) if dash else int(low)
-    except ValueError as error:
-        raise ConfigError(
-            f"{option} is a whole number or a range like 5-20; got {text!r}."
-        ) from error
-
-
 def _pool(
     run: Run,
     data: str,
@@ -225,7 +221,7 @@ def _pool(
     path = Path(data)
     if path.is_file():
         raise ConfigError(f"{data} is a file; name a folder of class folders, or a data set.")
-    if path.is_dir() or "/" in data or data.startswith("."):
+    if is_folder(data):
         if split is not None:
             raise ConfigError(f"--split is for named data sets; {data} is a folder.")
         pool = pool_from_folder(path, size=size, channels=channels)
