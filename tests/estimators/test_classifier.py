@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -346,6 +347,16 @@ def test_faults_are_errors_that_help(clf: FewShotClassifier):
     ):
         with pytest.raises(TaskError, match="None is no label"):
             unnamed()
+    with pytest.raises(TaskError, match="row 1 has no label"):
+        FewShotClassifier("array").fit(x[:2], pd.Series(["a", pd.NA]))
+    with pytest.raises(TaskError, match="<NA> is no label"):
+        clf.add_class(pd.NA, x[:1])
+    with pytest.raises(TaskError, match="one per example"):
+        FewShotClassifier("array").fit(x[:2], [("a", 1), ("b",)])
+    with pytest.raises(ConfigError, match=r"Give \[0\]"):
+        clf.remove_examples(0)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="name of a file"):
+        clf.save("")
     one = FewShotClassifier("array").fit(x[:2], y[:2])
     with pytest.raises(TaskError, match="without classes"):
         one.remove_class(y[0])
@@ -359,3 +370,37 @@ def test_a_failed_edit_changes_nothing(clf: FewShotClassifier):
     with pytest.raises(TaskError):
         clf.add_examples(x[:2], y[:1])
     assert np.array_equal(clf.predict_proba(x), before)
+
+
+def test_copies_of_an_example_are_one_witness():
+    x, y = examples(5, 1)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=x.shape)
+    copied = FewShotClassifier("table").fit(np.repeat(noise, 5, 0), np.repeat(y, 5))
+    single = FewShotClassifier("table").fit(noise, y)
+    # nothing can be held out of either, so neither promises anything
+    assert copied.estimate_accuracy().low <= 0.05
+    assert copied.estimate_accuracy() == single.estimate_accuracy()
+    assert not copied.suspects(all=True)
+
+
+def test_a_suspect_given_twice_is_still_one():
+    x, y = examples(3, 5)
+    y = y.copy()
+    y[0] = y[-1]
+    twice = FewShotClassifier("table").fit(np.r_[x[:1], x], np.r_[y[:1], y])
+    assert {s.row for s in twice.suspects()[:2]} == {0, 1}
+
+
+def test_scoring_with_strangers_among_numbers():
+    x, y = examples(5, 5)
+    _, codes = np.unique(y, return_inverse=True)
+    clf = FewShotClassifier("table", unknown="stranger").fit(x, codes)
+    far = np.full((2, x.shape[1]), 1e3)
+    assert clf.predict(far).tolist() == ["stranger"] * 2
+    assert clf.score(far, ["stranger", "stranger"]) == 1
+    first = int(codes[0])
+    assert clf.score(np.r_[far, x[:1], x[:1]], ["stranger", 1, first, first]) == 0.75
+    answer = clf.answer(far)[0]
+    assert (answer.label, answer.known) == ("stranger", False)
+    assert answer.nearest in range(5)

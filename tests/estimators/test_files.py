@@ -138,6 +138,10 @@ def test_faults_are_named(tmp_path: Path):
     (tmp_path / "f.csv").write_text("path,label\n,a\n")
     with pytest.raises(DataError, match="row 0: the path is empty"):
         read_examples(tmp_path / "f.csv")
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    for read in (read_examples, lambda path, label: read_inputs([path], label=label)):
+        with pytest.raises(ConfigError, match="--label names a column"):
+            read(tmp_path / "photos", label="kind")
     with pytest.raises(ConfigError, match="alone"):
         read_inputs([tmp_path / "a.csv", tmp_path / "b.csv"])
     with pytest.raises(ConfigError, match="at least one"):

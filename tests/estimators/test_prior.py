@@ -423,7 +423,8 @@ def test_a_tasks_own_temperature_is_that_of_its_logits():
 
 
 def test_evidence_of_a_hand_made_task():
-    x = torch.eye(4)[None, [0, 0, 1, 1, 2]].double()
+    # no two examples of a class are copies: those would be one
+    x = torch.eye(4)[None, [0, 0, 1, 1, 2]].double() * torch.tensor([1, 2, 1, 2, 1])[:, None]
     y = torch.tensor([[0, 0, 1, 1, 2]])
     from quickstudy.core import Examples
 
@@ -439,5 +440,6 @@ def test_evidence_of_a_hand_made_task():
     told, _ = held_out_features(found)
     assert bool(told.isfinite().all())
     loss = log_loss(held_out[:, :1], y[:, :1], torch.tensor([2.0]))
-    logits = torch.tensor([0.0, -2.0, -2.0]) / 2
+    # its class is (2, 0, 0) without it, the others are (0, 1.5, 0) and (0, 0, 1)
+    logits = torch.tensor([-1.0, -3.25, -2.0]) / 2
     assert float(loss) == pytest.approx(-float(logits.log_softmax(0)[0]), rel=1e-6)

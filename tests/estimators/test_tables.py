@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from quickstudy.core import ConfigError, DataError
@@ -137,3 +138,19 @@ def test_other_columns_than_the_support_set_s():
         loose.embed(loose.read([[1.0]]))
     with pytest.raises(DataError, match="no rows"):
         loose.fit([])
+
+
+def test_dates_are_numbers_of_days():
+    days = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-11"])
+    frame = pd.DataFrame({"when": days, "kind": ["a", "b", "a"]})
+    embedder = TableEmbedder()
+    fitted = embedder.fit(embedder.read(frame))
+    assert fitted.columns[0].categories is None
+    assert fitted.columns[0].mean == pytest.approx(19723 + 11 / 3)
+    table = pa.Table.from_pandas(frame)
+    same = embedder.fit(embedder.read(table))
+    assert same.columns == fitted.columns
+    alone = frame[["when"]]
+    assert embedder.fit(embedder.read(alone)).columns == fitted.columns[:1]
+    with pytest.raises(DataError, match=r"row 1.*'when'.*missing"):
+        embedder.read(frame.assign(when=[days[0], pd.NaT, days[1]]))

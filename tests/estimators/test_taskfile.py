@@ -173,3 +173,11 @@ def test_a_full_disk_leaves_the_old_file(saved: Path, monkeypatch: pytest.Monkey
 def test_it_can_be_copied_and_renamed(saved: Path, tmp_path: Path):
     shutil.copy(saved, tmp_path / "copy.zip")
     assert read_task(tmp_path / "copy.zip").about == example().about
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_bytes_beside_the_members_are_refused(saved: Path, tmp_path: Path, where: str):
+    other, data = tmp_path / "other.task", saved.read_bytes()
+    other.write_bytes(b"#!/bin/sh" + data if where == "before" else data + b"more")
+    with pytest.raises(CheckpointError, match="damaged or not a task file"):
+        read_task(other)

@@ -171,6 +171,7 @@ def _row(name: str, answer: Any) -> dict[str, Any]:
     row = {
         "input": name,
         "label": answer.label,
+        "nearest": answer.nearest,
         "probability": round(answer.probability, 4),
         "known": answer.known,
     }
@@ -180,7 +181,11 @@ def _row(name: str, answer: Any) -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     unsure = "" if row["known"] else "  (far from every class)"
     options = "" if "set" not in row else "  one of: " + (", ".join(map(str, row["set"])) or "none")
-    return f"{row['input']}: {row['label']} {100 * row['probability']:.0f} %{unsure}{options}"
+    sure = f"{100 * row['probability']:.0f} %"
+    answer = f"{row['label']} {sure}"
+    if row["label"] != row["nearest"]:
+        answer = f"{row['label']} (nearest: {row['nearest']}, {sure} of the classes here)"
+    return f"{row['input']}: {answer}{unsure}{options}"
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from quickstudy.core import ConfigError, DataError, TaskError
+from quickstudy.core import CheckpointError, ConfigError, DataError, TaskError
 from quickstudy.estimators.choose import get_embedder
 from quickstudy.estimators.embedders import Embedder, Item
+from quickstudy.estimators.inputs import is_missing
 from quickstudy.estimators.labels import Label, as_labels, label_array, plain_label
 from quickstudy.estimators.model import Model
 from quickstudy.estimators.prior import TaskPrior
@@ -191,6 +192,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Remove examples by row in :attr:`support_`; a class that loses its last one goes."""
         start = time.perf_counter()
         self._check_fitted()
+        if np.ndim(rows) != 1:
+            raise ConfigError(f"rows of the support come as a list; got {rows!r}. Give [{rows!r}].")
         chosen = [self._row(row) for row in rows]
         support = self._support.without_examples(chosen)
         return self._edit(support, f"removed {_count(len(set(chosen)), 'example')}", start)
@@ -242,6 +245,26 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         z = self._embed(X)
         return self._model.probabilities(self._model.scores(z))
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on labelled inputs; an answer ``unknown`` to an input of a class is
+        wrong, to an input labelled ``unknown`` it is right.
+
+        Args:
+            X: inputs.
+            y: their labels ``[Q]``.
+            sample_weight: weights ``[Q]``.
+        """
+        answers = self.predict(X)
+        # a list of texts and numbers is not yet an array: it would make texts of the numbers
+        labels = [plain_label(label) for label in (y.tolist() if hasattr(y, "tolist") else y)]
+        if len(answers) != len(labels):
+            raise TaskError(
+                f"got {len(answers)} inputs and {len(labels)} labels. Give one of each."
+            )
+        # scikit-learn's own refuses labels of several types
+        pairs = zip(answers.tolist(), labels, strict=True)
+        return float(np.average([a == b for a, b in pairs], weights=sample_weight))
+
     def decision_function(self, X: Any) -> Floats:
         """Return the head's scores, before calibration: ``[Q, C]``, or ``[Q]`` for two classes (of
         the second over the first, as in scikit-learn)."""
@@ -259,10 +282,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         z = self._embed(X)
         scores, known = self._model.scores(z), self._known(z)
         labels, best = self._labels(scores, known), self._model.probabilities(scores).max(1)
+        nearest = [self._support.classes[c] for c in scores.argmax(1)]
         sets = [None] * len(z) if coverage is None else map(tuple, self._sets(scores, coverage))
         return [
-            Answer(plain_label(label), float(p), bool(near), inside)
-            for label, p, near, inside in zip(labels, best, known, sets, strict=True)
+            Answer(plain_label(label), near, float(p), bool(sure), inside)
+            for label, near, p, sure, inside in zip(labels, nearest, best, known, sets, strict=True)
         ]
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> list[list[Label]]:
@@ -365,6 +389,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         from quickstudy.estimators.saving import save_classifier
 
         self._check_fitted()
+        if not str(path) or Path(path).is_dir():
+            raise CheckpointError(f"save needs the name of a file; got {str(path)!r}.")
         save_classifier(self, Path(path))
 
     @classmethod
@@ -526,8 +552,8 @@ def _width(X: Any) -> int | None:
 
 
 def _refuse_none(label: Any) -> None:
-    if label is None:
-        raise TaskError("None is no label. Give the class a name.")
+    if is_missing(label):
+        raise TaskError(f"{label!r} is no label. Give the class a name.")
 
 
 def _refuse_sparse(X: Any) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from quickstudy.core import Examples
 from quickstudy.estimators.surfaces import size_features
+from quickstudy.learners.heads import first_copies
 from quickstudy.learners.metric import class_means, class_weights
 
 __all__ = ["Evidence", "gather_evidence", "held_out_features", "log_loss", "own_temperature"]
@@ -34,7 +35,7 @@ class Evidence:
         size: features of shots, ways and how near the classes are ``[T, 6]``.
         held_out: logits of the support examples, each from a state without it ``[T, S, C]``.
         judged: bool ``[T, S]``: which rows of ``held_out`` mean something: those of classes with
-            at least two examples.
+            at least two examples that are not copies of each other.
         y: labels ``[T, S]``.
     """
 
@@ -72,8 +73,12 @@ def gather_evidence(
     members, present = class_weights(seen.y, seen.mask, n_way)
     counts = members.sum(1)  # [T, C]
     ways = present.sum(1)
+    # copies of one example are one witness, and one shot
+    label = seen.y.clamp(0, n_way - 1)
+    single = seen.mask & (first_copies(seen) == torch.arange(seen.y.shape[1]))
+    witnesses = torch.zeros_like(counts).scatter_add_(1, label, single.to(counts.dtype))
     # harmonic mean: the classes with few examples rule how hard a task is
-    shots = ways / torch.where(present, 1 / counts.clamp(min=1), 0.0).sum(1).clamp(min=1e-9)
+    shots = ways / torch.where(present, 1 / witnesses.clamp(min=1), 0.0).sum(1).clamp(min=1e-9)
     means = F.normalize(class_means(seen.x, seen.y, seen.mask, n_way), dim=2)  # [T, C, D]
     cosine = means @ means.transpose(1, 2)  # [T, C, C]
     pair = present[:, None] & present[..., None]
@@ -81,8 +86,7 @@ def gather_evidence(
     nearest = torch.where(pair, cosine, -1.0).amax(2)  # [T, C]
     near = (nearest * present).sum(1) / ways.clamp(min=1)
     size = size_features(shots.double(), ways.double(), most_ways=most_ways)
-    own = counts.gather(1, seen.y.clamp(0, n_way - 1))
-    judged = seen.mask & (own > 1)
+    judged = seen.mask & (witnesses.gather(1, label) > 1)
     if asked is not None:
         judged = judged & asked
     return Evidence(torch.cat([size, near[:, None].double()], 1), held_out, judged, seen.y)

@@ -56,6 +56,7 @@ def read_examples(path: str | Path, *, label: str | None = None) -> LabelledFile
     """
     source = Path(path)
     if source.is_dir():
+        _refuse_column(label, source)
         return _class_folders(source)
     read = read_inputs([source], label=label)
     if read.y is None:
@@ -81,6 +82,7 @@ def read_inputs(paths: Sequence[str | Path], *, label: str | None = None) -> Lab
         if len(sources) > 1:
             raise ConfigError(f"give one table alone; got {tables[0]} and {len(sources) - 1} more.")
         return _table(sources[0], label)
+    _refuse_column(label, sources[0])
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
@@ -92,6 +94,14 @@ def read_inputs(paths: Sequence[str | Path], *, label: str | None = None) -> Lab
             files.append(source)
     names = [str(file) for file in files]
     return LabelledFiles(names, None, "image", names)
+
+
+def _refuse_column(label: str | None, source: Path) -> None:
+    if label is not None:
+        raise ConfigError(
+            f"--label names a column of a table, and {source} is none. Leave it out, or give a "
+            f"table with the columns path and {label}."
+        )
 
 
 def _class_folders(root: Path) -> LabelledFiles:

@@ -11,6 +11,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from quickstudy.core import ConfigError, TaskError
+from quickstudy.estimators.inputs import is_missing
 
 __all__ = ["Label", "as_labels", "label_array", "plain_label"]
 
@@ -28,14 +29,20 @@ def as_labels(y: Any) -> npt.NDArray[Any]:
             "FewShotClassifier requires y to be passed, but the target y is None. Give a label "
             "for each input."
         )
-    values = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
+    try:
+        values = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
+    except ValueError as error:
+        raise TaskError(
+            "labels must be one per example [N]; got rows of several lengths. Give each class one "
+            "name: text, a number, a truth value."
+        ) from error
     if values.ndim == 2 and values.shape[1] == 1:
         values = column_or_1d(values, warn=True)
     if values.ndim != 1:
         raise TaskError(f"labels must be one per example [N]; got shape {values.shape}.")
     if values.dtype.kind == "f" and np.isinf(values).any():
         raise TaskError("Input contains infinity in y, which is no label. Leave the row out.")
-    missing = [i for i, v in enumerate(values.tolist()) if v is None or v != v]
+    missing = [i for i, v in enumerate(values.tolist()) if is_missing(v)]
     if missing:
         raise TaskError(f"row {missing[0]} has no label. Fill it in or leave the row out.")
     if values.dtype.kind == "f":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,9 @@ def write_page(clf: FewShotClassifier, out: Path, *, title: str) -> None:
     Raises:
         CheckpointError: if the file cannot be written.
     """
-    support = clf.support_
+    embedder = clf.embedder_
+    shown = tuple(replace(item, preview=embedder.preview(item)) for item in clf.support_.items)
+    support = replace(clf.support_, items=shown)
     body = "\n".join(
         (
             f"<h1>{html.escape(title)}</h1>",

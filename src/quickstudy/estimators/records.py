@@ -15,12 +15,14 @@ class Answer:
 
     Args:
         label: the nearest class, or ``unknown`` where that is set and the input fits none.
+        nearest: the nearest class, also where the answer is ``unknown``.
         probability: of the nearest class, given that the input belongs to one of them.
         known: whether the input is near enough to the task to belong to a class at all.
         labels: those that cannot be ruled out at the coverage that was asked for, or ``None``.
     """
 
     label: Label
+    nearest: Label
     probability: float
     known: bool
     labels: tuple[Label, ...] | None = None

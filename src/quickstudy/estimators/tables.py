@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -65,7 +66,8 @@ class TableEmbedder(Embedder):
     numbers are (squared distance 2). A category that the support does not have is 0 everywhere.
 
     Numpy: a numeric array is numeric; in an array of objects a column is numeric if all its values
-    are. pandas: columns of numbers and truth values are numeric, everything else is categorical.
+    are. pandas: columns of numbers and truth values are numeric, dates are numbers of days,
+    everything else is categorical.
 
     Args:
         columns: what a support set says; ``None`` before :meth:`fit`.
@@ -291,6 +293,7 @@ def _cells(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]], list[str
 def _cells_of_columns(
     columns: dict[str, list[Any]],
 ) -> tuple[tuple[str, ...], Numbers | list[list[Any]]]:
+    columns = {name: [_days(v) for v in values] for name, values in columns.items()}
     numeric = [
         all(is_missing(v) or isinstance(v, int | float) for v in values)
         for values in columns.values()
@@ -313,12 +316,27 @@ def _cells_of_frame(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]]]
     numeric = [pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes]
     if all(numeric):
         return names, X.to_numpy(dtype=np.float64, na_value=np.nan)
-    columns = [X.iloc[:, i].tolist() for i in range(len(names))]
+    columns = [[_days(cell) for cell in X.iloc[:, i].tolist()] for i in range(len(names))]
+    dated = [pd.api.types.is_datetime64_any_dtype(dtype) for dtype in X.dtypes]
     columns = [
-        column if number else [cell if is_missing(cell) else str(cell) for cell in column]
-        for column, number in zip(columns, numeric, strict=True)
+        column if number or date else [cell if is_missing(cell) else str(cell) for cell in column]
+        for column, number, date in zip(columns, numeric, dated, strict=True)
     ]
     return names, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _days(cell: Any) -> Any:
+    """Return a date as days since 1970, everything else as it is: a date is a number, not a
+    category that no other row will have."""
+    if isinstance(cell, datetime.date) and not is_missing(cell):
+        moment = cell if isinstance(cell, datetime.datetime) else None
+        utc = datetime.UTC
+        if moment is None:
+            moment = datetime.datetime(cell.year, cell.month, cell.day, tzinfo=utc)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=utc)
+        return moment.timestamp() / 86400
+    return cell
 
 
 def _where(row: int, label: str | None) -> str:

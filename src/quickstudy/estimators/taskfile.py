@@ -133,6 +133,7 @@ def read_task(path: Path) -> TaskFile:
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive, path)
+            _check_length(archive, path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"there is no task file {path}. Make one with 'quickstudy fit' or clf.save()."
@@ -186,6 +187,15 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
             "sha256. Take a copy that was not touched."
         )
     return members
+
+
+def _check_length(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse bytes that are no part of the archive: before, between or after its members."""
+    entries, size = archive.infolist(), path.stat().st_size
+    # of each member a local header of 30 bytes, an entry of 46 in the directory, its name in both
+    wanted = sum(30 + 46 + 2 * len(e.filename.encode()) + e.file_size for e in entries) + 22
+    if size != wanted:
+        raise _foreign(path, f"it has {size} bytes where its members make {wanted}")
 
 
 def _foreign(path: Path, why: str) -> CheckpointError:

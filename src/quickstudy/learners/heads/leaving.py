@@ -8,7 +8,7 @@ from torch import Tensor
 from quickstudy.core import Examples
 from quickstudy.learners.base import Learner
 
-__all__ = ["held_out_in", "held_out_logits"]
+__all__ = ["first_copies", "held_out_in", "held_out_logits"]
 
 # numbers of support copies at once: some hundred megabytes
 _NUMBERS_AT_ONCE = 1 << 24
@@ -29,8 +29,9 @@ def held_out_logits(
     its own class alone, and every head is then worse on it than on queries, some heads much more
     than others: they could not be compared.
 
-    An example that is alone in its class is judged where its class is absent: its own logit is
-    minus infinity.
+    Copies of one example are left out together: an example is no witness for itself. An example
+    that is alone in its class, but for copies, is judged where its class is absent: its own logit
+    is minus infinity.
 
     Args:
         head: a learner on embeddings.
@@ -85,15 +86,43 @@ def held_out_in(support: Examples, *, n_way: int, folds: int, rounds: int) -> Te
     return _parts(support, n_way, folds) < rounds
 
 
+def first_copies(support: Examples) -> Tensor:
+    """Return for each example the place of the first one that is the same, bit for bit, and has the
+    same label ``[T, S]``; its own place where there is none before it.
+
+    Args:
+        support: examples ``[T, S, D]``.
+    """
+    tasks, size = support.y.shape
+    place = torch.arange(size, device=support.y.device).expand(tasks, size)
+    # equal rows have equal checksums; only tasks where two are equal are looked at closely
+    weights = torch.linspace(1, 2, support.x.shape[2], dtype=torch.float64, device=support.x.device)
+    key = (support.x.double() * weights).sum(2)
+    ordered = key.sort(dim=1).values
+    twice = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+    if not twice.any():
+        return place
+    first = place.clone()
+    for t in twice.nonzero()[:, 0].tolist():
+        seen: dict[tuple[int, bytes], int] = {}
+        rows, labels = support.x[t].cpu().contiguous().numpy(), support.y[t].tolist()
+        for s in support.mask[t].nonzero()[:, 0].tolist():
+            first[t, s] = seen.setdefault((labels[s], rows[s].tobytes()), s)
+    return first
+
+
 def _parts(support: Examples, n_way: int, folds: int | None) -> Tensor:
     """Return the number of the refit that leaves an example out ``[T, S]``."""
     size = support.y.shape[1]
+    first_copy = first_copies(support)
+    own = torch.arange(size, device=support.y.device)
     if folds is None:
-        return torch.arange(size, device=support.y.device).expand_as(support.y)
+        return first_copy
     y = torch.where(support.mask, support.y, n_way)  # padding is a class of its own
+    y = torch.where(first_copy == own, y, n_way)  # and copies are with it: they follow the first
     # how many examples of its class stand before each: its place among them once sorted
     ordered, order = y.sort(dim=1, stable=True)
     first = torch.searchsorted(ordered, ordered)
     place = torch.arange(size, device=y.device) - first
     rank = torch.empty_like(place).scatter_(1, order, place)
-    return rank % max(2, folds)
+    return (rank % max(2, folds)).gather(1, first_copy)
