@@ -80,6 +80,7 @@ def test_train_prints_one_json_document(
     assert 0 <= document["validation"]["mean"] <= 1
     assert {p.name for p in out.iterdir()} == {
         "checkpoint.safetensors",
+        "curve.jsonl",
         "log.jsonl",
         "model.safetensors",
         "recipe.json",

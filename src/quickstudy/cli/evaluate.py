@@ -26,8 +26,9 @@ from quickstudy.core.devices import choose_device
 from quickstudy.evaluation import Paired, Report, compare, evaluate
 from quickstudy.learners import Learner, NearestNeighbour
 from quickstudy.learners.gradient import GradientLearner
-from quickstudy.recipes import Run, load_run
+from quickstudy.recipes import Run, domain_split, load_run
 from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
+from quickstudy.tasks.catalogue import same_images
 from quickstudy.tasks.datasets import load_pool
 from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
 from quickstudy.tasks.folders import pool_from_folder
@@ -113,6 +114,10 @@ def evaluate_command(
         say(
             f"note: {source.name} ({source.split}) holds the classes that this run was trained or "
             "validated on; the score says nothing about classes it has never seen."
+        )
+    if facts.get("chosen_on"):
+        say(
+            f"note: this run was chosen by its score on {source.name}; the domain is not new to it."
         )
     name = loaded.recipe.name
     with tqdm(total=episodes, unit="episode", file=sys.stderr, delay=2, dynamic_ncols=True) as bar:
@@ -245,8 +250,18 @@ def _pool(
         "inverted": chosen == "yes",
         "trained_on": pool.name == trained.name
         and pool.split in (trained.train, trained.validation, "all"),
+        "chosen_on": _chose(run, pool),
     }
     return fitted, facts
+
+
+def _chose(run: Run, pool: Pool) -> bool:
+    """Return whether a domain's classes chose the weights of a run."""
+    judge = run.recipe.train.validation.choose_by
+    if pool.name != judge:
+        # CIFAR-FS and FC100 are split differently: which classes they share is not told apart
+        return same_images(pool.name, judge)
+    return "all" in (pool.split, domain_split(judge)) or pool.split == domain_split(judge)
 
 
 def _add_floor(

@@ -9,12 +9,15 @@ import typer
 
 from quickstudy.cli.output import emit, say
 from quickstudy.core import CheckpointError, ConfigError
+from quickstudy.evaluation import Parting, parting
+from quickstudy.evaluation.overfitting import NOVEL
 from quickstudy.learners import Learner
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import (
     Recipe,
     build_learner,
     check_start,
+    domains,
     get_recipe,
     known_recipes,
     load_start,
@@ -55,6 +58,8 @@ def train_command(
     Example: quickstudy train omniglot-protonet --out runs/x -s steps=2000
 
     Ctrl-C (or a crash) leaves a run that --resume takes up again.
+
+    Other domains are followed with -s domains=mnist,quickdraw; -s choose_by=mnist lets one choose.
     """
     if list_:
         _list(as_json)
@@ -65,7 +70,11 @@ def train_command(
     chosen = _recipe(recipe, setting or [], folder, resume)
     check_folder(folder, resume=resume)
     result = _train(chosen, folder, resume=resume, device=device, tensorboard=tensorboard)
-    emit(_document(folder, chosen, result), as_json=as_json, text=_summary(folder, chosen, result))
+    found = () if result.curve is None else parting(result.curve)
+    for one in found:
+        say(f"warning: {one}. {one.advice(kept=result.best_step)}.")
+    document = _document(folder, chosen, result, found)
+    emit(document, as_json=as_json, text=_summary(folder, chosen, result))
 
 
 def _train(
@@ -78,7 +87,9 @@ def _train(
         recipe.encoder, recipe.learner, seed=recipe.train.seed, n_way=recipe.n_way
     )
     check_config(learner, recipe.train)
+    followed, more = domains(recipe)
     source, validation, facts = sources(recipe)
+    facts |= more
     goes_on = resume and (folder / CHECKPOINT).exists()
     if recipe.start is not None and goes_on:
         facts |= {name: v for name, v in read_facts(folder).items() if name == "start"}
@@ -91,6 +102,7 @@ def _train(
             source,
             recipe.train,
             validation=validation,
+            domains=followed,
             out=folder,
             resume=resume,
             device=device,
@@ -127,9 +139,11 @@ def _say_schedule(learner: Learner, source: TaskSource, recipe: Recipe) -> None:
         say(f"inner loop: {chosen_schedule(learner, episode, c)}")
 
 
-def _document(folder: Path, recipe: Recipe, result: TrainResult) -> dict[str, Any]:
+def _document(
+    folder: Path, recipe: Recipe, result: TrainResult, found: tuple[Parting, ...]
+) -> dict[str, Any]:
     v = recipe.train.validation
-    return {
+    document = {
         "command": "train",
         "run": str(folder),
         "recipe": recipe.name,
@@ -140,7 +154,12 @@ def _document(folder: Path, recipe: Recipe, result: TrainResult) -> dict[str, An
         "seconds": round(result.seconds, 1),
         "episodes_per_second": round(result.episodes_per_second, 2),
         "sampling_share": round(result.sampling_share, 4),
+        "chosen_by": v.choose_by,
     }
+    if result.curve is not None:
+        document["curve"] = result.curve.to_dict()
+        document["overfitting"] = [one.to_dict() for one in found]
+    return document
 
 
 def _summary(folder: Path, recipe: Recipe, result: TrainResult) -> str:
@@ -155,12 +174,28 @@ def _summary(folder: Path, recipe: Recipe, result: TrainResult) -> str:
         if result.episodes_per_second
         else "; nothing was left to do"
     )
+    v = recipe.train.validation
+    judge = f"validation {what}" if v.choose_by == NOVEL else f"{v.choose_by}, which chose it"
     return (
         f"{folder}: {result.steps} steps in {result.seconds / 60:.1f} minutes{rate}\n"
-        f"kept step {result.best_step}: {score} on validation {what}, "
-        f"{recipe.train.validation.spec}\n"
+        f"kept step {result.best_step}: {score} on {judge}, {v.spec}\n"
+        f"{_last(result)}"
         f"next: quickstudy evaluate {folder} {_protocol(recipe)}"
     )
+
+
+def _last(result: TrainResult) -> str:
+    """Return where each list that was followed stands at the end."""
+    curve = result.curve
+    if curve is None:
+        return ""
+    mse = curve.metric == "mse"
+    words = [
+        f"{name} {value:.4f}" if mse else f"{name} {100 * value:.1f} %"
+        for name, scores in curve.scores.items()
+        for value in [float(scores[-1].mean())]
+    ]
+    return f"last step: {', '.join(words)}\n"
 
 
 def _protocol(recipe: Recipe) -> str:

@@ -187,7 +187,9 @@ def _check(out: Path, steps: int | None, episodes: int) -> None:
 def _config(config: TrainConfig, steps: int | None, seed: int) -> TrainConfig:
     """Return the training configuration with five validations on the way."""
     total = steps or config.steps
-    validation = config.validation.model_copy(update={"episodes": 400, "every": max(1, total // 5)})
+    # nobody reads the curve of a demo, and it costs time
+    changed = {"episodes": 400, "every": max(1, total // 5), "watch_episodes": 0}
+    validation = config.validation.model_copy(update=changed)
     changes = {"steps": total, "seed": seed, "validation": validation}
     return config.model_copy(update=changes)
 

@@ -2,13 +2,16 @@
 
 from quickstudy.evaluation.evaluate import embed_pool, evaluate
 from quickstudy.evaluation.leaks import LeakReport, check_leaks
+from quickstudy.evaluation.overfitting import Curve, Parting, parting
 from quickstudy.evaluation.report import Paired, Protocol, Report, compare
 from quickstudy.evaluation.statistics import Interval, class_bootstrap, mean_interval
 
 __all__ = [
+    "Curve",
     "Interval",
     "LeakReport",
     "Paired",
+    "Parting",
     "Protocol",
     "Report",
     "check_leaks",
@@ -17,4 +20,5 @@ __all__ = [
     "embed_pool",
     "evaluate",
     "mean_interval",
+    "parting",
 ]

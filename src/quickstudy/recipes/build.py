@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from quickstudy.core import CheckpointError, generator
+from quickstudy.core import CheckpointError, ConfigError, generator, uniforms
 from quickstudy.learners import (
     ANIL,
     FOMAML,
@@ -29,11 +30,14 @@ from quickstudy.recipes.schema import EncoderConfig, GradientConfig, MetricConfi
 from quickstudy.tasks import (
     AffineJitter,
     AugmentedSource,
+    Pool,
     PoolSource,
     SinusoidSource,
     TaskSource,
 )
-from quickstudy.tasks.datasets import load_pool
+from quickstudy.tasks.catalogue import same_images
+from quickstudy.tasks.datasets import DATASETS, load_pool
+from quickstudy.tasks.fit import fit_images
 from quickstudy.training.checkpoint import load_tensors, load_weights, write_atomically
 
 __all__ = [
@@ -41,6 +45,8 @@ __all__ = [
     "build_encoder",
     "build_learner",
     "check_start",
+    "domain_split",
+    "domains",
     "encoder_of",
     "load_run",
     "load_start",
@@ -52,6 +58,7 @@ __all__ = [
 ]
 
 _RECIPE = "recipe.json"
+_CLASSES = 110  # one number per independent random decision, beside those of the samplers
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
@@ -148,9 +155,12 @@ def sources(recipe: Recipe) -> tuple[TaskSource, TaskSource, dict[str, str]]:
     data, size = recipe.data, recipe.encoder.image_size
     if data.name == "sinusoid":
         return SinusoidSource(data.train), SinusoidSource(data.validation), {}
-    train_pool = load_pool(
-        data.name, split=data.train, split_file=data.split_file, size=size, rotations=data.rotations
+    train_pool = _few(
+        load_pool(data.name, split=data.train, split_file=data.split_file, size=size),
+        data.classes,
+        recipe.train.seed,
     )
+    train_pool = train_pool.with_rotations() if data.rotations else train_pool
     val_pool = load_pool(
         data.name,
         split=data.validation,
@@ -166,6 +176,49 @@ def sources(recipe: Recipe) -> tuple[TaskSource, TaskSource, dict[str, str]]:
         train = AugmentedSource(train, AffineJitter(**data.jitter.model_dump()), by_class)
     facts = {"training data": train_pool.sha256(), "validation data": val_pool.sha256()}
     return train, PoolSource(val_pool, data.group_aware), facts
+
+
+def _few(pool: Pool, classes: int | None, seed: int) -> Pool:
+    """Return the pool of so many classes, drawn by a seed; ``None`` = all."""
+    if classes is None:
+        return pool
+    if classes > pool.n_classes:
+        raise ConfigError(
+            f"data.classes is {classes}, and {pool.name} ({pool.split}) has {pool.n_classes}. "
+            "Lower it, or set it to null for all."
+        )
+    order = np.argsort(uniforms(seed, _CLASSES, np.arange(pool.n_classes)), kind="stable")
+    return pool.select(order[:classes].tolist())
+
+
+def domains(recipe: Recipe) -> tuple[dict[str, TaskSource], dict[str, str]]:
+    """Return the domains that are followed in training, by name, and facts about their data.
+
+    Images are made to fit the encoder. A data set that is published with parts gives its validation
+    classes, another one all of its classes.
+
+    Raises:
+        ConfigError: if a domain is unknown, or holds the images that are trained on.
+    """
+    data, encoder, found, facts = recipe.data, recipe.encoder, {}, {}
+    for name in recipe.train.validation.domains:
+        if data.name == "sinusoid" or same_images(name, data.name):
+            raise ConfigError(
+                f"{name} is no novel domain for a recipe that trains on {data.name}: name data "
+                "sets of other images in validation.domains."
+            )
+        pool = load_pool(name, split=domain_split(name))
+        pool = fit_images(pool, channels=encoder.in_channels, size=encoder.image_size)
+        found[name] = PoolSource(pool)
+        facts[f"domain {name}"] = pool.sha256()
+    return dict(found), facts
+
+
+def domain_split(name: str) -> str:
+    """Return the part of a data set that is followed as a domain: never its test classes, where it
+    tells them apart."""
+    info = DATASETS.get(name)
+    return "val" if info is not None and "val" in info.splits else "all"
 
 
 def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:

@@ -129,6 +129,22 @@ _CIFAR_TRAINING = TrainConfig(
     validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
 )
 
+# what overfits, on purpose: few classes, no augmentation, a network that can learn them by heart
+_FEW_TRAINING = TrainConfig(
+    steps=100,
+    n_way=20,
+    k_shot=1,
+    n_query=4,
+    roles="every",
+    outer_lr=3e-3,
+    schedule="constant",
+    warmup=0,
+    ema_decay=0.0,
+    log_every=10,
+    validation=ValidationConfig(n_way=5, k_shot=1, n_query=5, episodes=400, every=10),
+)
+_FEW_NET = EncoderConfig(kind="mlp", channels=256)
+
 RECIPES: dict[str, Recipe] = {
     "omniglot-protonet": Recipe(
         name="omniglot-protonet",
@@ -261,6 +277,20 @@ RECIPES: dict[str, Recipe] = {
             log_every=50,
             validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
         ),
+    ),
+    "omniglot-few": Recipe(
+        name="omniglot-few",
+        summary="Overfits on purpose: 20 characters of Omniglot, no augmentation; seconds",
+        data=DataConfig(name="omniglot", split_file="vinyals", classes=20),
+        encoder=_FEW_NET,
+        train=_FEW_TRAINING,
+    ),
+    "glyphs-few": Recipe(
+        name="glyphs-few",
+        summary="Overfits on purpose: 20 rendered characters, no augmentation; needs no data",
+        data=DataConfig(name="glyphs", classes=20),
+        encoder=_FEW_NET,
+        train=_FEW_TRAINING,
     ),
     "glyphs-protonet": Recipe(
         name="glyphs-protonet",

@@ -44,6 +44,7 @@ class DataConfig(_Frozen):
         name: a named data set.
         split_file: which published split, for data sets with several.
         train: part to train on.
+        classes: train on so many classes of it, drawn with ``train.seed``; ``None`` = all.
         validation: part to validate on.
         rotations: turned classes are new classes, in training and validation.
         group_aware: keep drawers or tracks apart between support and query.
@@ -54,6 +55,7 @@ class DataConfig(_Frozen):
     name: str
     split_file: str | None = None
     train: str = "train"
+    classes: int | None = Field(None, ge=2)
     validation: str = "val"
     rotations: bool = False
     group_aware: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["DATASETS", "DatasetInfo", "RemoteFile"]
+__all__ = ["DATASETS", "DatasetInfo", "RemoteFile", "same_images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,3 +210,9 @@ DATASETS: dict[str, DatasetInfo] = {
     ),
 }
 """Every data set that can be loaded by name."""
+
+
+def same_images(first: str, second: str) -> bool:
+    """Return whether two names mean the same images, split alike or not (CIFAR-FS and FC100)."""
+    paths = [DATASETS[name].path for name in (first, second) if name in DATASETS]
+    return first == second or (len(paths) == 2 and paths[0] == paths[1] != "")

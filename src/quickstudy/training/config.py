@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from quickstudy.core import EpisodeSpec
+from quickstudy.evaluation.overfitting import NOVEL, TRAINING
 
 __all__ = ["TrainConfig", "ValidationConfig"]
 
@@ -43,11 +44,45 @@ class ValidationConfig(_Episodic):
         episodes: how many.
         every: steps between validations.
         patience: stop after this many validations without a better one; ``None`` = never.
+        domains: other data sets that are followed beside the validation classes, on tasks of the
+            same size (smaller where a domain has fewer classes). Also as one text with commas.
+        choose_by: whose score decides which weights are kept: ``"novel classes"``, the validation
+            classes, or one of ``domains``. The domain is no longer new to a run that it chose.
+        watch_episodes: how many episodes of the training classes, without augmentation, and of each
+            domain; the domain of ``choose_by`` gets ``episodes``. 0 = nothing but the validation
+            classes is followed.
     """
 
     episodes: int = Field(400, ge=2)
     every: int = Field(500, ge=1)
     patience: int | None = Field(None, ge=1)
+    domains: tuple[str, ...] = ()
+    choose_by: str = NOVEL
+    watch_episodes: int = Field(100, ge=0)
+
+    @field_validator("domains", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Take ``"mnist,quickdraw"`` as well: that is how a shell gives a list."""
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _check_domains(self) -> Self:
+        names = (TRAINING, NOVEL, *self.domains)
+        if len(set(names)) < len(names) or "" in names:
+            raise ValueError(f"domains must be different names; got {list(self.domains)}")
+        if self.choose_by not in names[1:]:
+            raise ValueError(
+                f"choose_by must be {' or '.join(map(repr, names[1:]))}; got {self.choose_by!r}. "
+                "A domain that chooses must be one of domains"
+            )
+        if self.watch_episodes == 1:
+            raise ValueError("watch_episodes must be 0 or at least 2: one has no interval")
+        if self.domains and not self.watch_episodes:
+            raise ValueError("domains are followed on watch_episodes episodes, and that is 0")
+        return self
 
 
 class TrainConfig(_Episodic):

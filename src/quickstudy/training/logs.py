@@ -39,10 +39,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """Appends one JSON object per line to ``log.jsonl``; numbers also go to TensorBoard.
+    """Appends one JSON object per line to a file; numbers also go to TensorBoard.
 
     Args:
         folder: the run, or ``None`` to keep the lines in memory only.
+        name: of the file.
         from_step: lines after this step are dropped first: a resumed run writes them again.
         tensorboard: write event files into ``folder/tensorboard`` as well.
 
@@ -52,9 +53,14 @@ class RunLog:
     """
 
     def __init__(
-        self, folder: Path | None, *, from_step: int = 0, tensorboard: bool = False
+        self,
+        folder: Path | None,
+        *,
+        name: str = "log.jsonl",
+        from_step: int = 0,
+        tensorboard: bool = False,
     ) -> None:
-        self._path = folder / "log.jsonl" if folder else None
+        self._path = folder / name if folder else None
         self.lines: list[dict[str, Any]] = []
         self._board: Any = None
         if self._path is not None:

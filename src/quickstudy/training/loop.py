@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import signal
 import sys
@@ -20,13 +19,14 @@ from tqdm import tqdm
 
 from quickstudy.core import (
     CheckpointError,
+    ConfigError,
     DivergenceError,
     ProtocolError,
 )
 from quickstudy.core.allocator import keep_freed_memory
 from quickstudy.core.determinism import deterministic_on_cpu
 from quickstudy.core.devices import choose_device
-from quickstudy.evaluation import evaluate
+from quickstudy.evaluation import Curve
 from quickstudy.learners.base import Learner
 from quickstudy.tasks import TaskSource
 from quickstudy.training.checkpoint import (
@@ -37,6 +37,7 @@ from quickstudy.training.checkpoint import (
     save_tensors,
 )
 from quickstudy.training.config import TrainConfig
+from quickstudy.training.fingerprint import changes, fingerprint
 from quickstudy.training.logs import RunLog
 from quickstudy.training.step import (
     Average,
@@ -45,6 +46,7 @@ from quickstudy.training.step import (
     learning_rate,
     meta_gradient,
 )
+from quickstudy.training.watch import Watch, curve_line, log_line
 
 __all__ = [
     "CHECKPOINT",
@@ -56,7 +58,7 @@ __all__ = [
 
 # what a diverged run may need to get on
 _MAY_CHANGE = {"train.outer_lr", "train.clip_norm", "train.tasks_at_once"}
-CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
+CHECKPOINT, MODEL, CURVE = "checkpoint.safetensors", "model.safetensors", "curve.jsonl"
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -82,12 +84,14 @@ class TrainResult:
         steps: outer steps done in all.
         stopped: ``"done"`` or ``"early"`` (patience).
         best_step: step of the weights that were kept.
-        best_validation: their validation score (accuracy, or minus the mean squared error);
-            ``None`` without one.
+        best_validation: their score on what chose them, validation classes or a domain (accuracy,
+            or minus the mean squared error); ``None`` without one.
         seconds: time spent training, over all resumed parts.
         episodes_per_second: training episodes per second in this part.
         sampling_share: share of this part's step time that making the episodes took.
         log: log lines of the whole run.
+        curve: scores of training classes, novel classes and domains at each validation; ``None``
+            if they were not followed.
     """
 
     steps: int
@@ -98,6 +102,7 @@ class TrainResult:
     episodes_per_second: float
     sampling_share: float
     log: list[dict[str, Any]] = field(repr=False)
+    curve: Curve | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
@@ -117,6 +122,7 @@ def train(
     config: TrainConfig,
     *,
     validation: TaskSource | None = None,
+    domains: Mapping[str, TaskSource] | None = None,
     out: Path | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -135,6 +141,8 @@ def train(
         source: training episodes.
         config: how.
         validation: episodes of validation classes; never the test split.
+        domains: a source for each name in ``config.validation.domains``; never the data set that is
+            trained on.
         out: folder of the run: checkpoints, log and ``model.safetensors``. ``None`` keeps
             everything in memory.
         resume: go on from the checkpoint in ``out``, if there is one.
@@ -147,7 +155,7 @@ def train(
 
     Raises:
         ConfigError: if the learner cannot be trained like this; nothing has been written then.
-        ProtocolError: if ``source`` or ``validation`` is a test split.
+        ProtocolError: if ``source`` or ``validation`` is a test split, or a domain no other data.
         CheckpointError: if the run cannot be written, or resumed with these settings.
         DivergenceError: if the loss or its gradient is not finite; the run is saved as it was
             before that step.
@@ -160,26 +168,50 @@ def train(
                 "and validation classes."
             )
     check_config(learner, config)
+
+    def warn(text: str) -> None:
+        if progress:
+            print(text, file=sys.stderr)
+
+    watch = _watch(config, source, validation, domains or {}, warn)
     keep_freed_memory()
     where = choose_device(device)
     learner.to(where).train()
-    run = _Run(learner, config, out, _fingerprint(config, manifest))
+    run = _Run(learner, config, out, fingerprint(config, manifest))
     if out is not None:
         check_folder(out, resume=resume)
     if resume:
-        run.restore(warn=lambda text: print(text, file=sys.stderr) if progress else None)
+        run.restore(warn=warn)
     if begun is not None:
         begun()
-    clock = _Clock()
+    clock, done = _Clock(), run.progress.step
+    keeps = watch is not None and watch.keeps_curve
     with (
-        RunLog(out, from_step=run.progress.step, tensorboard=tensorboard) as log,
+        RunLog(out, from_step=done, tensorboard=tensorboard) as log,
+        RunLog(out if keeps else None, name=CURVE, from_step=done) as curve,
         _stop_signal() as stop,
         deterministic_on_cpu(where),
-        _bar(config.steps, run.progress.step, progress) as bar,
+        _bar(config.steps, done, progress) as bar,
     ):
-        stopped = _loop(run, source, validation, log, clock, stop, bar, where)
+        stopped = _loop(run, source, watch, (log, curve), clock, stop, bar, where)
     run.finish(validation is not None)
-    return _result(run, stopped, clock, log)
+    return _result(run, stopped, clock, log, curve)
+
+
+def _watch(
+    config: TrainConfig,
+    source: TaskSource,
+    validation: TaskSource | None,
+    domains: Mapping[str, TaskSource],
+    warn: Callable[[str], None],
+) -> Watch | None:
+    """Return what is scored at each validation, or ``None`` if there is none."""
+    if validation is not None:
+        v = config.validation
+        return Watch(v, source, validation, domains, seed=config.seed, warn=warn)
+    if config.validation.domains or domains:
+        raise ConfigError("domains are followed beside validation classes. Give validation too.")
+    return None
 
 
 def check_folder(out: Path, *, resume: bool) -> None:
@@ -212,7 +244,7 @@ def _bar(steps: int, done: int, shown: bool) -> tqdm[Any]:
     )
 
 
-def _result(run: _Run, stopped: str, clock: _Clock, log: RunLog) -> TrainResult:
+def _result(run: _Run, stopped: str, clock: _Clock, log: RunLog, curve: RunLog) -> TrainResult:
     p, tasks = run.progress, run.config.tasks_per_step
     return TrainResult(
         steps=p.step,
@@ -223,14 +255,15 @@ def _result(run: _Run, stopped: str, clock: _Clock, log: RunLog) -> TrainResult:
         episodes_per_second=clock.steps * tasks / max(clock.total, 1e-9),
         sampling_share=clock.sampling / max(clock.total, 1e-9),
         log=log.lines,
+        curve=Curve.from_lines(curve.lines),
     )
 
 
 def _loop(
     run: _Run,
     source: TaskSource,
-    validation: TaskSource | None,
-    log: RunLog,
+    watch: Watch | None,
+    logs: tuple[RunLog, RunLog],
     clock: _Clock,
     stop: threading.Event,
     bar: tqdm[Any],
@@ -238,7 +271,8 @@ def _loop(
 ) -> str:
     """Run until the last step or patience; returns which it was."""
     config, p = run.config, run.progress
-    v = config.validation
+    v, (log, curve) = config.validation, logs
+    followed: dict[str, str] = {}
     while p.step < config.steps:
         if v.patience is not None and p.worse >= v.patience:
             return "early"
@@ -262,13 +296,15 @@ def _loop(
             lr = learning_rate(config, p.step - 1)
             log.write({"step": p.step, "loss": value, "lr": lr, "episodes_per_second": rate})
             best = {} if p.best is None else {"validation": f"{p.best:.4f}"}
-            bar.set_postfix(loss=f"{value:.3f}", **best, refresh=False)
-        if validation is not None and (p.step % v.every == 0 or last):
-            report = evaluate(
-                run.average, validation, v.spec, episodes=v.episodes, seed=config.seed
-            )
-            run.judge(-report.mean if report.protocol.metric == "mse" else report.mean)
-            log.write({"step": p.step, "validation": report.mean, "validation_ci95": report.ci95})
+            words = {"loss": f"{value:.3f}", **best, **followed}
+            bar.set_postfix(words, refresh=False)
+        if watch is not None and (p.step % v.every == 0 or last):
+            reports = watch.reports(run.average)
+            run.judge(watch.chosen(reports))
+            log.write(log_line(p.step, reports))
+            if watch.keeps_curve:
+                curve.write(curve_line(p.step, reports))
+                followed = {name: f"{report.mean:.3f}" for name, report in reports.items()}
         p.seconds += time.perf_counter() - begin
         if p.step % config.checkpoint_every == 0 or last:
             run.save()
@@ -283,21 +319,6 @@ def _diverged(what: str, step: int, out: Path | None) -> str:
         f"training has diverged at step {step + 1}: {what.rstrip('. ')}.{kept} Lower outer_lr or "
         "set clip_norm (both may be changed when a run is resumed), or check the inputs for NaN."
     )
-
-
-def _fingerprint(config: TrainConfig, manifest: Mapping[str, Any] | None) -> dict[str, str]:
-    """Name what must not change between a run and its resumption, each value as JSON."""
-    return _flat({"train": config.model_dump(mode="json"), **(manifest or {})})
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in document.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = json.dumps(value)
-    return flat
 
 
 class _Clock:
@@ -390,13 +411,7 @@ class _Run:
         if self.out is None or not (self.out / CHECKPOINT).exists():
             return
         tensors, meta = load_tensors(self.out / CHECKPOINT)
-        before = meta["fingerprint"]
-        differ = {
-            name: f"{name}: {before.get(name, 'nothing')} in the run, {self.fingerprint.get(name)} "
-            "now"
-            for name in sorted(self.fingerprint.keys() | before.keys())
-            if self.fingerprint.get(name) != before.get(name)
-        }
+        differ = changes(meta["fingerprint"], self.fingerprint)
         for name in _MAY_CHANGE & differ.keys():
             warn(f"resumed with another setting ({differ.pop(name)}).")
         changed = list(differ.values())

@@ -1,0 +1,295 @@
+"""Meta-overfitting: do training classes and novel ones part while a learner is trained?
+
+Each validation scores fixed lists of episodes: of training classes, of novel classes and of any
+novel domains. The same episodes come back at every step, so differences over steps are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from quickstudy.core import TaskError
+from quickstudy.evaluation.statistics import mean_interval
+
+__all__ = ["NOVEL", "TRAINING", "Change", "Curve", "Parting", "parting"]
+
+Floats = npt.NDArray[np.float64]
+
+TRAINING, NOVEL = "training classes", "novel classes"
+
+_LEAST_FALL = 0.005  # half a point: a smaller fall is not worth a word, however sure it is
+_LEAST_RISE = 0.05  # of training classes, before novel ones that stand still say anything
+_SHARE = 0.2  # novel classes that gain less than a fifth of that stand still
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A mean difference with its 95 % interval.
+
+    Args:
+        mean: of the differences.
+        low: lower end.
+        high: upper end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Scores of fixed lists of episodes over a training.
+
+    Args:
+        steps: of the ``V`` validations, ascending.
+        scores: one score per validation and episode ``[V, E]`` for each list, by its name:
+            :data:`TRAINING`, :data:`NOVEL`, or that of a domain. ``E`` may differ between lists.
+        metric: ``"accuracy"``, or ``"mse"`` (less is better).
+
+    Raises:
+        TaskError: if a list has not one row for each step.
+    """
+
+    steps: tuple[int, ...]
+    scores: Mapping[str, Floats]
+    metric: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        for name, scores in self.scores.items():
+            if scores.ndim != 2 or len(scores) != len(self.steps):
+                raise TaskError(
+                    f"the scores of {name} are {list(scores.shape)}; a curve over "
+                    f"{len(self.steps)} validations needs [{len(self.steps)}, episodes]."
+                )
+
+    @classmethod
+    def from_lines(cls, lines: Sequence[Mapping[str, Any]]) -> Curve | None:
+        """Return the curve in the lines of a run's ``curve.jsonl``, or ``None`` if there are none.
+
+        Lines whose lists are not those of the last one are left out: they cannot be paired.
+        """
+        if not lines:
+            return None
+        sizes = {name: len(scores) for name, scores in lines[-1]["scores"].items()}
+        same = [e for e in lines if {n: len(s) for n, s in e["scores"].items()} == sizes]
+        return cls(
+            tuple(int(entry["step"]) for entry in same),
+            {n: np.array([e["scores"][n] for e in same], dtype=np.float64) for n in sizes},
+            str(lines[-1]["metric"]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return means and half-widths of 95 % intervals by step, JSON-ready fractions."""
+        lists = {}
+        for name, scores in self.scores.items():
+            ci95 = [mean_interval(row) for row in scores]
+            lists[name] = {
+                "episodes": scores.shape[1],
+                "mean": [round(float(m), 6) for m in scores.mean(1)],
+                "ci95": [None if np.isnan(c) else round(c, 6) for c in ci95],
+            }
+        return {"metric": self.metric, "steps": list(self.steps), "lists": lists}
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """Evidence that a learner goes on learning its training classes and nothing else.
+
+    Args:
+        novel: the list that does not follow: :data:`NOVEL`, or a domain.
+        kind: ``"falls"``: it was better before; ``"stalls"``: it stands still while training
+            classes go on rising.
+        since: step that the last one is compared with; with ``"falls"`` the best one.
+        last: the last step.
+        before: mean score of the list at ``since``.
+        after: at ``last``.
+        training_before: mean score of the training classes at ``since``.
+        training_after: at ``last``.
+        change: of the list, paired; its interval holds for all comparisons together.
+        gap: growth of the distance between training classes and the list.
+        episodes: of the list.
+        comparisons: how many steps and lists were looked at.
+        metric: ``"accuracy"`` or ``"mse"``.
+    """
+
+    novel: str
+    kind: Literal["falls", "stalls"]
+    since: int
+    last: int
+    before: float
+    after: float
+    training_before: float
+    training_after: float
+    change: Change
+    gap: Change
+    episodes: int
+    comparisons: int
+    metric: str
+
+    def __str__(self) -> str:
+        low, high = self._number(self.change.low, sign=True), self._number(self.change.high, True)
+        what = {"falls": "got worse", "stalls": "stood still"}[self.kind]
+        return (
+            f"training and novel tasks part: {self.novel} {what}, from "
+            f"{self._level(self.before)} at step {self.since:,} to {self._level(self.after)} at "
+            f"step {self.last:,} ({self._number(self.change.mean, True)}, 95 % CI {low} to {high}, "
+            f"paired over {self.episodes} episodes, for all {self.comparisons} comparisons "
+            f"together), while training classes went from {self._level(self.training_before)} to "
+            f"{self._level(self.training_after)}. The gap grew by "
+            f"{self._number(self.gap.mean)} (95 % CI {self._number(self.gap.low)} to "
+            f"{self._number(self.gap.high)})"
+        )
+
+    def advice(self, *, kept: int) -> str:
+        """Return what helps.
+
+        Args:
+            kept: step of the weights that were kept.
+        """
+        if self.kind == "stalls":
+            where = f"Steps after {self.since:,} taught nothing that carries over. "
+        elif kept <= self.since:
+            where = f"The weights that were kept (step {kept:,}) are from before the fall. "
+        else:
+            name = f"'{self.novel}'" if " " in self.novel else self.novel
+            where = (
+                f"The weights that were kept (step {kept:,}) are from after it; "
+                f"choose_by={name} would keep step {self.since:,}. "
+            )
+        return (
+            where + "What helps: more classes or tasks (rotations as classes, another data set), "
+            "augmentation (data.jitter, data.class_jitter), fewer steps (steps, patience), "
+            "weight_decay, a smaller encoder"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the evidence as JSON-ready fractions."""
+        return asdict(self)
+
+    def _level(self, value: float) -> str:
+        return f"{100 * value:.2f} %" if self.metric == "accuracy" else f"an error of {value:.4f}"
+
+    def _number(self, value: float, sign: bool = False) -> str:
+        # an error that grows is a change for the worse, and is shown as it grows
+        shown = 100 * value if self.metric == "accuracy" else (-value if sign else value)
+        digits = f"{shown:{'+' if sign else ''}.{2 if self.metric == 'accuracy' else 4}f}"
+        return f"{digits} points" if self.metric == "accuracy" else digits
+
+
+def parting(curve: Curve) -> tuple[Parting, ...]:
+    """Return the lists of novel tasks that part from the training classes; none in a healthy run.
+
+    A list *falls* if its last score is below that of its best step: the paired 95 % interval of the
+    difference excludes 0, for all steps and lists together (Bonferroni), as the best of many steps
+    looks good by chance as well; the fall is at least half a point, training classes did not fall,
+    and the gap between both grew (its 95 % interval excludes 0).
+
+    A list *stalls* if since some step training classes rose by at least five points, and its own
+    gain is, up to the end of the interval, less than a fifth of theirs.
+
+    Args:
+        curve: of a training; at least two validations, and the training classes among its lists.
+
+    Returns:
+        At most one finding for each list, in their order.
+    """
+    novel = [name for name in curve.scores if name != TRAINING]
+    if TRAINING not in curve.scores or len(curve.steps) < 2 or not novel:
+        return ()
+    sign = -1.0 if curve.metric == "mse" else 1.0
+    training = sign * curve.scores[TRAINING]
+    comparisons = (len(curve.steps) - 1) * len(novel)
+    found = []
+    for name in novel:
+        scores = sign * curve.scores[name]
+        seen = _falls(scores, training, curve.metric, comparisons)
+        kind: Literal["falls", "stalls"] = "falls"
+        if seen is None:
+            seen = _stalls(scores, training, curve.metric, comparisons)
+            kind = "stalls"
+        if seen is None:
+            continue
+        at, change, gap = seen
+        means, ours = curve.scores[name].mean(1), curve.scores[TRAINING].mean(1)
+        found.append(
+            Parting(
+                novel=name,
+                kind=kind,
+                since=curve.steps[at],
+                last=curve.steps[-1],
+                before=float(means[at]),
+                after=float(means[-1]),
+                training_before=float(ours[at]),
+                training_after=float(ours[-1]),
+                change=change,
+                gap=gap,
+                episodes=scores.shape[1],
+                comparisons=comparisons,
+                metric=curve.metric,
+            )
+        )
+    return tuple(found)
+
+
+def _falls(
+    scores: Floats, training: Floats, metric: str, comparisons: int
+) -> tuple[int, Change, Change] | None:
+    """Return the best step, the change since and the growth of the gap, if there is a fall."""
+    best = int(scores.mean(1).argmax())
+    if best == len(scores) - 1:
+        return None
+    change = _change(scores[-1] - scores[best], comparisons)
+    own = _change(training[-1] - training[best], 1)
+    gap = _gap(scores, training, best)
+    least = _LEAST_FALL * _unit(scores, metric)
+    fell = change.high < 0 and change.mean <= -least
+    return (best, change, gap) if fell and own.high >= 0 and gap.low > 0 else None
+
+
+def _stalls(
+    scores: Floats, training: Floats, metric: str, comparisons: int
+) -> tuple[int, Change, Change] | None:
+    """Return the step since which training classes rose most without the others, if there is."""
+    least, found = _LEAST_RISE * _unit(scores, metric), None
+    for at in range(len(scores) - 1):
+        rise = _change(training[-1] - training[at], comparisons)
+        change = _change(scores[-1] - scores[at], comparisons)
+        gap = _gap(scores, training, at)
+        stands = rise.low >= least and change.high <= _SHARE * rise.mean and gap.low > 0
+        if stands and (found is None or gap.mean > found[2].mean):
+            found = (at, change, gap)
+    return found
+
+
+def _unit(scores: Floats, metric: str) -> float:
+    """Return what a change is measured in: points, or shares of the best error."""
+    return 1.0 if metric == "accuracy" else float(np.abs(scores.mean(1)).min())
+
+
+def _change(differences: Floats, comparisons: int) -> Change:
+    """Return the mean of paired differences ``[E]`` with its interval (Student's t)."""
+    n, mean = len(differences), float(differences.mean())
+    if n < 2:
+        return Change(mean, -np.inf, np.inf)
+    quantile = stats.t.ppf(1 - 0.025 / comparisons, n - 1)
+    half = float(quantile * differences.std(ddof=1) / np.sqrt(n))
+    return Change(mean, mean - half, mean + half)
+
+
+def _gap(scores: Floats, training: Floats, at: int) -> Change:
+    """Return the growth of training minus novel since a step; the two lists are independent."""
+    ours, theirs = training[-1] - training[at], scores[-1] - scores[at]
+    mean = float(ours.mean() - theirs.mean())
+    if min(len(ours), len(theirs)) < 2:
+        return Change(mean, -np.inf, np.inf)
+    variance = ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs)
+    quantile = stats.t.ppf(0.975, min(len(ours), len(theirs)) - 1)
+    half = float(quantile * np.sqrt(variance))
+    return Change(mean, mean - half, mean + half)
