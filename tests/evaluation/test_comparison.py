@@ -122,7 +122,7 @@ def test_other_episodes_are_refused():
     other = evaluate(NearestNeighbour(), source(told=True), SPEC, episodes=100, seed=1)
     with pytest.raises(ProtocolError, match="episodes_sha256"):
         Comparison([*made[:3], dataclasses.replace(made[3], report=other)], FAMILIES)
-    with pytest.raises(ProtocolError, match="missing or there twice|is missing"):
+    with pytest.raises(ProtocolError, match="missing or there twice"):
         Comparison([*made, made[0]], FAMILIES)
 
 

@@ -1,4 +1,4 @@
-"""Does a 95 % interval hold the truth in 95 of 100 evaluations? Simulated with whole evaluations."""
+"""Does a 95 % interval hold the truth in 95 of 100 evaluations? Simulated, evaluation and all."""
 
 from __future__ import annotations
 
