@@ -210,6 +210,15 @@ def test_faults_help(runs, tmp_path, capsys):
     assert "baseline++" in capsys.readouterr().err
     assert run("compare", runs[0], "--data", "digits", "--n-way", "11") == 1
     assert "10 classes are left for tasks of 11" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digits", "--episodes", "0") == 1
+    assert "at least 1" in capsys.readouterr().err
+    words = ("--data", "glyphs", "--n-way", "7", "--episodes", "2", "--workers", "1")
+    assert run("compare", *runs, *words) == 2
+    assert "third on glyphs trained classes" in capsys.readouterr().err
+    sine = tmp_path / "sine"
+    assert run("train", "sinusoid-maml", "--out", sine, "-s", "steps=1") == 0
+    assert run("compare", sine, "--data", "digits") == 2
+    assert "sine waves" in capsys.readouterr().err
     assert run("compare", runs[0], "--data", "digits", "--workers", "0") == 2
     assert "workers" in capsys.readouterr().err
 

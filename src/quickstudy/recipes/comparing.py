@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from quickstudy.core import ConfigError
+from quickstudy.core import ConfigError, QuickstudyError
 from quickstudy.evaluation import (
     Cell,
     Comparison,
@@ -122,14 +122,17 @@ def _score(job: _Job, store: CellStore) -> None:
                 if key not in embedded:
                     embedded[key] = embed_pool(learner, source, rows=_rows(source, tasks))
                 scored, where = learner.head, embedded[key]
-            report = evaluate(
-                scored,
-                where,
-                tasks.spec,
-                episodes=tasks.episodes,
-                seed=tasks.seed,
-                name=one.name,
-            )
+            try:
+                report = evaluate(
+                    scored,
+                    where,
+                    tasks.spec,
+                    episodes=tasks.episodes,
+                    seed=tasks.seed,
+                    name=one.name,
+                )
+            except QuickstudyError as error:
+                raise type(error)(f"{one.name} on {tasks.name}: {error}") from error
             store.put(one, tasks, report)
     finally:
         torch.set_num_threads(threads)

@@ -83,6 +83,11 @@ def contestants(
     found = []
     for name, folder in zip(names, runs, strict=True):
         loaded = _run(folder.resolve())
+        if loaded.recipe.data.name == "sinusoid":
+            raise ConfigError(
+                f"{folder} was trained on sine waves, which is regression: compare is for classes. "
+                "Leave it out."
+            )
         family = "gradient" if isinstance(loaded.learner, GradientLearner) else "metric"
         found.append(Contestant(name, "run", folder.resolve(), family, _fingerprint(folder, "run")))
     source = (features or runs[0]).resolve()

@@ -132,6 +132,8 @@ def task_lists(
         ConfigError: if a data set is named twice or unknown.
         TaskError: if too few classes are left that no run has seen.
     """
+    if episodes < 1:
+        raise TaskError(f"episodes must be at least 1; got {episodes}.")
     if len(set(data)) < len(data):
         raise ConfigError(f"a data set is named twice: {', '.join(data)}. Name each once.")
     found = []
