@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["COARSE", "FINE", "near_pairs", "standardised"]
+__all__ = ["COARSE", "FINE", "SAME", "near_pairs", "standardised"]
 
 COARSE, FINE = 0.994, 0.97
+SAME = 0.99
+"""At this cosine and above it is one picture, not two that are alike."""
 _COARSE_SIDE, _FINE_SIDE = 8, 32
 _BLOCK = 1024
 _MOST = 100_000  # candidates: a data set of copies of one picture must not fill the memory

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quickstudy.evaluation.checks.alike import COARSE, FINE, near_pairs
+from quickstudy.evaluation.checks.alike import COARSE, FINE, SAME, near_pairs
 from quickstudy.evaluation.checks.findings import (
     MOST_PAIRS,
     CheckReport,
@@ -216,13 +216,17 @@ def _near(
     rule = {"fine_cosine_at_least": FINE, "coarse_cosine_at_least": COARSE}
     if across:
         twins = [twin for twin, _ in across]
+        # simple drawings of two hands are alike by chance; one photograph is not
+        same = across[0][1] >= SAME
         yield Finding(
             "near-duplicates",
-            "fault",
+            "fault" if same else "note",
             f"{len(twins)} pair(s) of nearly identical pictures stand in two splits (cosine up to "
             f"{across[0][1]:.4f}).",
             shown.facts(twins) | rule | {"cosine": [c for _, c in across[:10]]},
-            "Delete one of each pair from the training side.",
+            "Delete one of each pair from the training side."
+            if same
+            else "Look at them: if it is one picture, delete it from the training side.",
             shown.pairs(twins),
         )
     if inside:
