@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from quickstudy import __version__
+from quickstudy.cli.check import check_command
+from quickstudy.cli.compare import compare_command
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo_command
 from quickstudy.cli.episodes import episodes_app
@@ -30,6 +32,8 @@ app = typer.Typer(
 app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("check")(check_command)
+app.command("compare")(compare_command)
 app.command("fit")(fit_command)
 app.command("predict")(predict_command)
 app.command("show")(show_command)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError, TaskState, generator
 from quickstudy.core.state import n_tasks, slice_tasks
 from quickstudy.evaluation import evaluate
+from quickstudy.evaluation.checks.snapshot import changed, snapshot
 from quickstudy.learners.base import Learner
 from quickstudy.tasks import PoolSource, SinusoidSource, TaskSource
 from quickstudy.testing.fakes import gaussian_pool
@@ -22,28 +22,6 @@ from quickstudy.training.step import batch_loss
 __all__ = ["LearnerConformance", "snapshot"]
 
 _JUNK = 1e4  # large beside unit-variance inputs, and finite
-_PLAIN = (bool, int, float, str, bytes, tuple, type(None))
-
-
-def snapshot(learner: nn.Module) -> dict[str, Any]:
-    """Return everything a module holds: parameters, buffers, and attributes set on it or its parts.
-
-    Equal snapshots (compared with ``==``) mean that nothing was changed, added or hidden on the
-    module.
-    """
-    held: dict[str, Any] = {}
-    for name, module in learner.named_modules():
-        values = {**module._parameters, **module._buffers, **vars(module)}
-        for key, value in values.items():
-            if isinstance(value, Tensor):
-                bits = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-                held[f"{name}.{key}"] = (tuple(value.shape), bits.numpy().tobytes())
-            elif isinstance(value, _PLAIN):
-                held[f"{name}.{key}"] = value
-            else:
-                # a container is watched by its size: states kept in a list or a dict show up here
-                held[f"{name}.{key}"] = len(value) if isinstance(value, (list, dict, set)) else 0
-    return held
 
 
 def _live_tensors() -> tuple[int, int]:
@@ -285,11 +263,8 @@ class LearnerConformance:
             learner.train(training)
             before = snapshot(learner)
             learner.predict(learner.adapt(episode.support, n_way=episode.n_way), episode.query.x)
-            after = snapshot(learner)
-            changed = sorted(
-                k for k in before.keys() | after.keys() if before.get(k) != after.get(k)
-            )
-            assert not changed, f"adapt or predict changed {changed} (training={training})"
+            touched = changed(before, snapshot(learner))
+            assert not touched, f"adapt or predict changed {touched} (training={training})"
 
     def test_evaluation_changes_nothing(self) -> None:
         """Evaluating twice gives equal scores, and leaves every bit of the learner alone."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from quickstudy.core import Episode, EpisodeSpec, Examples
+from quickstudy.evaluation.checks.guessing import label_evenness, position_gain
 from quickstudy.tasks import TaskSource
 
 __all__ = ["SourceConformance", "episode_digests"]
@@ -214,25 +215,8 @@ class SourceConformance:
             return
         batches = self._batches()
         for side in ("support", "query"):
-            sides = [(getattr(e, side), e.n_way) for e in batches]
-            width = max(examples.y.shape[1] for examples, _ in sides)
-            table = np.zeros((width, max(way for _, way in sides)))
-            half = max(1, len(sides) // 2)
-            for examples, _ in sides[:half]:
-                place = np.arange(examples.y.shape[1])
-                for y, mask in zip(examples.y.numpy(), examples.mask.numpy(), strict=True):
-                    np.add.at(table, (place[mask], y[mask]), 1)
-            answer = table.argmax(1)
-            gains = []
-            for examples, _ in sides[half:]:
-                guess = answer[: examples.y.shape[1]]
-                for y, mask in zip(examples.y.numpy(), examples.mask.numpy(), strict=True):
-                    # the best constant answer is not 1/N if the classes are imbalanced
-                    best = np.bincount(y[mask]).max() / mask.sum()
-                    gains.append((guess[mask] == y[mask]).mean() - best)
-            gap = float(np.mean(gains))
+            gap, error = position_gain(batches, side)
             # 4 standard errors: the list is fixed, so this either holds for ever or never
-            error = float(np.std(gains) / np.sqrt(len(gains)))
             assert gap <= 4 * error + 1e-12, (
                 f"the place in the {side} tells the label: {gap:+.3f} above chance. "
                 "Shuffle every episode."
@@ -245,16 +229,7 @@ class SourceConformance:
         batches = [e for e in self._batches() if "classes" in e.info]
         if not batches:
             return
-        classes = np.concatenate([e.info["classes"].numpy() for e in batches])  # [E, C]
-        got = np.zeros((classes.max() + 1, classes.shape[1]))
-        expected = np.zeros_like(got)
-        for row in classes:
-            here = np.flatnonzero(row >= 0)
-            got[row[here], here] += 1
-            expected[np.ix_(row[here], here)] += 1 / len(here)
-        used = expected > 0
-        chi2 = float(((got - expected)[used] ** 2 / expected[used]).sum())
-        freedom = int(used.sum() - used.any(1).sum())
+        chi2, freedom = label_evenness(batches)
         # mean and spread of a chi-squared variable; 6 of its standard deviations
         assert chi2 <= freedom + 6 * np.sqrt(2 * freedom), (
             f"classes do not get every label equally often (chi-squared {chi2:.0f} for {freedom} "

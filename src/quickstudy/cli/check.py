@@ -1,0 +1,323 @@
+"""``quickstudy check``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from quickstudy.cli.output import emit, say
+from quickstudy.cli.protocol import KShot, is_folder, read_number
+from quickstudy.core import ConfigError, DataError, EpisodeSpec, nearest_names
+from quickstudy.evaluation.checks import (
+    CheckReport,
+    Skipped,
+    check_contents,
+    check_document,
+    check_interval,
+    check_learner,
+    check_source,
+)
+from quickstudy.learners import Learner
+from quickstudy.learners.gradient import GradientLearner
+from quickstudy.pages.checks import check_page
+from quickstudy.recipes import load_run
+from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
+from quickstudy.tasks.datasets import DATASETS, load_pool
+from quickstudy.tasks.folders import find_images, pool_from_folder
+from quickstudy.training.checkpoint import write_atomically
+
+__all__ = ["check_command"]
+
+_FOLDER_SIZE = 84
+_PARTS = ("train", "training", "val", "valid", "validation", "test")
+_ASKED = 40  # episodes that accuracies of learners are taken over, at most
+_QUERIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """The parts of a data set, and which of them episodes are drawn from."""
+
+    parts: dict[str, Pool]
+    tested: str
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+
+def check_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A run folder, a named data set, a folder of class folders (or of train/, val/, "
+            "test/ with such), module:attribute with a Learner or TaskSource of your own, or a "
+            "JSON document of 'evaluate'."
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="What to ask a learner about: a named data set or a folder."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
+    n_way: Annotated[str, typer.Option("--n-way", help="Classes per task.")] = "5",
+    k_shot: KShot = "1",
+    episodes: Annotated[int, typer.Option(min=2, help="Episodes to look at.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Look for leaks and broken protocol in a learner or data: what is wrong, the evidence, the
+    remedy.
+
+    Exit status 0 if there is no fault (there may be notes), 1 if there is one.
+
+    Example: quickstudy check my/pictures --html check.html
+
+    Example: quickstudy check mypackage.models:build --data omniglot
+    """
+    way, shot = read_number(n_way, "--n-way"), read_number(k_shot, "--k-shot")
+    asked = _Asked(EpisodeSpec(way, shot, _QUERIES), episodes)
+    reports = _reports(target, data, asked)
+    report = CheckReport.join(target, reports)
+    if html is not None:
+        write_atomically(html, check_page(report).encode())
+        say(f"page: {html}")
+    document = {"command": "check", **report.to_dict(), "page": None if html is None else str(html)}
+    emit(document, as_json=as_json, text=str(report))
+    if not report.clean:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How much is asked."""
+
+    spec: EpisodeSpec
+    episodes: int
+
+    def data(self, found: _Data) -> list[CheckReport]:
+        """Check the examples, and the episodes of the part that is judged."""
+        return [self.contents(found), self.source(PoolSource(found.parts[found.tested]))]
+
+    def contents(self, found: _Data) -> CheckReport:
+        """Check the examples."""
+        return check_contents(
+            found.parts,
+            names=found.names,
+            k_shot=self.spec.max_shot,
+            progress=_progress(next(iter(found.parts.values())).name),
+        )
+
+    def source(self, source: TaskSource) -> CheckReport:
+        """Check the episodes of a source."""
+        name = f"{source.name} ({source.split})"
+        spec = self.spec
+        if isinstance(source, PoolSource):
+            fitted = _fitting(spec, source.pool)
+            if fitted is None:
+                reason = f"a class of {name} has one example: no episode can be drawn"
+                return CheckReport(name, (Skipped("episodes", reason),))
+            spec = fitted
+        return check_source(source, spec, episodes=self.episodes, progress=_progress(name))
+
+    def learner(
+        self, learner: Learner, source: TaskSource, spec: EpisodeSpec, name: str
+    ) -> list[CheckReport]:
+        """Check a learner, and the interval that is printed beside its score."""
+        if isinstance(source, PoolSource) and (small := _fitting(spec, source.pool)) is not None:
+            spec = small
+        found = check_learner(
+            learner,
+            source,
+            spec,
+            episodes=min(self.episodes, _ASKED),
+            target=name,
+            progress=_progress(name),
+        )
+        start = time.perf_counter()
+        outcome = check_interval()
+        return [found, CheckReport(name, (outcome,), time.perf_counter() - start)]
+
+
+def _progress(name: str) -> Callable[[str], None]:
+    return lambda what: say(f"{name}: {what} ...")
+
+
+def _fitting(spec: EpisodeSpec, pool: Pool) -> EpisodeSpec | None:
+    """Return the specification, made smaller if the data has too few classes or examples."""
+    fewest = int(pool.counts.min())
+    if fewest < 2 or pool.n_classes < 2:
+        return None
+    way = spec.n_way if spec.max_way <= pool.n_classes else pool.n_classes
+    shot = spec.k_shot if spec.max_shot < fewest else max(1, fewest // 2)
+    most = shot if isinstance(shot, int) else shot[1]
+    fitted = EpisodeSpec(way, shot, max(1, min(spec.n_query, fewest - most)))
+    if fitted != spec:
+        say(f"{pool.name} ({pool.split}) is small: {fitted} tasks with {fitted.n_query} queries.")
+    return fitted
+
+
+def _reports(target: str, data: str | None, asked: _Asked) -> list[CheckReport]:
+    """Find out what the target is, and check it."""
+    path = Path(target)
+    if path.is_file() and path.suffix == ".json":
+        return [_document(path)]
+    if (path / "recipe.json").is_file():
+        return _run(path, data, asked)
+    if ":" in target and not path.exists():
+        return _own(target, data, asked)
+    if data is not None:
+        raise ConfigError(f"--data is for learners; {target} is data itself. Leave it out.")
+    return asked.data(_data(target))
+
+
+def _document(path: Path) -> CheckReport:
+    start = time.perf_counter()
+    try:
+        outcome = check_document(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be checked: {error}") from error
+    return CheckReport(str(path), (outcome,), time.perf_counter() - start)
+
+
+# ------------------------------------------------------------------ data
+
+
+def _data(data: str, size: int = _FOLDER_SIZE, channels: int = 3) -> _Data:
+    """Return all splits of a named data set or of a folder."""
+    if data in DATASETS and not is_folder(data):
+        return _named(data)
+    if not Path(data).is_dir():
+        if "/" in data or data.startswith("."):
+            raise DataError(f"{data}: there is no such folder. Check the path.")
+        raise ConfigError(
+            f"there is no data set or folder {data!r}. {nearest_names(data, DATASETS)}"
+        )
+    root = Path(data)
+    inside = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
+    parts = [folder for folder in inside if folder.name.lower() in _PARTS]
+    split = len(parts) > 1 and all(
+        any(file.count("/") > 0 for file in find_images(part)[0]) for part in parts
+    )
+    folders = {p.name: p for p in sorted(parts, key=_place)} if split else {"all": root}
+    pools = {
+        name: pool_from_folder(folder, size=size, channels=channels, name=root.name, split=name)
+        for name, folder in folders.items()
+    }
+    names = {name: _file_names(folder, root) for name, folder in folders.items()}
+    return _Data(pools, list(pools)[-1], names)
+
+
+def _place(folder: Path) -> int:
+    return _PARTS.index(folder.name.lower())
+
+
+def _file_names(folder: Path, root: Path) -> list[str]:
+    """Return the file of each row of the pool of a folder: sorted by class, then by name."""
+    files = [file for file in find_images(folder)[0] if "/" in file]
+    _, y = np.unique(np.array([file.rsplit("/", 1)[0] for file in files]), return_inverse=True)
+    prefix = folder.relative_to(root).as_posix()
+    start = "" if prefix == "." else f"{prefix}/"
+    return [start + files[i] for i in np.argsort(y, kind="stable")]
+
+
+def _named(name: str, split_file: str | None = None, size: int | None = None) -> _Data:
+    splits = [s for s in DATASETS[name].splits if s != "all"]
+    pools = {}
+    for split in splits:
+        say(f"{name}: reading {split} ...")
+        pools[split] = load_pool(name, split=split, split_file=split_file, size=size)
+    return _Data(pools, splits[-1])
+
+
+# ------------------------------------------------------------------ runs
+
+
+def _run(folder: Path, data: str | None, asked: _Asked) -> list[CheckReport]:
+    """Check the data of a run, and its learner as it is judged: inductively."""
+    run = load_run(folder)
+    recipe, learner = run.recipe, run.learner
+    validation = recipe.train.validation
+    spec = EpisodeSpec(validation.n_way, validation.k_shot, min(_QUERIES, validation.n_query))
+    if isinstance(learner, GradientLearner):
+        learner = learner.judged(query_statistics="support", eval_steps=None)
+    if recipe.data.name == "sinusoid":
+        source = SinusoidSource("test")
+        sine = _Asked(spec, asked.episodes)
+        return [sine.source(source), *sine.learner(learner, source, spec, str(folder))]
+    encoder = recipe.encoder
+    if data is not None and is_folder(data):
+        found = _data(data, encoder.image_size, encoder.in_channels)
+    else:
+        own = data in (None, recipe.data.name)
+        found = _named(
+            data or recipe.data.name, recipe.data.split_file if own else None, encoder.image_size
+        )
+    tested = found.parts[found.tested]
+    if tested.x.shape[1] != encoder.in_channels:
+        raise ConfigError(
+            f"{data} has {tested.x.shape[1]} channels, {folder} wants {encoder.in_channels}. "
+            "Name data of that kind."
+        )
+    source_of_run = PoolSource(tested, recipe.data.group_aware)
+    return [*asked.data(found), *asked.learner(learner, source_of_run, spec, str(folder))]
+
+
+# ------------------------------------------------------------------ a user's own
+
+
+def _own(target: str, data: str | None, asked: _Asked) -> list[CheckReport]:
+    """Check what ``module:attribute`` names: a learner or a source, or what makes one."""
+    thing = _imported(target)
+    if isinstance(thing, Learner):
+        if data is None:
+            raise ConfigError(f"{target} is a learner: name data to ask it about, with --data.")
+        found = _data(data)
+        source = PoolSource(found.parts[found.tested])
+        return asked.learner(thing, source, asked.spec, target)
+    if data is not None:
+        raise ConfigError(f"--data is for learners; {target} is a {type(thing).__name__}.")
+    if isinstance(thing, PoolSource):
+        found = _Data({thing.split: thing.pool}, thing.split)
+        return [asked.contents(found), asked.source(thing)]
+    if isinstance(thing, TaskSource):
+        return [asked.source(thing)]
+    raise ConfigError(
+        f"{target} is a {type(thing).__name__}; it must be a Learner, a TaskSource, or a function "
+        "without arguments that returns one."
+    )
+
+
+def _imported(target: str) -> Any:
+    module_name, _, attribute = target.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as 'python -m' does: the user's module lies here
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{module_name} cannot be imported ({error}). Run from the folder that holds it, or "
+            "install it."
+        ) from error
+    if not hasattr(module, attribute):
+        known = [name for name in vars(module) if not name.startswith("_")]
+        raise ConfigError(f"{module_name} has no {attribute!r}. {nearest_names(attribute, known)}")
+    thing = getattr(module, attribute)
+    ready = isinstance(thing, Learner) or (
+        isinstance(thing, TaskSource) and not inspect.isclass(thing)
+    )
+    if ready or not callable(thing):
+        return thing
+    try:
+        return thing()
+    except TypeError as error:
+        raise ConfigError(
+            f"{target} cannot be called without arguments ({error}). Name a function that takes "
+            "none."
+        ) from error

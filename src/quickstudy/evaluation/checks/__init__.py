@@ -1,0 +1,34 @@
+"""The leak and protocol suite: what is wrong with a data set, a source, a learner, an interval.
+
+Every check answers with a finding (evidence and remedy), that it passed, or why it was not asked.
+What each asks and how it decides is in ``docs/checks.md``.
+"""
+
+from quickstudy.evaluation.checks.contents import check_contents
+from quickstudy.evaluation.checks.findings import (
+    CheckReport,
+    Finding,
+    Outcome,
+    Pair,
+    Passed,
+    Skipped,
+)
+from quickstudy.evaluation.checks.intervals import check_document, check_interval
+from quickstudy.evaluation.checks.learners import check_learner
+from quickstudy.evaluation.checks.snapshot import snapshot
+from quickstudy.evaluation.checks.sources import check_source
+
+__all__ = [
+    "CheckReport",
+    "Finding",
+    "Outcome",
+    "Pair",
+    "Passed",
+    "Skipped",
+    "check_contents",
+    "check_document",
+    "check_interval",
+    "check_learner",
+    "check_source",
+    "snapshot",
+]

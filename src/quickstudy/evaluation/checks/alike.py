@@ -1,0 +1,102 @@
+"""Pictures that are almost the same: compressed, resized or brightened copies.
+
+Two pictures are near-duplicates if, with mean and contrast taken out, the cosine of their pixels
+is at least :data:`FINE` at up to 32 pixels a side, and at least :data:`COARSE` at 8. The
+thresholds were chosen on training splits, see ``docs/checks.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["COARSE", "FINE", "SAME", "near_pairs", "standardised"]
+
+COARSE, FINE = 0.994, 0.97
+SAME = 0.99
+"""At this cosine and above it is one picture, not two that are alike."""
+_COARSE_SIDE, _FINE_SIDE = 8, 32
+_BLOCK = 1024
+_MOST = 100_000  # candidates: a data set of copies of one picture must not fill the memory
+
+
+def standardised(x: Tensor, side: int | None = None) -> Tensor:
+    """Return examples as unit vectors without their mean, ``[M, ...] -> [M, D]``.
+
+    Args:
+        x: examples; images ``[M, channels, height, width]`` are reduced to ``side``.
+        side: pixels; as they are by default.
+    """
+    parts = []
+    for piece in x.split(_BLOCK):
+        z = piece.float()
+        if side is not None and z.ndim == 4 and max(z.shape[2:]) > side:
+            z = F.interpolate(z, (side, side), mode="area")
+        z = z.flatten(1)
+        parts.append(F.normalize(z - z.mean(1, keepdim=True), dim=1))
+    return torch.cat(parts)
+
+
+def near_pairs(
+    first: Tensor,
+    first_y: Tensor,
+    second: Tensor | None = None,
+    second_y: Tensor | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return near-duplicates of different classes: one from each side, or both from the first.
+
+    Args:
+        first: images ``[M, channels, height, width]``.
+        first_y: their classes ``[M]``, numbered alike on both sides.
+        second: other images, or ``None`` to compare the first with each other.
+        second_y: their classes.
+        progress: called with the number of rows done.
+
+    Returns:
+        Rows ``[P, 2]`` and their fine cosines ``[P]``, the most alike first. Byte-identical pairs
+        are among them.
+    """
+    alone = second is None or second_y is None
+    other, other_y = (first, first_y) if second is None or second_y is None else (second, second_y)
+    found = list(_candidates(first, first_y, other, other_y, progress))
+    pairs = torch.cat([torch.empty(0, 2, dtype=torch.int64), *found])
+    if alone:
+        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    cosines = [
+        (standardised(first[a], _FINE_SIDE) * standardised(other[b], _FINE_SIDE)).sum(1)
+        for a, b in (piece.T for piece in pairs[:_MOST].split(_BLOCK))
+        if len(a)
+    ]
+    fine = torch.cat([torch.empty(0), *cosines])
+    order = fine.argsort(descending=True, stable=True)
+    order = order[fine[order] >= FINE]
+    return pairs[order], fine[order]
+
+
+def _candidates(
+    first: Tensor,
+    first_y: Tensor,
+    other: Tensor,
+    other_y: Tensor,
+    progress: Callable[[int], None] | None,
+) -> Iterator[Tensor]:
+    """Yield pairs of different classes that are alike at 8 pixels a side."""
+    left = standardised(first, _COARSE_SIDE)
+    right = left if other is first else standardised(other, _COARSE_SIDE)
+    found = 0
+    for begin in range(0, len(left), _BLOCK):
+        rows = slice(begin, begin + _BLOCK)
+        alike = left[rows] @ right.T >= COARSE  # [B, M]
+        at = alike.nonzero() if bool(alike.any()) else torch.empty(0, 2, dtype=torch.int64)
+        at = at[first_y[rows][at[:, 0]] != other_y[at[:, 1]]]
+        if progress is not None:
+            progress(len(left[rows]))
+        found += len(at)
+        yield at + torch.tensor([begin, 0])
+        if found > 2 * _MOST:
+            return

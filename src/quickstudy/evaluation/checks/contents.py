@@ -1,0 +1,281 @@
+"""Checks on the examples themselves: identical and nearly identical pictures, classes that stand
+in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from quickstudy.evaluation.checks.alike import COARSE, FINE, SAME, near_pairs
+from quickstudy.evaluation.checks.findings import (
+    MOST_PAIRS,
+    CheckReport,
+    Finding,
+    Outcome,
+    Pair,
+    Passed,
+    Skipped,
+)
+from quickstudy.tasks import Pool
+
+__all__ = ["HARMLESS", "check_contents", "row_digests"]
+
+HARMLESS = 0.001
+"""Share of queries with a copy in their support below which accuracy is not moved: 0.1 points."""
+
+_Twin = tuple["_Row", "_Row"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One example of one of the parts."""
+
+    part: str
+    row: int
+    class_name: str
+
+
+def check_contents(
+    parts: Mapping[str, Pool],
+    *,
+    target: str | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
+    k_shot: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> CheckReport:
+    """Look for copies among the examples of a data set, and for classes in two of its splits.
+
+    Args:
+        parts: the splits by name; one if the data set has no splits.
+        target: what is checked, for the report.
+        names: of each row of each part, for example file names.
+        k_shot: support per class, for the share of queries that copies make easy.
+        progress: called with what is being done.
+
+    Returns:
+        A report on ``identical-images``, ``duplicate-images``, ``near-duplicates`` and
+        ``class-in-two-splits``.
+    """
+    start, said = time.perf_counter(), progress or (lambda _: None)
+    said("hashing every example")
+    twins, apart = _twins(parts)
+    shown = _Shown(parts, names or {})
+    outcomes: list[Outcome] = [
+        _identical(apart, shown, parts),
+        *_duplicates(twins, shown, parts, k_shot),
+        *_near(parts, shown, said),
+        _classes(parts),
+    ]
+    name = target or next(iter(parts.values())).name
+    return CheckReport(name, tuple(outcomes), time.perf_counter() - start)
+
+
+def row_digests(x: torch.Tensor) -> list[bytes]:
+    """Return a hash of each example: equal for byte-identical ones."""
+    rows = x.flatten(1).contiguous().cpu().numpy()
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+def _twins(parts: Mapping[str, Pool]) -> tuple[list[_Twin], list[_Twin]]:
+    """Return byte-identical pairs of one class in one part, and all others.
+
+    A picture that stands three times makes two pairs.
+    """
+    first: dict[tuple[bytes, str, tuple[int, ...]], _Row] = {}
+    same: list[_Twin] = []
+    other: list[_Twin] = []
+    for part, pool in parts.items():
+        shape = tuple(pool.x.shape[1:])
+        for row, digest in enumerate(row_digests(pool.x)):
+            here = _Row(part, row, pool.class_names[int(pool.y[row])])
+            twin = first.setdefault((digest, str(pool.x.dtype), shape), here)
+            if twin is here:
+                continue
+            alike = (twin.part, twin.class_name) == (here.part, here.class_name)
+            (same if alike else other).append((twin, here))
+    return same, other
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Rows as evidence."""
+
+    parts: Mapping[str, Pool]
+    names: Mapping[str, Sequence[str]]
+
+    def caption(self, row: _Row) -> str:
+        if row.part in self.names:
+            return self.names[row.part][row.row]
+        return f"{row.part}, {row.class_name}, row {row.row}"
+
+    def pairs(self, twins: Sequence[_Twin]) -> tuple[Pair, ...]:
+        return tuple(
+            Pair(
+                self.parts[a.part].x[a.row],
+                self.parts[b.part].x[b.row],
+                (self.caption(a), self.caption(b)),
+            )
+            for a, b in twins[:MOST_PAIRS]
+        )
+
+    def facts(self, twins: Sequence[_Twin]) -> dict[str, object]:
+        return {
+            "pairs": len(twins),
+            "across_splits": sum(a.part != b.part for a, b in twins),
+            "first": [
+                [{"split": r.part, "class": r.class_name, "row": r.row} for r in twin]
+                for twin in twins[:10]
+            ],
+        }
+
+
+def _identical(twins: list[_Twin], shown: _Shown, parts: Mapping[str, Pool]) -> Outcome:
+    rows = sum(len(pool.y) for pool in parts.values())
+    if not twins:
+        text = f"{rows:,} examples: none is byte-identical to one of another class or split"
+        return Passed("identical-images", text)
+    conflicts = sum(a.class_name != b.class_name for a, b in twins)
+    across = sum(a.part != b.part for a, b in twins)
+    what = [f"{conflicts} with different labels"] if conflicts else []
+    what += [f"{across} across splits"] if across else []
+    return Finding(
+        "identical-images",
+        "fault",
+        f"{len(twins)} pair(s) of byte-identical examples among {rows:,}: {', '.join(what)}.",
+        shown.facts(twins) | {"different_labels": conflicts, "examples": rows},
+        "Delete one of each pair, or both if the right label is not known; a picture in two "
+        "splits is seen in training and judged in the test.",
+        shown.pairs(twins),
+    )
+
+
+def _duplicates(
+    twins: list[_Twin], shown: _Shown, parts: Mapping[str, Pool], k_shot: int
+) -> Iterator[Outcome]:
+    """One outcome for all parts: copies inside a class make queries easy."""
+    if not twins:
+        yield Passed("duplicate-images", "no class holds an example twice")
+        return
+    share = max(_easy_queries(part, parts[part], twins, k_shot) for part in parts)
+    severe = share >= HARMLESS
+    yield Finding(
+        "duplicate-images",
+        "fault" if severe else "note",
+        f"{len(twins)} example(s) stand in their class twice, byte for byte; in {k_shot}-shot "
+        f"tasks at most {100 * share:.3g} % of the queries have their copy in the support.",
+        shown.facts(twins) | {"easy_queries": share, "k_shot": k_shot},
+        "Delete the copies." + ("" if severe else " So few hardly move the accuracy."),
+        shown.pairs(twins),
+    )
+
+
+def _easy_queries(part: str, pool: Pool, twins: list[_Twin], k_shot: int) -> float:
+    """Return the expected share of queries that have a copy in the support of their episode.
+
+    A row is a query; each of the other ``n - 1`` rows of its class is support with probability
+    ``k / (n - 1)``.
+    """
+    counts = pool.counts
+    easy = np.zeros(len(counts))
+    for first, twin in twins:
+        if twin.part == part:
+            c = int(pool.y[first.row])
+            easy[c] += 2 / counts[c] * min(1.0, k_shot / max(counts[c] - 1, 1))
+    return float(easy.mean())
+
+
+def _near(
+    parts: Mapping[str, Pool], shown: _Shown, said: Callable[[str], None]
+) -> Iterator[Outcome]:
+    """Compare every two splits, and each split with itself; classes differ, bytes differ."""
+    shapes = {tuple(pool.x.shape[1:]) for pool in parts.values()}
+    if len(shapes) > 1 or len(next(iter(shapes))) != 3:
+        yield Skipped("near-duplicates", "it is asked of images of one shape")
+        return
+    codes = _codes(parts)
+    across: list[tuple[_Twin, float]] = []
+    inside: list[tuple[_Twin, float]] = []
+    for a, b in [*((p, p) for p in parts), *combinations(parts, 2)]:
+        said(f"comparing {a} with {'itself' if a == b else b}")
+        second = (None, None) if a == b else (parts[b].x, codes[b])
+        rows, cosines = near_pairs(parts[a].x, codes[a], *second)
+        for (i, j), cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
+            if not torch.equal(parts[a].x[i], parts[b].x[j]):
+                twin = tuple(
+                    _Row(p, r, parts[p].class_names[int(parts[p].y[r])])
+                    for p, r in ((a, i), (b, j))
+                )
+                (inside if a == b else across).append(((twin[0], twin[1]), cosine))
+    rule = {"fine_cosine_at_least": FINE, "coarse_cosine_at_least": COARSE}
+    if across:
+        twins = [twin for twin, _ in across]
+        # simple drawings of two hands are alike by chance; one photograph is not
+        same = across[0][1] >= SAME
+        yield Finding(
+            "near-duplicates",
+            "fault" if same else "note",
+            f"{len(twins)} pair(s) of nearly identical pictures stand in two splits (cosine up to "
+            f"{across[0][1]:.4f}).",
+            shown.facts(twins) | rule | {"cosine": [c for _, c in across[:10]]},
+            "Delete one of each pair from the training side."
+            if same
+            else "Look at them: if it is one picture, delete it from the training side.",
+            shown.pairs(twins),
+        )
+    if inside:
+        twins = [twin for twin, _ in inside]
+        yield Finding(
+            "near-duplicates",
+            "note",
+            f"{len(twins)} pair(s) of nearly identical pictures of one split have different "
+            f"labels (cosine up to {inside[0][1]:.4f}).",
+            shown.facts(twins) | rule | {"cosine": [c for _, c in inside[:10]]},
+            "Look at them: one label may be wrong.",
+            shown.pairs(twins),
+        )
+    if not across and not inside:
+        yield Passed(
+            "near-duplicates",
+            f"no two pictures of different classes have cosines of {FINE} at 32 pixels and "
+            f"{COARSE} at 8",
+        )
+
+
+def _codes(parts: Mapping[str, Pool]) -> dict[str, torch.Tensor]:
+    """Number the classes alike in all parts: one name is one class."""
+    every = sorted({name for pool in parts.values() for name in pool.class_names})
+    number = {name: i for i, name in enumerate(every)}
+    codes: dict[str, torch.Tensor] = {}
+    for part, pool in parts.items():
+        own: npt.NDArray[np.int64] = np.array([number[n] for n in pool.class_names], np.int64)
+        codes[part] = torch.from_numpy(own)[pool.y]
+    return codes
+
+
+def _classes(parts: Mapping[str, Pool]) -> Outcome:
+    if len(parts) < 2:
+        return Skipped("class-in-two-splits", "there is one split")
+    shared = {
+        f"{a} and {b}": sorted(set(parts[a].class_names) & set(parts[b].class_names))
+        for a, b in combinations(parts, 2)
+    }
+    shared = {where: names for where, names in shared.items() if names}
+    if not shared:
+        total = sum(pool.n_classes for pool in parts.values())
+        return Passed("class-in-two-splits", f"{total:,} classes, each in one split")
+    where, names = next(iter(shared.items()))
+    return Finding(
+        "class-in-two-splits",
+        "fault",
+        f"{sum(map(len, shared.values()))} class(es) stand in two splits; {names[0]!r} is in "
+        f"{where}.",
+        {"classes": {w: n[:20] for w, n in shared.items()}},
+        "Give each class to one split: accuracy on new classes cannot be measured on old ones.",
+    )

@@ -1,0 +1,64 @@
+"""Can a label be guessed without looking? By its place, or by which class it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from quickstudy.core import Episode
+
+__all__ = ["label_evenness", "position_gain"]
+
+Floats = npt.NDArray[np.float64]
+
+
+def position_gain(batches: Sequence[Episode], side: str) -> tuple[float, float]:
+    """Return what a dummy gains that learned which label stands at which place.
+
+    It learns from the first half of the batches and is judged on the others. The best constant
+    answer is taken off: it is not 1/N if classes are imbalanced.
+
+    Args:
+        batches: two batches of episodes or more.
+        side: ``"support"`` or ``"query"``.
+
+    Returns:
+        The mean gain over chance, a fraction, and its standard error over episodes.
+    """
+    sides = [(getattr(e, side), e.n_way) for e in batches]
+    width = max(examples.y.shape[1] for examples, _ in sides)
+    table = np.zeros((width, max(way for _, way in sides)))
+    half = max(1, len(sides) // 2)
+    for examples, _ in sides[:half]:
+        place = np.arange(examples.y.shape[1])
+        for y, mask in zip(examples.y.numpy(), examples.mask.numpy(), strict=True):
+            np.add.at(table, (place[mask], y[mask]), 1)
+    answer = table.argmax(1)
+    gains = []
+    for examples, _ in sides[half:]:
+        guess = answer[: examples.y.shape[1]]
+        for y, mask in zip(examples.y.numpy(), examples.mask.numpy(), strict=True):
+            best = np.bincount(y[mask]).max() / mask.sum()
+            gains.append((guess[mask] == y[mask]).mean() - best)
+    return float(np.mean(gains)), float(np.std(gains) / np.sqrt(len(gains)))
+
+
+def label_evenness(batches: Sequence[Episode]) -> tuple[float, int]:
+    """Return chi-squared and its degrees of freedom for "every class gets every label equally
+    often".
+
+    Args:
+        batches: episodes that tell their classes in ``info["classes"]``.
+    """
+    classes = np.concatenate([e.info["classes"].numpy() for e in batches])  # [E, C]
+    got = np.zeros((classes.max() + 1, classes.shape[1]))
+    expected = np.zeros_like(got)
+    for row in classes:
+        here = np.flatnonzero(row >= 0)
+        got[row[here], here] += 1
+        expected[np.ix_(row[here], here)] += 1 / len(here)
+    used = expected > 0
+    chi2 = float(((got - expected)[used] ** 2 / expected[used]).sum())
+    return chi2, int(used.sum() - used.any(1).sum())
