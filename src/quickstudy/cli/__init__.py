@@ -14,6 +14,7 @@ from quickstudy.cli.check import check_command
 from quickstudy.cli.compare import compare_command
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo_command
+from quickstudy.cli.diversity import diversity_command
 from quickstudy.cli.episodes import episodes_app
 from quickstudy.cli.evaluate import evaluate_command
 from quickstudy.cli.fit import export_command, fit_command, predict_command, show_command
@@ -34,6 +35,7 @@ app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("check")(check_command)
 app.command("compare")(compare_command)
+app.command("diversity")(diversity_command)
 app.command("fit")(fit_command)
 app.command("predict")(predict_command)
 app.command("show")(show_command)
