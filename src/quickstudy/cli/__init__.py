@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from quickstudy import __version__
+from quickstudy.cli.advise import advise_command
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo_command
 from quickstudy.cli.episodes import episodes_app
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("advise")(advise_command)
 app.command("fit")(fit_command)
 app.command("predict")(predict_command)
 app.command("show")(show_command)

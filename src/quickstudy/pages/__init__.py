@@ -8,6 +8,7 @@ from quickstudy.pages.pictures import (
     line_chart,
     map_legend,
     png_uri,
+    shot_chart,
 )
 from quickstudy.pages.table import table
 
@@ -19,5 +20,6 @@ __all__ = [
     "line_chart",
     "map_legend",
     "png_uri",
+    "shot_chart",
     "table",
 ]
