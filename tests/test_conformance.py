@@ -20,6 +20,7 @@ from quickstudy.learners import (
 )
 from quickstudy.learners.heads import (
     CentredHead,
+    FineTunedHead,
     GradientHead,
     LogisticHead,
     NeighbourHead,
@@ -169,6 +170,20 @@ class TestPrototypeHeadCosine(OnVectors):
 class TestPrototypeHeadShrunk(OnVectors):
     def make_learner(self):
         return PrototypeHead(shrinkage=0.7, learn_temperature=True)
+
+
+class TestFineTunedHead(OnVectors):
+    trainable = False
+
+    def make_learner(self):
+        return FineTunedHead(steps=20)
+
+
+class TestFineTunedHeadCosine(OnVectors):
+    trainable = False
+
+    def make_learner(self):
+        return FineTunedHead(cosine=True, steps=20)
 
 
 class TestRidgeHead(OnVectors):

@@ -443,3 +443,41 @@ def test_evidence_of_a_hand_made_task():
     # its class is (2, 0, 0) without it, the others are (0, 1.5, 0) and (0, 0, 1)
     logits = torch.tensor([-1.0, -3.25, -2.0]) / 2
     assert float(loss) == pytest.approx(-float(logits.log_softmax(0)[0]), rel=1e-6)
+
+
+def test_a_metric_is_chosen_for_a_source_to_come():
+    """What whitening learns from one source holds for it alone: to another it does harm."""
+    rng = np.random.default_rng(0)
+    blocks = []
+    for s in range(3):
+        # a source's classes differ along axes where those of the next vary; most they vary along
+        # axes of their own, which no other source tells
+        between, within = np.full(24, 0.1), np.full(24, 0.3)
+        between[4 * s : 4 * s + 4] = 0.8
+        within[4 * ((s + 1) % 3) : 4 * ((s + 1) % 3) + 4] = 0.8
+        within[12 + 4 * s : 16 + 4 * s] = 1.5
+        x = (rng.normal(size=(20, 24)) * between)[:, None]
+        x = x + rng.normal(size=(20, 30, 24)) * within
+        blocks.append(x.reshape(-1, 24))
+    z = np.concatenate(blocks)
+    labels = np.tile(np.repeat(np.arange(20), 30), 3)
+    source = np.repeat(np.arange(3), 600)
+    sizes = {"ways": (5,), "shots": (1, 5), "tasks": 10, "heads": ("prototype",)}
+    pooled = learn_prior(z, source * 20 + labels, **sizes)
+    told = learn_prior(z, labels, sources=source, **sizes)
+    assert pooled.metric.settings.shrinkage < 1
+    assert told.metric.settings.shrinkage == 1
+
+
+def test_every_source_is_held_out_once():
+    classes = AuxiliaryClasses(
+        np.zeros((12, 2)), np.arange(12), sources=np.repeat(["a", "b", "c"], 4)
+    )
+    folds = classes.folds(0)
+    assert len(folds) == 3
+    for train, held in folds:
+        assert sorted([*train, *held]) == list(range(12))
+        assert len(np.unique(classes.source_of[held])) == 1
+        assert not set(classes.source_of[held]) & set(classes.source_of[train])
+    one = AuxiliaryClasses(np.zeros((12, 2)), np.arange(12)).folds(0)
+    assert [len(held) for _, held in one] == [6, 6]

@@ -10,6 +10,7 @@ from quickstudy.core import ConfigError, Examples, generator
 from quickstudy.learners.heads import (
     CentredHead,
     ClassMeanHead,
+    FineTunedHead,
     GradientHead,
     LogisticHead,
     NeighbourHead,
@@ -51,6 +52,8 @@ HEADS = {
     **CLOSED,
     "ridge": RidgeHead,
     "logistic": LogisticHead,
+    "fine-tuned": lambda: FineTunedHead(steps=20),
+    "fine-tuned cosine": lambda: FineTunedHead(cosine=True, steps=20),
     "gradient": lambda: GradientHead(5, steps=2, lr=0.01),
     "centred": lambda: CentredHead(PrototypeHead(distance="cosine"), prior=2.0),
 }
@@ -243,3 +246,34 @@ def test_degenerate_supports_give_finite_answers(name):
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(ConfigError, match="got"):
         make()
+
+
+@pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
+def test_fine_tuning_goes_to_the_optimum_whatever_the_unit(unit):
+    """Far enough it is the maximum likelihood, where the weighted gradient vanishes."""
+    g = generator(1)
+    y = torch.arange(3).repeat(8)[None]
+    # classes overlap: the optimum is finite
+    x = unit * (torch.randn(1, 24, 2, generator=g, dtype=torch.float64) + 0.3 * y[..., None])
+    head = FineTunedHead(steps=20_000)
+    state = head.adapt(Examples.full(x, y), n_way=3)
+    gap = head.predict(state, x).softmax(2) - F.one_hot(y, 3)
+    slope = gap.transpose(1, 2) @ x / 24 / unit
+    assert float(slope.abs().max()) < 1e-6
+    assert float(gap.mean(1).abs().max()) < 1e-6
+
+
+def test_baseline_plus_plus_answers_by_angle_alone():
+    head, g = FineTunedHead(cosine=True), generator(0)
+    y = torch.arange(4).repeat(5)[None]
+    x = torch.randn(1, 20, 6, generator=g, dtype=torch.float64) + 2 * F.one_hot(y, 6)
+    state, query = head.adapt(Examples.full(x, y), n_way=4), normal(1, 7, 6)
+    torch.testing.assert_close(head.predict(state, query), head.predict(state, 5 * query))
+    right = head.predict(state, x).argmax(2) == y
+    assert float(right.double().mean()) > 0.9
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"lr": 0}, {"momentum": 1}, {"scale": -1}])
+def test_fine_tuning_refuses_impossible_settings(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        FineTunedHead(**wrong)

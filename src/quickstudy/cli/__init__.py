@@ -11,6 +11,7 @@ import typer
 
 from quickstudy import __version__
 from quickstudy.cli.advise import advise_command
+from quickstudy.cli.compare import compare_command
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo_command
 from quickstudy.cli.episodes import episodes_app
@@ -32,6 +33,7 @@ app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("advise")(advise_command)
+app.command("compare")(compare_command)
 app.command("fit")(fit_command)
 app.command("predict")(predict_command)
 app.command("show")(show_command)

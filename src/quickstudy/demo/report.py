@@ -6,7 +6,6 @@ import html
 import re
 from pathlib import Path
 
-from quickstudy.demo.episodes import draw_episode, draw_map
 from quickstudy.demo.words import (
     Facts,
     Score,
@@ -17,7 +16,7 @@ from quickstudy.demo.words import (
     what_was_done,
 )
 from quickstudy.learners import EmbeddingLearner
-from quickstudy.pages import bar_chart, document, line_chart, table
+from quickstudy.pages import bar_chart, document, draw_episode, draw_map, line_chart, table
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["write_report"]

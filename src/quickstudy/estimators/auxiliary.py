@@ -87,6 +87,17 @@ class AuxiliaryClasses:
         order = order[np.argsort(self.source_of[order], kind="stable")]
         return np.sort(order[::2]), np.sort(order[1::2])
 
+    def folds(self, seed: int) -> list[tuple[Ints, Ints]]:
+        """Return classes to learn from and classes to be scored on: every source in turn stands for
+        the one to come, or with one source each half of its classes."""
+        every = np.arange(self.n_classes)
+        sources = np.unique(self.source_of)
+        if len(sources) == 1:
+            one, other = self.halves(seed)
+            return [(one, other), (other, one)]
+        held = [self.source_of == source for source in sources]
+        return [(every[~chosen], every[chosen]) for chosen in held]
+
     def rows_of(self, classes: Ints) -> Ints:
         """Return the rows of these classes."""
         return np.concatenate([self._rows[c] for c in classes])

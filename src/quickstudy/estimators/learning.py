@@ -129,10 +129,11 @@ def learn_prior(
 def _choose_metric(classes: AuxiliaryClasses, seed: int) -> tuple[Metric, float]:
     """Return the metric and the weight of the common centre that do best on held-out classes.
 
-    Two-fold over the classes, nearest prototype, 5 and 15 ways, 1 and 5 shots; the settings are
-    then fitted on all classes.
+    One source after the other is held out, or half of the classes if there is but one: a task to
+    come is from none of these sources. Nearest prototype, 5 and 15 ways, 1 and 5 shots; the
+    settings are then fitted on all classes.
     """
-    halves = classes.halves(seed)
+    folds = classes.folds(seed)
     powers = (1.0, 0.5) if bool((classes.z >= 0).all()) else (1.0,)
     scores: dict[tuple[MetricSettings, float], float] = {}
     y = torch.from_numpy(classes.y)
@@ -140,7 +141,7 @@ def _choose_metric(classes: AuxiliaryClasses, seed: int) -> tuple[Metric, float]
         for shrinkage in _SHRINKAGES:
             settings = MetricSettings(power, shrinkage)
             found: dict[float, list[float]] = {c: [] for c in _CENTRE_PRIORS}
-            for train, held in (halves, halves[::-1]):
+            for train, held in folds:
                 rows = classes.rows_of(train)
                 seen = Metric.fit(classes.z[rows], y[rows], settings)(classes.z)
                 for n_way, k_shot in ((5, 1), (5, 5), (15, 1), (15, 5)):

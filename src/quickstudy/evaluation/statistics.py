@@ -10,7 +10,14 @@ from scipy import stats
 
 from quickstudy.core import uniforms
 
-__all__ = ["CalibrationCounts", "Interval", "class_bootstrap", "mean_interval"]
+__all__ = [
+    "CalibrationCounts",
+    "Interval",
+    "class_bootstrap",
+    "holm",
+    "mean_interval",
+    "paired_p_value",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -38,6 +45,36 @@ def mean_interval(scores: Floats) -> float:
     if n < 2:
         return float("nan")
     return float(stats.t.ppf(0.975, n - 1) * scores.std(ddof=1) / np.sqrt(n))
+
+
+def paired_p_value(gap: Floats) -> float:
+    """Return the two-sided p-value of "the mean difference is zero" (paired t-test).
+
+    Args:
+        gap: differences on the same episodes ``[E]``.
+
+    Returns:
+        1 if there are fewer than two, or none differs.
+    """
+    if len(gap) < 2 or not np.any(gap != gap[0]):
+        return 1.0 if len(gap) < 2 or gap[0] == 0 else 0.0
+    return float(stats.ttest_1samp(gap, 0.0).pvalue)
+
+
+def holm(p_values: Floats) -> Floats:
+    """Return p-values that are adjusted for how many were asked (Holm 1979).
+
+    Those below 0.05 afterwards are all right together, but for 5 % of such families.
+
+    Args:
+        p_values: of one family of hypotheses ``[H]``.
+    """
+    n = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    stepped = np.maximum.accumulate(p_values[order] * (n - np.arange(n)))
+    adjusted = np.empty(n)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
 
 
 def class_bootstrap(classes: Ints, scores: Floats, *, draws: int = 1000, seed: int = 0) -> Interval:

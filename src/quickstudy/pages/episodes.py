@@ -9,8 +9,8 @@ import torch
 
 from quickstudy.core import EpisodeSpec
 from quickstudy.evaluation import embed_pool
-from quickstudy.learners import EmbeddingLearner
-from quickstudy.pages import embedding_map, image_uri
+from quickstudy.learners import EmbeddingLearner, Learner
+from quickstudy.pages.pictures import embedding_map, image_uri
 from quickstudy.tasks import PoolSource
 
 __all__ = ["draw_episode", "draw_map"]
@@ -21,7 +21,7 @@ _MAP_CLASSES, _MAP_EACH = 10, 15
 
 @torch.no_grad()
 def draw_episode(
-    learner: EmbeddingLearner,
+    learner: Learner,
     source: PoolSource,
     spec: EpisodeSpec,
     *,
@@ -33,7 +33,7 @@ def draw_episode(
 
     Args:
         learner: answers the queries.
-        source: the examples.
+        source: the examples, images.
         spec: way, shot and queries.
         task_id: which episode.
         seed: names the list of episodes.
@@ -41,25 +41,28 @@ def draw_episode(
     """
     learner.eval()
     episode = source.episodes(spec, [task_id], seed=seed)
-    where = next(learner.parameters()).device
-    moved = episode.to(where)
+    own = next(learner.parameters(), None)
+    moved = episode if own is None else episode.to(own.device)
     state = learner.adapt(moved.support, n_way=episode.n_way)
     answers = learner.predict(state, moved.query.x).argmax(2)[0].tolist()
     names = [source.pool.class_names[c] for c in episode.info["classes"][0].tolist()]
-    short = names if all(len(name) <= 2 for name in names) else [chr(65 + i) for i in range(26)]
+    short = names if all(len(name) <= 2 for name in names) else _letters(len(names))
     support_rows, query_rows = (
         episode.info[f"{side}_index"][0].tolist() for side in ("support", "query")
     )
-    truth = episode.query.y[0].tolist()
+    real = episode.query.mask[0].tolist()
+    truth = [t if m else -1 for t, m in zip(episode.query.y[0].tolist(), real, strict=True)]
     right = sum(a == t for a, t in zip(answers, truth, strict=True))
     body = ""
     for label in range(episode.n_way):
+        if label not in truth:
+            continue  # an absent class of a task with fewer ways
         name = html.escape(short[label])
         long = "" if short is names else f"<small>{html.escape(_readable(names[label]))}</small>"
         support = "".join(
             f'<img src="{image_uri(source.pool.x[row])}" alt="support example of {name}">'
             for row, y in zip(support_rows, episode.support.y[0].tolist(), strict=True)
-            if y == label
+            if y == label and row >= 0  # -1 is padding
         )
         asked = [i for i, t in enumerate(truth) if t == label][:_SHOWN]
         queries = "".join(
@@ -70,13 +73,17 @@ def draw_episode(
             f'<tr><th scope="row">{name}{long}</th><td class="support">{support}</td>'
             f'<td><div class="queries">{queries}</div></td></tr>'
         )
-    count = f"{right} of all {len(truth)} queries right."
+    count = f"{right} of all {sum(real)} queries right."
     return (
         f'<figure class="episode"><figcaption>{html.escape(caption)} {count}</figcaption>'
         '<table><thead><tr><th scope="col">class</th><th scope="col">support</th>'
         '<th scope="col">queries and '
         f"answers</th></tr></thead><tbody>{body}</tbody></table></figure>"
     )
+
+
+def _letters(count: int) -> list[str]:
+    return [chr(65 + i % 26) + (str(i // 26) if i >= 26 else "") for i in range(count)]
 
 
 def _query(uri: str, answer: str, truth: str) -> str:

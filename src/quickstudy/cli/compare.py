@@ -1,0 +1,147 @@
+"""``quickstudy compare``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from tqdm import tqdm
+
+from quickstudy import __version__
+from quickstudy.cli.output import emit, say
+from quickstudy.cli.protocol import Seed, read_number
+from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.pages.comparison import (
+    Account,
+    comparison_markdown,
+    comparison_page,
+    comparison_text,
+)
+from quickstudy.recipes import read_recipe
+from quickstudy.recipes.comparing import CellStore, compare_runs, draw_hardest
+from quickstudy.recipes.contestants import BASELINES, contestants
+from quickstudy.recipes.tasklists import available_domains, task_lists
+from quickstudy.training.checkpoint import write_atomically
+
+__all__ = ["compare_command"]
+
+
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that 'quickstudy train' wrote.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="A named data set or a folder of class folders; may be repeated."),
+    ] = None,
+    domains: Annotated[
+        bool,
+        typer.Option(
+            "--domains", help="Every domain whose data is at hand; ways 5-20, shots 1-10."
+        ),
+    ] = False,
+    n_way: Annotated[
+        str | None, typer.Option("--n-way", help="Classes per task: 5, or 5-20.")
+    ] = None,
+    k_shot: Annotated[
+        list[str] | None,
+        typer.Option("--k-shot", help="Support per class: 1, or 1-10; may be repeated."),
+    ] = None,
+    n_query: Annotated[int, typer.Option("--n-query", help="Queries per class.")] = 10,
+    episodes: Annotated[int, typer.Option(help="Episodes of each list.")] = 600,
+    seed: Seed = 0,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Of {', '.join(BASELINES)}, or none; may be repeated; all if not given."
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="The run whose features the baselines use; else the first.")
+    ] = None,
+    trained: Annotated[
+        bool, typer.Option("--trained/--no-trained", help="Score the training classes too.")
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for scores, JSON, Markdown and the page; goes on if it is there."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; one per core if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Compare runs and plain baselines on the same episodes: accuracy, paired differences, cost.
+
+    Example: quickstudy compare runs/a runs/b --data omniglot --data quickdraw --out compared
+
+    A data set that runs were trained on is scored on the classes that all of them have trained on
+    and on those that none has seen. With --out a comparison that was stopped goes on where it was.
+    """
+    start = time.perf_counter()
+    names = [*(data or [])]
+    if domains:
+        names += [name for name in available_domains() if name not in names]
+    if not names:
+        raise ConfigError("name data with --data NAME, or take every domain with --domains.")
+    ways = read_number(n_way or ("5-20" if domains else "5"), "--n-way")
+    shots = k_shot or (["1-10"] if domains else ["1"])
+    specs = [EpisodeSpec(ways, read_number(shot, "--k-shot"), n_query) for shot in shots]
+    wanted = tuple(BASELINES) if baseline is None else tuple(b for b in baseline if b != "none")
+    given = contestants(runs, baselines=wanted, features=features)
+    lists = task_lists(
+        [read_recipe(folder).data for folder in runs],
+        names,
+        specs,
+        episodes=episodes,
+        seed=seed,
+        with_trained=trained,
+    )
+    total = len(given) * len(lists)
+    say(f"{len(given)} learners on {len(lists)} lists of {episodes} tasks")
+    with tempfile.TemporaryDirectory() as scratch:
+        store = CellStore((out or Path(scratch)) / "cells")
+        there = sum(store.get(one, tasks) is not None for one in given for tasks in lists)
+        if there:
+            say(f"{there} of {total} are there already")
+        with tqdm(total=total, unit="cell", file=sys.stderr, dynamic_ncols=True) as bar:
+            comparison = compare_runs(
+                given,
+                lists,
+                store=store,
+                workers=workers if workers is not None else os.cpu_count() or 1,
+                progress=bar.update,
+            )
+    seconds = time.perf_counter() - start
+    document: dict[str, Any] = {"command": "compare", **comparison.to_dict(), "seconds": seconds}
+    text = comparison_text(comparison)
+    if out is not None:
+        account = Account(_command(), _facts(), seconds, there)
+        title = f"{len(given)} learners compared"
+        hardest = draw_hardest(given, lists, comparison)
+        page = comparison_page(comparison, account, title=title, hardest=hardest)
+        markdown = comparison_markdown(comparison, account, title=title)
+        write_atomically(out / "comparison.html", page.encode())
+        write_atomically(out / "comparison.md", markdown.encode())
+        document |= {"page": str(out / "comparison.html"), "scores": str(out / "cells")}
+        text += f"\n{out / 'comparison.html'}: open it in a browser"
+    emit(document, as_json=as_json, text=f"{text}\n{seconds:.0f} seconds")
+
+
+def _command() -> str:
+    return shlex.join(["quickstudy", *sys.argv[1:]])
+
+
+def _facts() -> list[str]:
+    return [
+        f"Quickstudy {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+    ]

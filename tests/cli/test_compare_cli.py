@@ -1,0 +1,234 @@
+"""``quickstudy compare``: the same scores however they are computed, and a page."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import quickstudy.recipes.build
+from quickstudy.cli import main
+from quickstudy.core import EpisodeSpec
+from quickstudy.evaluation import evaluate
+from quickstudy.recipes.contestants import contestants
+from quickstudy.recipes.schema import DataConfig
+from quickstudy.recipes.tasklists import available_domains, role_of, task_lists
+from quickstudy.tasks import PoolSource
+from quickstudy.tasks.datasets import load_pool
+from quickstudy.testing import ConstantLearner, OracleLearner, PositionLearner
+
+FAST = [
+    *("-s", "steps=4", "-s", "train.n_way=5", "-s", "train.n_query=3", "-s", "precision=float32"),
+    *("-s", "channels=8", "-s", "checkpoint_every=2", "-s", "validation.every=2"),
+    *("-s", "validation.n_way=5", "-s", "validation.n_query=3", "-s", "validation.episodes=4"),
+]
+QUICK = ["--n-query", "4", "--episodes", "12", "--baseline", "pixels", "--baseline", "fine-tuned"]
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three small runs on glyphs: a metric learner with two seeds, a gradient learner."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = []
+    for name, more in (
+        ("first", ["glyphs-protonet"]),
+        ("second", ["glyphs-protonet", "-s", "seed=1"]),
+        ("third", ["omniglot-fomaml-5way", "-s", "start=null", "-s", "data.name=glyphs"]),
+    ):
+        if name == "third":
+            more += ["-s", "split_file=null", "-s", "inner_steps=1", "-s", "tasks_per_step=1"]
+        made.append(folder / name)
+        assert run("train", *more, "--out", made[-1], "--device", "cpu", *FAST) == 0
+    return made
+
+
+def test_the_contract_and_the_page(runs, tmp_path, capsys):
+    out = tmp_path / "compared"
+    words = ["compare", *runs, "--data", "glyphs", "--data", "digits", *QUICK, "--k-shot", "1"]
+    capsys.readouterr()
+    words += ["--k-shot", "2", "--workers", "1", "--out", out, "--json"]
+    assert run(*words) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["command"] == "compare"
+    # 5 learners on glyphs (trained, novel) and digits, each at two shots
+    assert len(document["results"]) == 5 * 6
+    roles = {r["tasks"]: r["role"] for r in document["results"]}
+    assert roles["glyphs trained classes, 5-way 1-shot"] == "trained distribution"
+    assert roles["glyphs novel classes, 5-way 2-shot"] == "novel classes"
+    assert roles["digits test, 5-way 1-shot"] == "novel domain"
+    assert len(document["paired"]) == 6 * 10
+    assert all(d["p_holm"] >= d["p"] for d in document["paired"])
+    rows = {a["learner"]: a for a in document["approaches"]}
+    assert rows["third"]["cost"]["needs_gradients"]
+    assert not rows["first"]["cost"]["needs_gradients"]
+    assert rows["third"]["family"] == "gradient"
+    assert {g["group"] for g in document["over_seeds"]} == {"glyphs-protonet"}
+    page = (out / "comparison.html").read_text(encoding="utf-8")
+    assert "More examples" in page
+    assert "The hardest tasks" in page
+    assert page.count("data:image/png") > 20
+    text = (out / "comparison.md").read_text(encoding="utf-8")
+    assert "| first | metric | no |" in text
+
+
+def test_a_result_is_what_evaluate_gives(runs, tmp_path, capsys):
+    out = tmp_path / "compared"
+    words = ["--n-query", "4", "--episodes", "12"]
+    capsys.readouterr()
+    assert (
+        run(
+            *("compare", runs[0], "--data", "digits", *words, "--out", out, "--json"),
+            *("--workers", "1", "--baseline", "none"),
+        )
+        == 0
+    )
+    compared = json.loads(capsys.readouterr().out)["results"][0]
+    assert run("evaluate", runs[0], "--data", "digits", *words, "--json") == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert compared["accuracy"] == alone["accuracy"]
+    assert compared["protocol"]["episodes_sha256"] == alone["protocol"]["episodes_sha256"]
+
+
+def scores(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "cells").glob("*.npy"))}
+
+
+def test_scores_are_the_same_on_two_processes_and_after_a_kill(runs, tmp_path, capsys):
+    words = ["compare", *runs, "--data", "digits", "--data", "glyphs", *QUICK]
+    assert run(*words, "--workers", "2", "--out", tmp_path / "two") == 0
+    command = [sys.executable, "-m", "quickstudy", *map(str, words), "--workers", "1"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "killed")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    cells = tmp_path / "killed" / "cells"
+    deadline = time.monotonic() + 120
+    while len(list(cells.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    found = len(list(cells.glob("*.json")))
+    whole = scores(tmp_path / "two")
+    assert 2 <= found < len(whole)
+    # a file that was cut short is as good as none
+    victim = next(iter(cells.glob("*.npy")))
+    victim.write_bytes(victim.read_bytes()[:-8])
+    assert run(*words, "--workers", "1", "--out", tmp_path / "killed") == 0
+    assert "are there already" in capsys.readouterr().err
+    assert scores(tmp_path / "killed") == whole
+    assert len(whole) == 5 * 3
+
+
+def test_classes_that_any_run_has_seen_are_not_novel(monkeypatch):
+    by_split = {
+        (None, "train"): "abcdef",
+        (None, "val"): "gh",
+        ("other", "train"): "cdefij",
+        ("other", "val"): "kl",
+        (None, "all"): "abcdefghijklmnopqr",
+    }
+
+    def pool(name, *, split="test", split_file=None, **_):
+        names = by_split[split_file, split]
+        y = torch.arange(len(names)).repeat_interleave(8)
+        return quickstudy.tasks.Pool(
+            torch.zeros(len(y), 1, 28, 28, dtype=torch.uint8), y, tuple(names), name, split
+        )
+
+    monkeypatch.setattr(quickstudy.recipes.tasklists, "load_pool", pool)
+    trained = [DataConfig(name="omniglot"), DataConfig(name="omniglot", split_file="other")]
+    seen, unseen = task_lists(
+        trained, ["omniglot"], [EpisodeSpec((3, 20), 1, 2)], episodes=3, seed=0
+    )
+    assert "".join(seen.classes) == "cdef"
+    assert "".join(unseen.classes) == "mnopqr"
+    assert seen.spec.n_way == (3, 4)
+    assert unseen.spec.n_way == (3, 6)
+    assert role_of(seen, trained[0]) == "trained distribution"
+    assert role_of(unseen, trained[0]) == "novel classes"
+    assert role_of(unseen, DataConfig(name="mnist")) == "novel domain"
+    assert unseen.source(size=28, channels=1).pool.class_names == tuple("mnopqr")
+
+
+@pytest.mark.parametrize("n_way", [2, 5, (3, 8)])
+def test_known_learners_have_known_scores_on_every_domain(n_way):
+    """An oracle 100 %; a constant, one that sees positions only and shuffled labels 1/N."""
+    for data in available_domains():
+        (tasks,) = task_lists([], [data], [EpisodeSpec(n_way, 2, 3)], episodes=60, seed=1)
+        source = tasks.source(size=28, channels=1)
+        pool = source.pool
+        told = torch.zeros(len(pool.y), 2)
+        told[:, 0] = pool.y.float()
+        source = PoolSource(pool.with_x(told), source.group_aware)
+        spec = tasks.spec
+        chance = np.mean(
+            [1 / float(n) for n in (source.index(spec, range(60), seed=1).classes >= 0).sum(1)]
+        )
+        assert evaluate(OracleLearner(), source, spec, episodes=60, seed=1).mean == 1.0
+        constant = evaluate(ConstantLearner(), source, spec, episodes=60, seed=1)
+        assert constant.mean == pytest.approx(chance, abs=1e-6), data
+        position = evaluate(PositionLearner(), source, spec, episodes=60, seed=1)
+        assert abs(position.mean - chance) < 3 * position.ci95, data
+        shuffled = pool.y[torch.randperm(len(pool.y), generator=torch.Generator().manual_seed(0))]
+        order = shuffled.argsort(stable=True)
+        guess = PoolSource(
+            quickstudy.tasks.Pool(
+                told[order], shuffled[order], pool.class_names, pool.name, pool.split
+            )
+        )
+        report = evaluate(OracleLearner(), guess, spec, episodes=60, seed=1)
+        assert abs(report.mean - chance) < 3 * report.ci95 + 0.02, data
+
+
+def test_faults_help(runs, tmp_path, capsys):
+    assert run("compare", runs[0]) == 2
+    assert "--data NAME" in capsys.readouterr().err
+    assert run("compare", runs[0], runs[0], "--data", "digits") == 2
+    assert "named twice" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digits", "--data", "digits") == 2
+    assert "named twice" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digit") == 2
+    assert "digits" in capsys.readouterr().err
+    assert run("compare", tmp_path / "none", "--data", "digits") == 1
+    assert "holds no run" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digits", "--baseline", "svm") == 2
+    assert "baseline++" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digits", "--n-way", "11") == 1
+    assert "10 classes are left for tasks of 11" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digits", "--episodes", "0") == 1
+    assert "at least 1" in capsys.readouterr().err
+    words = ("--data", "glyphs", "--n-way", "7", "--episodes", "2", "--workers", "1")
+    assert run("compare", *runs, *words) == 2
+    assert "third on glyphs trained classes" in capsys.readouterr().err
+    sine = tmp_path / "sine"
+    assert run("train", "sinusoid-maml", "--out", sine, "-s", "steps=1") == 0
+    assert run("compare", sine, "--data", "digits") == 2
+    assert "sine waves" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digits", "--workers", "0") == 2
+    assert "workers" in capsys.readouterr().err
+
+
+def test_baselines_stand_on_the_run_that_is_named(runs):
+    given = contestants(runs, features=runs[1])
+    assert [one.run for one in given[3:]] == [runs[1].resolve()] * 5
+    assert given[4].name.endswith("of second")
+    assert len({one.fingerprint for one in given}) == 8
+
+
+def test_digits_are_really_there():
+    assert load_pool("digits").n_classes == 10
