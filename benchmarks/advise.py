@@ -24,17 +24,17 @@ import numpy as np
 
 from machine import ROOT, provenance, write_result
 from quickstudy.core import uniforms
-from quickstudy.estimators.advice import advise
-from quickstudy.estimators.advice_choice import run_trials
-from quickstudy.estimators.advice_records import Advice
-from quickstudy.estimators.approaches import contenders
+from quickstudy.estimators.advice.advise import advise
+from quickstudy.estimators.advice.choice import run_trials
+from quickstudy.estimators.advice.records import Advice
+from quickstudy.estimators.advice.approaches import contenders
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.choose import get_embedder
 from quickstudy.estimators.embedders import Item
 from quickstudy.estimators.files import LabelledFiles, read_examples
 from quickstudy.estimators.inputs import read_images, read_texts
 from quickstudy.estimators.tables import TableEmbedder
-from quickstudy.estimators.trials import take_sample
+from quickstudy.estimators.advice.trials import take_sample
 
 TEXTS = (
     *("banking77", "clinc150", "huffpost41", "snips", "stackoverflow20", "trec6"),

@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 from quickstudy.core import ConfigError, DataError, MissingExtraError, TaskError
-from quickstudy.estimators import approaches
-from quickstudy.estimators.advice import advise
-from quickstudy.estimators.advice_choice import choose
-from quickstudy.estimators.advice_page import write_advice_page
-from quickstudy.estimators.advice_words import advice_text
-from quickstudy.estimators.approaches import Approach
+from quickstudy.estimators.advice import approaches
+from quickstudy.estimators.advice.advise import advise
+from quickstudy.estimators.advice.choice import choose
+from quickstudy.estimators.advice.page import write_advice_page
+from quickstudy.estimators.advice.words import advice_text
+from quickstudy.estimators.advice.approaches import Approach
 from quickstudy.estimators.cache import EmbeddingCache
-from quickstudy.estimators.expectation import expect, label_gain
+from quickstudy.estimators.advice.expectation import expect, label_gain
 from quickstudy.estimators.files import LabelledFiles
-from quickstudy.estimators.trials import (
+from quickstudy.estimators.advice.trials import (
     Outcome,
     Sample,
     Trial,

@@ -38,9 +38,9 @@ def advise_command(
     is the simplest of those that are no clear step behind the best (at most one point, and not
     significantly in the paired comparison). Of a column "split" only the rows "train" are read.
     """
-    from quickstudy.estimators.advice import advise
-    from quickstudy.estimators.advice_page import write_advice_page
-    from quickstudy.estimators.advice_words import advice_text
+    from quickstudy.estimators.advice.advise import advise
+    from quickstudy.estimators.advice.page import write_advice_page
+    from quickstudy.estimators.advice.words import advice_text
 
     found = advise(
         examples,

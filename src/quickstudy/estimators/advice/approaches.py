@@ -27,7 +27,7 @@ from quickstudy.estimators.images import Transform
 from quickstudy.estimators.prior import TaskPrior
 from quickstudy.estimators.shipped import shipped_prior
 from quickstudy.estimators.task import fit_task
-from quickstudy.estimators.trials import Ints, Trial
+from quickstudy.estimators.advice.trials import Ints, Trial
 
 __all__ = ["HEADS_TRIED", "Approach", "Contender", "contenders"]
 

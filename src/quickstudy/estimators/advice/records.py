@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from quickstudy.estimators.embedders import Item
-from quickstudy.estimators.expectation import Expectation, LabelGain
+from quickstudy.estimators.advice.expectation import Expectation, LabelGain
 
 __all__ = ["Advice", "Facts", "Measured", "Pair"]
 
@@ -82,7 +82,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What :func:`~quickstudy.estimators.advice.advise` found.
+    """What :func:`~quickstudy.estimators.advice.advise.advise` found.
 
     Args:
         source: the folder or table.

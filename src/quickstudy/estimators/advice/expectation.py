@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from quickstudy.estimators.trials import Outcome, Sample
+from quickstudy.estimators.advice.trials import Outcome, Sample
 
 __all__ = ["Expectation", "LabelGain", "expect", "label_gain"]
 

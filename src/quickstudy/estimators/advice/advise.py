@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from quickstudy.core import ConfigError, DataError, TaskError, nearest_names
-from quickstudy.estimators.advice_choice import choose, run_trials
-from quickstudy.estimators.advice_records import Advice, Facts, Pair
-from quickstudy.estimators.approaches import Approach, Contender, contenders
+from quickstudy.estimators.advice.choice import choose, run_trials
+from quickstudy.estimators.advice.records import Advice, Facts, Pair
+from quickstudy.estimators.advice.approaches import Approach, Contender, contenders
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.embedders import Item
-from quickstudy.estimators.expectation import Expectation, expect, label_gain
+from quickstudy.estimators.advice.expectation import Expectation, expect, label_gain
 from quickstudy.estimators.files import LabelledFiles, read_examples
 from quickstudy.estimators.inputs import is_missing, read_images, read_texts
 from quickstudy.estimators.tables import TableEmbedder
-from quickstudy.estimators.trials import (
+from quickstudy.estimators.advice.trials import (
     Outcome,
     Sample,
     confused_pairs,
@@ -77,7 +77,7 @@ def advise(
 
     Returns:
         The advice; the rule of the choice is that of
-        :func:`~quickstudy.estimators.advice_choice.choose`.
+        :func:`~quickstudy.estimators.advice.choice.choose`.
 
     Raises:
         DataError: if examples or labels cannot be used.
