@@ -25,16 +25,16 @@ import numpy as np
 from machine import ROOT, provenance, write_result
 from quickstudy.core import uniforms
 from quickstudy.estimators.advice.advise import advise
+from quickstudy.estimators.advice.approaches import contenders
 from quickstudy.estimators.advice.choice import run_trials
 from quickstudy.estimators.advice.records import Advice
-from quickstudy.estimators.advice.approaches import contenders
+from quickstudy.estimators.advice.trials import take_sample
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.choose import get_embedder
 from quickstudy.estimators.embedders import Item
 from quickstudy.estimators.files import LabelledFiles, read_examples
 from quickstudy.estimators.inputs import read_images, read_texts
 from quickstudy.estimators.tables import TableEmbedder
-from quickstudy.estimators.advice.trials import take_sample
 
 TEXTS = (
     *("banking77", "clinc150", "huffpost41", "snips", "stackoverflow20", "trec6"),
@@ -45,19 +45,39 @@ TABLES = (
     *("nursery", "optdigits", "penguins", "phoneme", "satimage", "segmentation", "vehicle"),
     *("vowel", "yeast"),
 )
-IMAGES = ("cifar_fs", "dtd10", "quickdraw", "omniglot", "mnist", "fashionmnist", "miniimagenet")
+IMAGES = (
+    "cifar_fs",
+    "dtd10",
+    "gtsrb",
+    "quickdraw",
+    "omniglot",
+    "mnist",
+    "fashionmnist",
+    "miniimagenet",
+)
 KINDS = {"text": ("text", TEXTS), "tables": ("tabular", TABLES), "images": ("images", IMAGES)}
+GROUP = "track"
 TRAIN, TEST = ("train", "background"), "test"
 FEWEST_TEST = 12  # of each class, or the training rows are halved instead
-IMAGES_IN_ALL, IMAGES_OF_A_CLASS = 1000, 26
+IMAGES_IN_ALL, IMAGES_OF_A_CLASS = 600, 36
 EPISODES, WHOLE_EPISODES, SEED = 40, 8, 1
 
 
 def part(read: LabelledFiles, rows: np.ndarray) -> LabelledFiles:
-    """Return some of the examples, without the other columns."""
+    """Return some of the examples, without other columns than the group."""
     x = read.x.take(rows) if read.kind == "table" else [read.x[i] for i in rows]
     y, names = [read.y[i] for i in rows], [read.names[i] for i in rows]
-    return replace(read, x=x, y=y, names=names, columns={})
+    groups = groups_of(read)
+    columns = {} if groups is None else {GROUP: [groups[i] for i in rows]}
+    return replace(read, x=x, y=y, names=names, columns=columns)
+
+
+def groups_of(read: LabelledFiles) -> list[str] | None:
+    """Return the physical sign of each frame of GTSRB, whose tracks are counted in each class."""
+    if GROUP not in read.columns:
+        return None
+    pairs = zip(read.y, read.columns[GROUP], strict=True)
+    return [str(t) if "/" in str(t) else f"{y}/{t}" for y, t in pairs]
 
 
 def items_of(read: LabelledFiles) -> list[Item]:
@@ -82,13 +102,17 @@ def two_parts(read: LabelledFiles) -> tuple[LabelledFiles, LabelledFiles, str]:
         sample = take_sample(
             [i.key for i in items],
             label[train].tolist(),
+            groups=groups_of(part(read, train)),
             most=IMAGES_IN_ALL,
             fewest=IMAGES_OF_A_CLASS,
         )
         train, items = train[sample.rows], [items[row] for row in sample.rows]
-    _, content = np.unique([i.key for i in items], return_inverse=True)
+    groups = groups_of(part(read, train))
+    keys = [i.key for i in items] if groups is None else groups
+    _, content = np.unique(keys, return_inverse=True)
     first = uniforms(SEED, content) < 0.5
-    return part(read, train[first]), part(read, train[~first]), "halves by content"
+    how = "halves by content" if groups is None else f"halves by {GROUP}"
+    return part(read, train[first]), part(read, train[~first]), how
 
 
 def filled_cache(name: str, items: list[Item], folder: Path | None) -> EmbeddingCache | None:
@@ -112,12 +136,14 @@ def score(kind: str, name: str, embeddings: Path | None) -> dict[str, Any]:
     items = items_of(read) if kind == "text" else []
     cache = filled_cache(name, items, embeddings) if kind == "text" else None
     seen, unseen, how = two_parts(read)
-    advice = advise(seen, cache=cache)
+    groups = groups_of(unseen)
+    advice = advise(seen, group=None if groups is None else GROUP, cache=cache)
     begun = time.monotonic()
     others = items_of(unseen)
     sample = take_sample(
         [i.key for i in others],
         [str(y) for y in unseen.y],
+        groups=groups,
         most=5000 if kind == "tables" else 2000,
         per_class=1000 if kind == "tables" else 300,
         seed=SEED,

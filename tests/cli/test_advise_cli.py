@@ -57,7 +57,8 @@ def test_a_document_a_page_and_the_next_command(
 
 
 def test_words_for_people(animals: Path, capsys: pytest.CaptureFixture[str]):
-    assert run("advise", animals, "--label", "species", "--episodes", 6) == 0
+    words = ("advise", animals, "--label", "species", "--group", "herd", "--episodes", 6)
+    assert run(*words) == 0
     out = capsys.readouterr().out
     assert "take: table, auto" in out
     assert "90 % interval" in out

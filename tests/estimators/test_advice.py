@@ -15,13 +15,10 @@ from PIL import Image
 from quickstudy.core import ConfigError, DataError, MissingExtraError, TaskError
 from quickstudy.estimators.advice import approaches
 from quickstudy.estimators.advice.advise import advise
-from quickstudy.estimators.advice.choice import choose
-from quickstudy.estimators.advice.page import write_advice_page
-from quickstudy.estimators.advice.words import advice_text
 from quickstudy.estimators.advice.approaches import Approach
-from quickstudy.estimators.cache import EmbeddingCache
+from quickstudy.estimators.advice.choice import choose
 from quickstudy.estimators.advice.expectation import expect, label_gain
-from quickstudy.estimators.files import LabelledFiles
+from quickstudy.estimators.advice.page import write_advice_page
 from quickstudy.estimators.advice.trials import (
     Outcome,
     Sample,
@@ -31,6 +28,9 @@ from quickstudy.estimators.advice.trials import (
     eligible,
     take_sample,
 )
+from quickstudy.estimators.advice.words import advice_text
+from quickstudy.estimators.cache import EmbeddingCache
+from quickstudy.estimators.files import LabelledFiles
 
 
 def table(x: np.ndarray, y: list[object], **columns: list[object]) -> LabelledFiles:
@@ -194,14 +194,18 @@ def simulated(p: float, spread: float, sample: Sample, seed: int, episodes: int)
 def test_intervals_hold_later_results_as_often_as_they_say(p: float):
     sample = sample_of([100, 100])
     one = many = 0
+    lengths = []
     runs = 300
     for seed in range(runs):
         e = expect(simulated(p, 0.4, sample, seed, 20), sample, k_shot=1, n_way=2, classes=2)
         later = simulated(p, 0.4, sample, 10_000 + seed, 20)
         one += e.low <= later.scores[0] <= e.high
         many += e.mean_low <= later.mean <= e.mean_high
-    assert 0.86 <= one / runs <= 0.99
-    assert 0.86 <= many / runs <= 1.0
+        lengths.append(e.high - e.low)
+    assert one / runs >= 0.86
+    assert many / runs >= 0.86
+    # and not because they hold everything
+    assert np.mean(lengths) < 4.2 * np.sqrt(p * (1 - p) * (0.16 * p * (1 - p) + 3 / 60))
 
 
 def test_no_interval_has_length_zero():
@@ -242,7 +246,8 @@ def test_separable_classes_are_learned_and_the_command_says_how(tmp_path: Path):
     pq.write_table(read.x.append_column("target", pa.array(read.y)), file)
     found = advise(file, episodes=6)
     assert found.chosen.name == "table, auto"
-    assert all(e.mean > 0.97 for e in found.expected)
+    assert found.expected[0].mean > 0.9  # one row says little of a column's scale
+    assert all(e.mean > 0.97 for e in found.expected[1:])
     assert [e.k_shot for e in found.expected] == [1, 5, 10]
     assert found.command == (f"quickstudy fit {file} --encoder table --head auto --out blobs.task")
     assert (found.facts.classes, found.facts.examples, found.facts.tasks) == (3, 90, 1)
@@ -325,10 +330,11 @@ def test_what_cannot_be_measured_is_said():
         advise(blobs(12.0, each=2))
     with pytest.raises(TaskError, match="at least two classes"):
         advise(blobs(12.0, classes=1))
+    read = blobs(12.0)
+    assert read.y is not None
+    torn = replace(read, y=[*read.y[:3], float("nan"), *read.y[4:]])
     with pytest.raises(DataError, match="row 3: there is no label"):
-        read = blobs(12.0)
-        assert read.y is not None
-        advise(replace(read, y=[*read.y[:3], float("nan"), *read.y[4:]]))
+        advise(torn)
     with pytest.raises(ConfigError, match="at least 5"):
         advise(blobs(12.0), episodes=2)
     with pytest.raises(ConfigError, match="at least 20"):

@@ -12,15 +12,10 @@ from typing import Any
 import numpy as np
 
 from quickstudy.core import ConfigError, DataError, TaskError, nearest_names
-from quickstudy.estimators.advice.choice import choose, run_trials
-from quickstudy.estimators.advice.records import Advice, Facts, Pair
 from quickstudy.estimators.advice.approaches import Approach, Contender, contenders
-from quickstudy.estimators.cache import EmbeddingCache
-from quickstudy.estimators.embedders import Item
+from quickstudy.estimators.advice.choice import choose, run_trials
 from quickstudy.estimators.advice.expectation import Expectation, expect, label_gain
-from quickstudy.estimators.files import LabelledFiles, read_examples
-from quickstudy.estimators.inputs import is_missing, read_images, read_texts
-from quickstudy.estimators.tables import TableEmbedder
+from quickstudy.estimators.advice.records import Advice, Facts, Pair
 from quickstudy.estimators.advice.trials import (
     Outcome,
     Sample,
@@ -28,6 +23,11 @@ from quickstudy.estimators.advice.trials import (
     eligible,
     take_sample,
 )
+from quickstudy.estimators.cache import EmbeddingCache
+from quickstudy.estimators.embedders import Item
+from quickstudy.estimators.files import LabelledFiles, read_examples
+from quickstudy.estimators.inputs import is_missing, read_images, read_texts
+from quickstudy.estimators.tables import TableEmbedder
 
 __all__ = ["SHOTS", "advise"]
 

@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
 from quickstudy.core import Examples, MissingExtraError
+from quickstudy.estimators.advice.trials import Ints, Trial
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.choose import get_embedder
 from quickstudy.estimators.embedders import Embedder, Item, Vectors
@@ -27,7 +28,6 @@ from quickstudy.estimators.images import Transform
 from quickstudy.estimators.prior import TaskPrior
 from quickstudy.estimators.shipped import shipped_prior
 from quickstudy.estimators.task import fit_task
-from quickstudy.estimators.advice.trials import Ints, Trial
 
 __all__ = ["HEADS_TRIED", "Approach", "Contender", "contenders"]
 

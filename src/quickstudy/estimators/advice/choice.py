@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from quickstudy.estimators.advice.records import Measured
 from quickstudy.estimators.advice.approaches import Approach, Contender
+from quickstudy.estimators.advice.records import Measured
 from quickstudy.estimators.advice.trials import Outcome, Sample, draw_trial
 from quickstudy.evaluation.statistics import mean_interval
 

@@ -91,9 +91,9 @@ def expect(
     as many other examples, has them again, so the difference has twice the variance. The last part
     is ``k / n`` of the variance between episodes: a mean over all supports of ``k`` in a pool of
     ``n`` is a U-statistic (Hoeffding 1948, theorem 5.2). One fresh draw of labels adds the variance
-    between episodes. Student's t with one degree of freedom less than there are episodes, on the
-    logit (bad draws are worse than good ones are good), each end moved out to the next whole number
-    of right answers in an episode.
+    between episodes. The interval is that of a Beta distribution with this variance, widened as
+    Student's t is wider than the normal: it stays within 0 and 1 and is longer towards the side
+    that has more room. One draw is a whole number of right answers, so its ends move out to one.
 
     Args:
         outcome: of one approach at one shot.
@@ -108,31 +108,23 @@ def expect(
     share = min(1.0, k_shot / float(np.median(sample.counts)))
     # one wrong answer more is always possible: no interval has length zero
     among = max(_within(outcome, sample, asked), 1 / rows) / rows
-    t = float(stats.t.ppf((1 + COVERAGE) / 2, max(1, episodes - 1)))
     between = float(scores.var(ddof=1)) if episodes > 1 else 0.25
-    slope = 1 / _inside(mean, rows) / (1 - _inside(mean, rows))
-    half = t * slope * math.sqrt(2 * (between / episodes + share * between + among))
-    mean_low, mean_high = _ends(mean, _logit(_inside(mean, rows)), half, n)
-    logits = np.array([_logit(_inside(score, n)) for score in scores])
-    spread = float(logits.var(ddof=1)) if episodes > 1 else 4.0
-    half = t * math.sqrt(spread * (1 + 1 / episodes + 2 * share) + 2 * among * slope**2)
-    low, high = _ends(mean, float(logits.mean()), half, n)
-    low, high = min(low, mean_low), max(high, mean_high)
+    many = 2 * (between / episodes + share * between + among)
+    one = between * (1 + 1 / episodes + 2 * share) + 2 * among
+    mean_low, mean_high = _ends(mean, many, rows, episodes)
+    low, high = _ends(mean, one, rows, episodes)
+    low, high = math.floor(low * n) / n, min(1.0, math.ceil(high * n) / n)
     return Expectation(k_shot, n_way, classes, episodes, rows, mean, low, high, mean_low, mean_high)
 
 
-def _inside(share: float, n: float) -> float:
-    """Return a share of ``n`` answers, half an answer away from none and all."""
-    return min(max(share, 0.5 / n), 1 - 0.5 / n)
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share))
-
-
-def _ends(mean: float, middle: float, half: float, n: float) -> tuple[float, float]:
-    low, high = (1 / (1 + math.exp(-max(-500.0, min(500.0, middle + s * half)))) for s in (-1, 1))
-    return min(math.floor(low * n) / n, mean), max(min(1.0, math.ceil(high * n) / n), mean)
+def _ends(mean: float, variance: float, rows: int, episodes: int) -> tuple[float, float]:
+    """Return the ends of the interval of a share of that mean and variance."""
+    tail = (1 - COVERAGE) / 2
+    wider = float(stats.norm.ppf(tail) / stats.t.ppf(tail, max(1, episodes - 1)))
+    inside = min(max(mean, 0.5 / rows), 1 - 0.5 / rows)  # half an answer away from none and all
+    weight = inside * (1 - inside) / variance * wider**2
+    beta = stats.beta(inside * weight + 0.5, (1 - inside) * weight + 0.5)  # Jeffreys' prior
+    return min(float(beta.ppf(tail)), mean), max(float(beta.ppf(1 - tail)), mean)
 
 
 def _within(outcome: Outcome, sample: Sample, asked: npt.NDArray[np.bool_]) -> float:

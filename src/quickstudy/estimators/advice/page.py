@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from quickstudy.estimators.advice.expectation import Expectation
 from quickstudy.estimators.advice.records import Advice, Measured, Pair
 from quickstudy.estimators.advice.words import gain_text
 from quickstudy.estimators.embedders import Item
-from quickstudy.estimators.advice.expectation import Expectation
 from quickstudy.estimators.images import Transform
 from quickstudy.estimators.tables import TableEmbedder
 from quickstudy.pages import document, image_uri, shot_chart, table

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from quickstudy.estimators.embedders import Item
 from quickstudy.estimators.advice.expectation import Expectation, LabelGain
+from quickstudy.estimators.embedders import Item
 
 __all__ = ["Advice", "Facts", "Measured", "Pair"]
 

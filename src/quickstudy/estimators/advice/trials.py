@@ -171,12 +171,14 @@ def take_sample(
 
 
 def eligible(sample: Sample, k_shot: int) -> Ints:
-    """Return the classes that have ``k_shot`` examples, two queries and, where there are groups,
-    two groups."""
+    """Return the classes that have ``k_shot`` examples and two queries, also where groups part
+    them: of two sides the smaller has at least half of what the largest group leaves."""
     enough = sample.counts >= k_shot + _FEWEST_QUERIES
     if sample.group is not None:
-        groups = [len(np.unique(sample.group[sample.y == c])) for c in range(len(enough))]
-        enough &= np.array(groups) >= 2
+        (of, _), sizes = np.unique((sample.y, sample.group), axis=1, return_counts=True)
+        largest = np.zeros(len(enough), dtype=np.int64)
+        np.maximum.at(largest, of, sizes)
+        enough &= (sample.counts - largest + 1) // 2 >= k_shot
     return np.flatnonzero(enough)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from quickstudy.estimators.advice.records import Advice
 from quickstudy.estimators.advice.expectation import Expectation, LabelGain
+from quickstudy.estimators.advice.records import Advice
 
 __all__ = ["advice_text", "gain_text"]
 
