@@ -9,7 +9,6 @@ from quickstudy.pages.pictures import (
     line_chart,
     map_legend,
     png_uri,
-    shot_chart,
 )
 from quickstudy.pages.table import table
 
@@ -23,6 +22,5 @@ __all__ = [
     "line_chart",
     "map_legend",
     "png_uri",
-    "shot_chart",
     "table",
 ]

@@ -14,17 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = [
-    "bar_chart",
-    "embedding_map",
-    "image_uri",
-    "line_chart",
-    "map_legend",
-    "png_uri",
-    "shot_chart",
-]
-
-Curve = tuple[str, Sequence[tuple[int, float, float]]]
+__all__ = ["bar_chart", "embedding_map", "image_uri", "line_chart", "map_legend", "png_uri"]
 
 _WIDTH = 340  # drawn for a phone; on a desktop panels stand side by side
 _LEFT, _RIGHT = 44, 12
@@ -134,53 +124,6 @@ def _log_ticks(lowest: float, highest: float) -> list[float]:
         if len(inside) <= 7:
             break
     return inside
-
-
-def shot_chart(series: Sequence[Curve], *, label: str) -> str:
-    """Return curves over a logarithmic axis of labels per class, with their intervals, and names in
-    their colours.
-
-    Args:
-        series: name, and number of labels, accuracy and half-width of its interval as fractions,
-            at least one, in order; the first series is drawn bold.
-        label: what it shows, for those who do not see it.
-    """
-    top, bottom, height = 12, 42, 236
-    shots = sorted({k for _, points in series for k, _, _ in points})
-    lowest = min(mean - half for _, points in series for _, mean, half in points)
-    ticks = _percent_ticks(max(0.0, lowest))
-    spread = max(math.log(shots[-1] / shots[0]), 1e-9)
-
-    def px(k: int) -> float:
-        return _LEFT + 10 + math.log(k / shots[0]) / spread * (_WIDTH - _LEFT - _RIGHT - 20)
-
-    def py(value: float) -> float:
-        share = (min(max(value, ticks[0]), 1.0) - ticks[0]) / max(1 - ticks[0], 1e-9)
-        return height - bottom - share * (height - top - bottom)
-
-    body = ""
-    for tick in ticks:
-        body += f'<path class="grid" d="M{_LEFT} {py(tick):.1f}H{_WIDTH - _RIGHT}"/>'
-        body += f'<text x="{_LEFT - 6}" y="{py(tick) + 4:.1f}" text-anchor="end">{100 * tick:g} %'
-        body += "</text>"
-    for k in shots:
-        body += f'<text x="{px(k):.1f}" y="{height - 24}" text-anchor="middle">{k}</text>'
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    body += f'<text x="{middle}" y="{height - 6}" text-anchor="middle">labels per class</text>'
-    for i, (_, points) in reversed(list(enumerate(series))):
-        colour, width = _COLOURS[i % len(_COLOURS)], 3 if i == 0 else 1.5
-        line = " ".join(f"{px(k):.1f},{py(mean):.1f}" for k, mean, _ in points)
-        body += f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" points="{line}"/>'
-        for k, mean, half in points:
-            body += f'<path stroke="{colour}" stroke-width="{width / 2}" d="M{px(k):.1f} '
-            body += f'{py(mean - half):.1f}V{py(mean + half):.1f}"/>'
-            body += f'<circle cx="{px(k):.1f}" cy="{py(mean):.1f}" r="3" fill="{colour}"/>'
-    entries = "".join(
-        f'<li><svg width="12" height="12" aria-hidden="true"><circle cx="6" cy="6" r="4.5" '
-        f'fill="{_COLOURS[i % len(_COLOURS)]}"/></svg> {html.escape(name)}</li>'
-        for i, (name, _) in enumerate(series)
-    )
-    return _svg(_WIDTH, height, label, body) + f'<ul class="legend">{entries}</ul>'
 
 
 # ---------------------------------------------------------------- bars

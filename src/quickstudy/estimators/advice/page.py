@@ -13,7 +13,8 @@ from quickstudy.estimators.advice.words import gain_text
 from quickstudy.estimators.embedders import Item
 from quickstudy.estimators.images import Transform
 from quickstudy.estimators.tables import TableEmbedder
-from quickstudy.pages import document, image_uri, shot_chart, table
+from quickstudy.pages import document, image_uri, table
+from quickstudy.pages.charts import legend, lines_chart
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["write_advice_page"]
@@ -22,13 +23,10 @@ _DRAWN = 6  # approaches in the drawing
 _WORDS = 160
 _SHOWN = 20
 _CSS = """
-.curves { max-width: 34rem; }
+.curves { max-width: 46rem; }
 .pair { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; margin: 0 0 1rem; }
 .pair img { height: 72px; border: 1px solid var(--rule); border-radius: 4px; }
-.pair > div { max-width: 22rem; }
-.legend li { display: flex; align-items: center; gap: .35rem; }
-.legend svg { width: 12px; height: 12px; flex: none; margin: 0; }
-.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1rem; padding: 0; }
+.pair > div { max-width: 22rem; overflow-wrap: anywhere; }
 """
 
 
@@ -79,14 +77,18 @@ def _choice(advice: Advice) -> str:
     )
     others = [m for m in advice.approaches if m is not advice.chosen]
     drawn = [advice.chosen, *others[: _DRAWN - 1]]
-    series = [(m.name, [(k, *m.shots[k]) for k in shots]) for m in drawn]
-    chart = shot_chart(series, label="Accuracy by labels per class")
+    names = [m.name for m in drawn]
+    chart = ""
+    if len(shots) > 1:  # one number of labels is no line
+        lines = [[m.shots[k] for k in shots] for m in drawn]
+        drawing = lines_chart(shots, names, lines, label="Accuracy by labels per class")
+        chart = f'<div class="curves"><figure>{legend(names)}{drawing}</figure></div>'
     return (
         f"<h2>Why</h2><p>{html.escape(advice.reason[0].upper() + advice.reason[1:])}.</p>"
         f"{table('Approaches', heads, rows)}{missing}"
         '<p class="soft">Accuracy in %, ± half of the 95 % interval over episodes; all approaches '
         "answered the same episodes. Behind the best: paired.</p>"
-        f'<div class="curves"><figure>{chart}</figure></div>'
+        f"{chart}"
     )
 
 
@@ -94,7 +96,7 @@ def _row(m: Measured, chosen: bool) -> tuple[str, ...]:
     name = html.escape(m.name)
     cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in m.shots.values()]
     behind = f"{100 * m.behind[0]:.1f} ± {100 * m.behind[1]:.1f}"
-    return (f"<b>{name}</b>" if chosen else name, *cells, f"{100 * m.mean:.1f}", behind)
+    return (f"{name} (taken)" if chosen else name, *cells, f"{100 * m.mean:.1f}", behind)
 
 
 def _labels(k: int) -> str:
