@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from quickstudy import __version__
+from quickstudy.cli.advise import advise_command
 from quickstudy.cli.check import check_command
 from quickstudy.cli.compare import compare_command
 from quickstudy.cli.data import data_app
@@ -34,6 +35,7 @@ app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("check")(check_command)
+app.command("advise")(advise_command)
 app.command("compare")(compare_command)
 app.command("diversity")(diversity_command)
 app.command("fit")(fit_command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ class LabelledFiles:
         y: labels, or ``None`` if there are none.
         kind: ``"image"``, ``"text"`` or ``"table"``: also the name of the encoder that fits.
         names: of each example, for reports.
+        columns: what else stands in a table of texts or images; other tables are inputs whole.
     """
 
     x: Any
     y: list[Any] | None
     kind: str
     names: list[str]
+    columns: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 def read_examples(path: str | Path, *, label: str | None = None) -> LabelledFiles:
@@ -140,9 +142,9 @@ def _table(source: Path, label: str | None) -> LabelledFiles:
     columns.pop("", None)  # the row numbers that pandas writes
     rows = [f"{source.name}, row {i}" for i in range(len(next(iter(columns.values()), y or [])))]
     if (name := next((n for n in _TEXTS if n in columns), None)) is not None:
-        return LabelledFiles(columns[name], y, "text", rows)
+        return LabelledFiles(columns.pop(name), y, "text", rows, columns)
     if (name := next((n for n in _IMAGES if n in columns), None)) is not None:
-        return _images(source, columns[name], y, rows)
+        return replace(_images(source, columns.pop(name), y, rows), columns=columns)
     if not any(_is_number(value) for values in columns.values() for value in values):
         raise DataError(
             f"{source}: needs a column of texts ({_TEXTS[0]}), of image paths ({_IMAGES[0]}), or "

@@ -1,0 +1,110 @@
+"""Approaches on the same episodes, and the rule by which one is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from quickstudy.estimators.advice.approaches import Approach, Contender
+from quickstudy.estimators.advice.records import Measured
+from quickstudy.estimators.advice.trials import Outcome, Sample, draw_trial
+from quickstudy.evaluation.statistics import mean_interval
+
+__all__ = ["choose", "run_trials"]
+
+_QUERIES = 300  # of an episode, at least 15 of a class
+_AT_MOST_WORSE = 0.01
+
+
+def run_trials(
+    sample: Sample,
+    tried: Sequence[Contender],
+    *,
+    shots: Sequence[int],
+    n_way: int,
+    episodes: int,
+    seed: int,
+    only: Sequence[str] | None = None,
+    progress: bool = False,
+) -> dict[int, dict[str, Outcome]]:
+    """Return the outcome of every approach by shot and name; all answer the same episodes.
+
+    Args:
+        sample: what episodes are drawn from.
+        tried: the approaches.
+        shots: labels per class.
+        n_way: classes of an episode.
+        episodes: per shot.
+        seed: of the episodes.
+        only: names of approaches; all by default.
+        progress: show a bar on stderr if it takes more than two seconds.
+    """
+    n_query = max(15, _QUERIES // n_way)
+    names = [a.name for c in tried for a in c.approaches]
+    names = names if only is None else [n for n in names if n in only]
+    found = {k: {name: Outcome.empty(sample) for name in names} for k in shots}
+    todo = [(k, index) for k in shots for index in range(episodes)]
+    hidden = None if progress else True
+    for k, index in tqdm(todo, desc="episodes", delay=2, disable=hidden, leave=False):
+        trial = draw_trial(sample, n_way=n_way, k_shot=k, n_query=n_query, seed=seed, index=index)
+        for contender in tried:
+            for name, answers in contender.answer(trial, names).items():
+                found[k][name].add(trial, answers)
+    return found
+
+
+def choose(
+    outcomes: Mapping[int, Mapping[str, Outcome]], approaches: Sequence[Approach]
+) -> tuple[Approach, list[Measured], str]:
+    """Return the approach to take, all with their measurements (the best first), and why.
+
+    The best is the one with the highest mean over all shots. Of those that are at most one point
+    behind it, and not significantly (the paired 95 % interval of the difference over episodes holds
+    0), the simplest is taken: ours before scikit-learn's, ``auto`` before a fixed head, the cheaper
+    encoder before the dearer one.
+
+    Args:
+        outcomes: by shot and name.
+        approaches: all of them.
+    """
+    shots = sorted(outcomes)
+    means = {
+        a.name: np.mean([outcomes[k][a.name].scores for k in shots], axis=0) for a in approaches
+    }  # [E] each
+    best = max(approaches, key=lambda a: (float(means[a.name].mean()), -a.rank))
+    table, equal = [], []
+    for a in approaches:
+        gap = means[best.name] - means[a.name]
+        behind, half = float(gap.mean()), mean_interval(gap)
+        if a is best or (behind <= _AT_MOST_WORSE and behind - half <= 0):
+            equal.append(a)
+        scores = {k: np.array(outcomes[k][a.name].scores) for k in shots}
+        cells = {k: (float(s.mean()), mean_interval(s)) for k, s in scores.items()}
+        table.append(
+            Measured(a.name, a.encoder, a.head, cells, float(means[a.name].mean()), (behind, half))
+        )
+    chosen = min(equal, key=lambda a: a.rank)
+    table.sort(key=lambda m: -m.mean)
+    return chosen, table, _reason(chosen, best, table, len(means[best.name]), shots)
+
+
+def _reason(
+    chosen: Approach, best: Approach, table: Sequence[Measured], episodes: int, shots: Sequence[int]
+) -> str:
+    over = f"mean over {', '.join(map(str, shots))} labels per class, {episodes} episodes each"
+    mine = next(m for m in table if m.name == chosen.name)
+    if chosen is best:
+        others = [m for m in table if m.name != chosen.name]
+        text = f"the highest accuracy, {100 * mine.mean:.1f} % ({over})"
+        if others:
+            gap, half = others[0].behind
+            text += f"; next is {others[0].name}, {100 * gap:.1f} ± {100 * half:.1f} points behind"
+        return text
+    gap, half = mine.behind
+    return (
+        f"{100 * mine.mean:.1f} % ({over}); {best.name} is ahead by {100 * gap:.1f} ± "
+        f"{100 * half:.1f} points (paired 95 % interval), which is no clear difference, and of "
+        "such the simplest is taken"
+    )
