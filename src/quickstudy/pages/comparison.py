@@ -173,7 +173,9 @@ def comparison_markdown(comparison: Comparison, account: Account, *, title: str)
     heads = ["learner", *comparison.tasks]
     parts = [
         f"# {title}",
-        f"`{account.command}` ({account.seconds / 60:.1f} minutes; {'; '.join(account.facts)})",
+        f"`{account.command}` ({account.seconds / 60:.1f} minutes"
+        + (f", {account.resumed} cells were there already" if account.resumed else "")
+        + f"; {'; '.join(account.facts)})",
         "## Accuracy, %",
         _meaning(comparison),
         _markdown(heads, _accuracy_rows(comparison)),
