@@ -174,7 +174,8 @@ def _floor_of(
 ) -> tuple[float, list[float]]:
     lowest = min(v[0] - (0 if math.isnan(v[1]) else v[1]) for line in values for v in line if v)
     step = next((s for s in (0.01, 0.02, 0.05, 0.1) if (1 - lowest) / s <= 6), 0.2)
-    low = max(0.0, math.floor(lowest / step + 1e-9) * step)
+    # where all is right there is still an axis
+    low = max(0.0, min(math.floor(lowest / step + 1e-9) * step, 1 - step))
     count = round((1 - low) / step)
     return low, [round(1 - i * step, 4) for i in range(count + 1)]
 
