@@ -426,7 +426,6 @@ def test_train_and_evaluate_on_real_omniglot(
 ) -> None:
     out = tmp_path / "run"
     few = ["-s", "steps=60", "-s", "validation.every=60", "-s", "validation.episodes=50"]
-    few += ["-s", "precision=float32"]  # not every processor computes bfloat16 itself
     assert run("train", "omniglot-protonet", "--out", str(out), "--device", "cpu", *few) == 0
     capsys.readouterr()
     words = ["--data", "omniglot", "--n-way", "5", "--k-shot", "1", "--episodes", "100"]

@@ -568,3 +568,23 @@ def test_training_asks_for_deterministic_kernels_and_leaves_the_setting_alone():
     assert seen
     assert all(seen)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_bfloat16_is_computed_where_the_processor_can(monkeypatch):
+    import quickstudy.training.step as step
+
+    source = PoolSource(gaussian_pool(8, 9, (1, 16, 16)))
+    episode = source.episodes(EpisodeSpec(5, 1, 2), [0], seed=0)
+    config = TrainConfig(steps=1, n_way=5, n_query=2, precision="bfloat16")
+    plain = config.model_copy(update={"precision": "float32"})
+    losses = {}
+    for able in (True, False):
+        monkeypatch.setattr(step, "computes_bfloat16", lambda _, able=able: able)
+        torch.manual_seed(0)
+        learner = PrototypicalNetwork(Conv4(image_size=16, channels=4))
+        losses[able] = step.batch_loss(learner, episode, config).detach()
+        torch.manual_seed(0)
+        learner = PrototypicalNetwork(Conv4(image_size=16, channels=4))
+        exact = step.batch_loss(learner, episode, plain).detach()
+    assert not torch.equal(losses[True], exact)
+    assert torch.equal(losses[False], exact)

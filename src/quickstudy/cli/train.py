@@ -9,6 +9,7 @@ import typer
 
 from quickstudy.cli.output import emit, say
 from quickstudy.core import CheckpointError, ConfigError
+from quickstudy.core.devices import choose_device, computes_bfloat16
 from quickstudy.evaluation import Parting, parting
 from quickstudy.evaluation.overfitting import NOVEL
 from quickstudy.learners import Learner
@@ -82,6 +83,8 @@ def _train(
 ) -> TrainResult:
     """Train a recipe, and first the one it starts from, if that was not trained yet."""
     say(f"{recipe.name}: {recipe.summary}")
+    if recipe.train.precision == "bfloat16" and not computes_bfloat16(choose_device(device)):
+        say("note: this processor does not compute bfloat16 itself; float32 is used.")
     # what is refused is refused before data are read or a folder is made
     learner = build_learner(
         recipe.encoder, recipe.learner, seed=recipe.train.seed, n_way=recipe.n_way

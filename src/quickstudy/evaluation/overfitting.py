@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 TRAINING, NOVEL = "training classes", "novel classes"
 
+_END = 2  # validations that have to agree on a fall
 _LEAST_FALL = 0.005  # half a point: a smaller fall is not worth a word, however sure it is
 _LEAST_RISE = 0.05  # of training classes, before novel ones that stand still say anything
 _SHARE = 0.2  # novel classes that gain less than a fifth of that stand still
@@ -109,10 +110,11 @@ class Parting:
         since: step that the last one is compared with; with ``"falls"`` the best one.
         last: the last step.
         before: mean score of the list at ``since``.
-        after: at ``last``.
+        after: over the last two validations.
         training_before: mean score of the training classes at ``since``.
-        training_after: at ``last``.
-        change: of the list, paired; its interval holds for all comparisons together.
+        training_after: like ``after``.
+        change: of the list, paired; its interval holds for all comparisons together, and covers
+            how much the list fluctuates between validations.
         gap: growth of the distance between training classes and the list.
         episodes: of the list.
         comparisons: how many steps and lists were looked at.
@@ -135,13 +137,14 @@ class Parting:
 
     def __str__(self) -> str:
         low, high = self._number(self.change.low, sign=True), self._number(self.change.high, True)
-        what = {"falls": "got worse", "stalls": "stood still"}[self.kind]
+        what = {"falls": "got worse", "stalls": "did not rise"}[self.kind]
         return (
             f"training and novel tasks part: {self.novel} {what}, from "
-            f"{self._level(self.before)} at step {self.since:,} to {self._level(self.after)} at "
-            f"step {self.last:,} ({self._number(self.change.mean, True)}, 95 % CI {low} to {high}, "
-            f"paired over {self.episodes} episodes, for all {self.comparisons} comparisons "
-            f"together), while training classes went from {self._level(self.training_before)} to "
+            f"{self._level(self.before)} at step {self.since:,} to {self._level(self.after)} "
+            f"in the last two validations, to step {self.last:,} "
+            f"({self._number(self.change.mean, True)}, 95 % CI {low} to {high}, paired over "
+            f"{self.episodes} episodes, for all {self.comparisons} comparisons together), while "
+            f"training classes went from {self._level(self.training_before)} to "
             f"{self._level(self.training_after)}. The gap grew by "
             f"{self._number(self.gap.mean)} (95 % CI {self._number(self.gap.low)} to "
             f"{self._number(self.gap.high)})"
@@ -186,26 +189,30 @@ class Parting:
 def parting(curve: Curve) -> tuple[Parting, ...]:
     """Return the lists of novel tasks that part from the training classes; none in a healthy run.
 
-    A list *falls* if its last score is below that of its best step: the paired 95 % interval of the
-    difference excludes 0, for all steps and lists together (Bonferroni), as the best of many steps
-    looks good by chance as well; the fall is at least half a point, training classes did not fall,
-    and the gap between both grew (its 95 % interval excludes 0).
+    The last two validations are compared with each one before them. A list *falls* if they are
+    below its best step: the 95 % interval of the difference excludes 0; the fall is at least half a
+    point, training classes did not fall, and the gap between both grew (its 95 % interval excludes
+    0). A list *stalls* if since some step training classes rose by at least five points, and its
+    own gain is, up to the end of its interval, less than a fifth of theirs.
 
-    A list *stalls* if since some step training classes rose by at least five points, and its own
-    gain is, up to the end of the interval, less than a fifth of theirs.
+    The interval holds for all steps and lists together (Bonferroni), as the best of many steps
+    looks good by chance as well. It covers episodes (paired) and weights: a curve goes up and down
+    from one validation to the next by more than its episodes tell. How much is estimated from its
+    second differences, which no steady rise or fall enters.
 
     Args:
-        curve: of a training; at least two validations, and the training classes among its lists.
+        curve: of a training; below four validations nothing is found, below six or so little, as
+            they do not tell how much the curve fluctuates.
 
     Returns:
         At most one finding for each list, in their order.
     """
     novel = [name for name in curve.scores if name != TRAINING]
-    if TRAINING not in curve.scores or len(curve.steps) < 2 or not novel:
+    if TRAINING not in curve.scores or len(curve.steps) < 4 or not novel:
         return ()
     sign = -1.0 if curve.metric == "mse" else 1.0
     training = sign * curve.scores[TRAINING]
-    comparisons = (len(curve.steps) - 1) * len(novel)
+    comparisons = (len(curve.steps) - _END) * len(novel)
     found = []
     for name in novel:
         scores = sign * curve.scores[name]
@@ -225,9 +232,9 @@ def parting(curve: Curve) -> tuple[Parting, ...]:
                 since=curve.steps[at],
                 last=curve.steps[-1],
                 before=float(means[at]),
-                after=float(means[-1]),
+                after=float(means[-_END:].mean()),
                 training_before=float(ours[at]),
-                training_after=float(ours[-1]),
+                training_after=float(ours[-_END:].mean()),
                 change=change,
                 gap=gap,
                 episodes=scores.shape[1],
@@ -243,11 +250,11 @@ def _falls(
 ) -> tuple[int, Change, Change] | None:
     """Return the best step, the change since and the growth of the gap, if there is a fall."""
     best = int(scores.mean(1).argmax())
-    if best == len(scores) - 1:
+    if best >= len(scores) - _END:
         return None
-    change = _change(scores[-1] - scores[best], comparisons)
-    own = _change(training[-1] - training[best], 1)
-    gap = _gap(scores, training, best)
+    change = _swaying(scores, best, comparisons)
+    own = _change(_since(training, best), 1)
+    gap = _gap(_since(training, best), _since(scores, best))
     least = _LEAST_FALL * _unit(scores, metric)
     fell = change.high < 0 and change.mean <= -least
     return (best, change, gap) if fell and own.high >= 0 and gap.low > 0 else None
@@ -258,14 +265,20 @@ def _stalls(
 ) -> tuple[int, Change, Change] | None:
     """Return the step since which training classes rose most without the others, if there is."""
     least, found = _LEAST_RISE * _unit(scores, metric), None
-    for at in range(len(scores) - 1):
-        rise = _change(training[-1] - training[at], comparisons)
-        change = _change(scores[-1] - scores[at], comparisons)
-        gap = _gap(scores, training, at)
+    for at in range(len(scores) - _END):
+        rise = _change(_since(training, at), comparisons)
+        change = _swaying(scores, at, comparisons)
+        gap = _gap(_since(training, at), _since(scores, at))
         stands = rise.low >= least and change.high <= _SHARE * rise.mean and gap.low > 0
         if stands and (found is None or gap.mean > found[2].mean):
             found = (at, change, gap)
     return found
+
+
+def _since(scores: Floats, at: int) -> Floats:
+    """Return the change ``[E]`` of each episode since a step, by the last validations."""
+    change: Floats = scores[-_END:].mean(0) - scores[at]
+    return change
 
 
 def _unit(scores: Floats, metric: str) -> float:
@@ -283,9 +296,18 @@ def _change(differences: Floats, comparisons: int) -> Change:
     return Change(mean, mean - half, mean + half)
 
 
-def _gap(scores: Floats, training: Floats, at: int) -> Change:
-    """Return the growth of training minus novel since a step; the two lists are independent."""
-    ours, theirs = training[-1] - training[at], scores[-1] - scores[at]
+def _swaying(scores: Floats, at: int, comparisons: int) -> Change:
+    """Return the change since a step, with an interval that covers the swaying of the weights."""
+    change = _change(_since(scores, at), comparisons)
+    bends = np.diff(scores.mean(1), 2)  # 6 times the variance of a mean, if these are independent
+    spread = float(np.sqrt((bends**2).mean() / 6 * (1 + 1 / _END)))
+    half = spread * float(stats.t.ppf(1 - 0.025 / comparisons, len(bends)))
+    half = float(np.hypot(change.high - change.mean, half))
+    return Change(change.mean, change.mean - half, change.mean + half)
+
+
+def _gap(ours: Floats, theirs: Floats) -> Change:
+    """Return the growth of training minus novel from the changes of both; they are independent."""
     mean = float(ours.mean() - theirs.mean())
     if min(len(ours), len(theirs)) < 2:
         return Change(mean, -np.inf, np.inf)

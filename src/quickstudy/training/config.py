@@ -109,7 +109,7 @@ class TrainConfig(_Episodic):
         ema_decay: decay of the running average of the weights that is validated and kept; 0 keeps
             the weights.
         precision: ``"float32"`` or ``"bfloat16"`` for the encoder (losses and distances stay in
-            float32).
+            float32). On a processor that does not compute bfloat16 itself it is float32.
         seed: of initialisation and of the training episodes.
         checkpoint_every: steps between checkpoints.
         log_every: steps between log lines.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode
+from quickstudy.core.devices import computes_bfloat16
 from quickstudy.core.workers import Schedule, in_chunks
 from quickstudy.learners.base import EmbeddingLearner, Learner, meta_loss
 from quickstudy.training.config import TrainConfig
@@ -116,8 +117,9 @@ def batch_loss(
         ConfigError: see :func:`check_config`.
     """
     check_config(learner, config)
-    bf16 = config.precision == "bfloat16"
-    with torch.autocast(episode.support.x.device.type, dtype=torch.bfloat16, enabled=bf16):
+    device = episode.support.x.device
+    bf16 = config.precision == "bfloat16" and computes_bfloat16(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         if not isinstance(learner, EmbeddingLearner) or learner.encoder.episodic:
             return learner.training_loss(episode, progress=progress)
         embedded = learner.embed_episode(episode, track=True)
