@@ -54,6 +54,8 @@ def test_a_refusal_comes_before_data_and_folder(
         raise AssertionError("data were read")
 
     monkeypatch.setattr(quickstudy.cli.train, "sources", never)
+    # the harder case, on any processor: one that has something to note about bfloat16
+    monkeypatch.setattr(quickstudy.cli.train, "computes_bfloat16", lambda _: False)
     assert train(recipe, tmp_path / "run", setting) == 2
     said = capsys.readouterr().err
     assert message in said

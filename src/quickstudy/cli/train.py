@@ -83,13 +83,13 @@ def _train(
 ) -> TrainResult:
     """Train a recipe, and first the one it starts from, if that was not trained yet."""
     say(f"{recipe.name}: {recipe.summary}")
-    if recipe.train.precision == "bfloat16" and not computes_bfloat16(choose_device(device)):
-        say("note: this processor does not compute bfloat16 itself; float32 is used.")
     # what is refused is refused before data are read or a folder is made
     learner = build_learner(
         recipe.encoder, recipe.learner, seed=recipe.train.seed, n_way=recipe.n_way
     )
     check_config(learner, recipe.train)
+    if recipe.train.precision == "bfloat16" and not computes_bfloat16(choose_device(device)):
+        say("note: this processor does not compute bfloat16 itself; float32 is used.")
     followed, more = domains(recipe)
     source, validation, facts = sources(recipe)
     facts |= more
