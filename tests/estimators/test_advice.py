@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +17,8 @@ from PIL import Image
 from quickstudy.core import ConfigError, DataError, MissingExtraError, TaskError
 from quickstudy.estimators.advice import approaches
 from quickstudy.estimators.advice.advise import advise
-from quickstudy.estimators.advice.approaches import Approach
-from quickstudy.estimators.advice.choice import choose
+from quickstudy.estimators.advice.approaches import Approach, Contender
+from quickstudy.estimators.advice.choice import choose, run_trials, run_until_clear
 from quickstudy.estimators.advice.expectation import expect, label_gain
 from quickstudy.estimators.advice.page import write_advice_page
 from quickstudy.estimators.advice.trials import (
@@ -128,6 +130,15 @@ def test_too_few_examples_for_a_draw_is_said():
 # ---------------------------------------------------------------- what is taken
 
 
+class FirstRow(Contender):
+    """Answers by the row alone."""
+
+    approaches = (Approach("first row", None, None, 0),)
+
+    def answer(self, trial: Trial, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {"first row": trial.query % 2}
+
+
 def outcome(scores: list[float]) -> Outcome:
     found = Outcome.empty(sample_of([2, 2]))
     found.scores.extend(scores)
@@ -161,6 +172,59 @@ def test_the_simplest_of_those_that_are_not_clearly_behind_is_taken():
     loose += 0.02 - loose.mean()
     wild = {1: {**even[1], "dear": outcome((base + loose).tolist())}}
     assert choose(wild, (simple, dear, floor))[0] is dear
+
+
+class Turns(Contender):
+    """Right in the turns it is told to be right in, whatever the example: one turn an episode."""
+
+    def __init__(self, **right: Sequence[bool]) -> None:
+        self.right = right
+        self.asked: Counter[str] = Counter()
+        self.approaches = tuple(Approach(name, None, None, i) for i, name in enumerate(right))
+
+    def answer(self, trial: Trial, names: Sequence[str]) -> dict[str, np.ndarray]:
+        found = {}
+        for name in names:
+            turns = self.right[name]
+            hit = turns[self.asked[name] % len(turns)]
+            found[name] = trial.answer if hit else (trial.answer + 1) % 2
+            self.asked[name] += 1
+        return found
+
+
+def episodes_of(turns: Turns, *, most: int = 80) -> dict[str, int]:
+    found = run_until_clear(
+        sample_of([12, 12]), [turns], shots=[1, 5], n_way=2, episodes=20, most=most, seed=0
+    )
+    assert {k: len(o.scores) for k, o in found[1].items()} == {
+        k: len(o.scores) for k, o in found[5].items()
+    }
+    choose(found, turns.approaches)  # of unequal numbers of episodes
+    return {name: len(o.scores) for name, o in found[1].items()}
+
+
+def test_episodes_are_drawn_until_no_other_may_be_two_points_ahead():
+    always, never, odd, even = [True], [False], [True, False], [False, True]
+    assert episodes_of(Turns(always=always, never=never)) == {"always": 20, "never": 20}
+    # equal on the mean, but by 100 points up and down: 80 episodes do not tell them apart; of the
+    # third one 20 do
+    three = episodes_of(Turns(odd=odd, even=even, never=never))
+    assert three == {"odd": 80, "even": 80, "never": 20}
+    assert episodes_of(Turns(odd=odd, even=even), most=50) == {"odd": 50, "even": 50}
+    # equal in every episode: more of them would tell nothing
+    assert episodes_of(Turns(odd=odd, same=odd)) == {"odd": 20, "same": 20}
+
+
+def test_more_episodes_are_the_same_as_at_once():
+    sample, scorer = sample_of([40, 40]), FirstRow()
+    settings = {"shots": [1], "n_way": 2, "seed": 3}
+    whole = run_trials(sample, [scorer], episodes=6, **settings)[1]["first row"]
+    first = run_trials(sample, [scorer], episodes=4, **settings)[1]["first row"]
+    rest = run_trials(sample, [scorer], episodes=2, first=4, **settings)[1]["first row"]
+    joined = first.joined(rest)
+    assert joined.scores == whole.scores
+    assert np.array_equal(joined.asked, whole.asked)
+    assert np.array_equal(joined.confused, whole.confused)
 
 
 def test_confused_pairs_are_those_that_were_confused():
@@ -206,6 +270,20 @@ def test_intervals_hold_later_results_as_often_as_they_say(p: float):
     assert many / runs >= 0.86
     # and not because they hold everything
     assert np.mean(lengths) < 4.2 * np.sqrt(p * (1 - p) * (0.16 * p * (1 - p) + 3 / 60))
+
+
+def test_examples_that_belong_together_count_once():
+    apart, together = sample_of([60, 60]), sample_of([60, 60], group=[i // 10 for i in range(120)])
+    found = Outcome.empty(apart)
+    draw = np.random.default_rng(0)
+    good = np.repeat(draw.random(12) < 0.7, 10)  # all frames of a thing are right, or none
+    for _ in range(20):
+        rows = draw.permutation(120)[:60]
+        found.scores.append(float(good[rows].mean()))
+        found.right[rows] += good[rows]
+        found.asked[rows] += 1
+    free, bound = (expect(found, s, k_shot=1, n_way=2, classes=2) for s in (apart, together))
+    assert bound.mean_high - bound.mean_low > 2 * (free.mean_high - free.mean_low)
 
 
 def test_no_interval_has_length_zero():

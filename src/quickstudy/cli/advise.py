@@ -24,7 +24,9 @@ def advise_command(
     most: Annotated[
         int | None, typer.Option(help="Examples to measure with, at most; else 2000, tables 5000.")
     ] = None,
-    episodes: Annotated[int, typer.Option(help="Episodes for each number of labels.")] = 20,
+    episodes: Annotated[
+        int, typer.Option(help="Episodes for each number of labels, at first.")
+    ] = 20,
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page too.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -36,7 +38,8 @@ def advise_command(
 
     Every approach that is installed answers the same quick episodes drawn from the examples. Taken
     is the simplest of those that are no clear step behind the best (at most one point, and not
-    significantly in the paired comparison). Of a column "split" only the rows "train" are read.
+    significantly in the paired comparison). Where another may be two points ahead, up to four times
+    the episodes are drawn. Of a column "split" only the rows "train" are read.
     """
     from quickstudy.estimators.advice.advise import advise
     from quickstudy.estimators.advice.page import write_advice_page

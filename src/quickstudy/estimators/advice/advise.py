@@ -13,7 +13,7 @@ import numpy as np
 
 from quickstudy.core import ConfigError, DataError, TaskError, nearest_names
 from quickstudy.estimators.advice.approaches import Approach, Contender, contenders
-from quickstudy.estimators.advice.choice import choose, run_trials
+from quickstudy.estimators.advice.choice import choose, run_trials, run_until_clear
 from quickstudy.estimators.advice.expectation import Expectation, expect, label_gain
 from quickstudy.estimators.advice.records import Advice, Facts, Pair
 from quickstudy.estimators.advice.trials import (
@@ -35,6 +35,7 @@ SHOTS = (1, 5, 10)
 """Labels per class at which approaches are compared."""
 _CURVE = (1, 2, 3, 5, 10, 20, 50, 100)
 _WAYS = 20
+_LONGER = 4  # times the episodes, where the choice is not clear before
 _MOST = {"image": 2000, "text": 2000, "table": 5000}
 _PER_CLASS = {"image": 300, "text": 300, "table": 1000}
 # a larger task is measured with all its classes as long as its support has so many examples
@@ -69,7 +70,7 @@ def advise(
         label: column of the labels.
         group: column that says what belongs together (frames of one thing, texts of one person).
         most: examples that are embedded, at most; 2,000 (of a table of numbers 5,000).
-        episodes: per number of labels.
+        episodes: per number of labels; up to four times as many where the choice needs them.
         seed: of all draws.
         device: where to embed.
         cache: of embeddings; the shared one by default.
@@ -105,7 +106,7 @@ def advise(
         read.kind, used, seed=seed, device=device, cache=cache, progress=progress
     )
     plan = _Plan(sample, min(_WAYS, len(sample.classes)), episodes, seed, progress)
-    outcomes = plan.run(tried, shots)
+    outcomes = plan.compare(tried, shots)
     approaches = [a for contender in tried for a in contender.approaches]
     chosen, table, reason = choose(outcomes, approaches)
     home = next(c for c in tried if chosen.name in [a.name for a in c.approaches])
@@ -224,6 +225,21 @@ class _Plan:
     episodes: int
     seed: int
     progress: bool
+
+    def compare(
+        self, tried: Sequence[Contender], shots: Sequence[int]
+    ) -> dict[int, dict[str, Outcome]]:
+        """Return outcomes by shot and approach, of as many episodes as the choice needs."""
+        return run_until_clear(
+            self.sample,
+            tried,
+            shots=shots,
+            n_way=self.n_way,
+            episodes=self.episodes,
+            most=_LONGER * self.episodes,
+            seed=self.seed,
+            progress=self.progress,
+        )
 
     def run(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from quickstudy.estimators.advice.approaches import Approach, Contender
@@ -12,10 +13,10 @@ from quickstudy.estimators.advice.records import Measured
 from quickstudy.estimators.advice.trials import Outcome, Sample, draw_trial
 from quickstudy.evaluation.statistics import mean_interval
 
-__all__ = ["choose", "run_trials"]
+__all__ = ["choose", "run_trials", "run_until_clear"]
 
 _QUERIES = 300  # of an episode, at least 15 of a class
-_AT_MOST_WORSE = 0.01
+_AT_MOST_WORSE, _CLEAR = 0.01, 0.02
 
 
 def run_trials(
@@ -26,6 +27,7 @@ def run_trials(
     n_way: int,
     episodes: int,
     seed: int,
+    first: int = 0,
     only: Sequence[str] | None = None,
     progress: bool = False,
 ) -> dict[int, dict[str, Outcome]]:
@@ -38,6 +40,7 @@ def run_trials(
         n_way: classes of an episode.
         episodes: per shot.
         seed: of the episodes.
+        first: index of the first episode.
         only: names of approaches; all by default.
         progress: show a bar on stderr if it takes more than two seconds.
     """
@@ -45,7 +48,7 @@ def run_trials(
     names = [a.name for c in tried for a in c.approaches]
     names = names if only is None else [n for n in names if n in only]
     found = {k: {name: Outcome.empty(sample) for name in names} for k in shots}
-    todo = [(k, index) for k in shots for index in range(episodes)]
+    todo = [(k, index) for k in shots for index in range(first, first + episodes)]
     hidden = None if progress else True
     for k, index in tqdm(todo, desc="episodes", delay=2, disable=hidden, leave=False):
         trial = draw_trial(sample, n_way=n_way, k_shot=k, n_query=n_query, seed=seed, index=index)
@@ -53,6 +56,86 @@ def run_trials(
             for name, answers in contender.answer(trial, names).items():
                 found[k][name].add(trial, answers)
     return found
+
+
+def run_until_clear(
+    sample: Sample,
+    tried: Sequence[Contender],
+    *,
+    shots: Sequence[int],
+    n_way: int,
+    episodes: int,
+    most: int,
+    seed: int,
+    progress: bool = False,
+) -> dict[int, dict[str, Outcome]]:
+    """Return outcomes of as many episodes as the choice needs.
+
+    The episodes are doubled for the approach that :func:`choose` would take, the best one, and all
+    that may still be more than two points ahead of the one taken (upper end of the paired 95 %
+    interval), until there is none of these or ``most`` episodes were drawn. The others keep the
+    episodes they have.
+
+    Args:
+        sample: what episodes are drawn from.
+        tried: the approaches.
+        shots: labels per class.
+        n_way: classes of an episode.
+        episodes: per shot, at first.
+        most: per shot, in the end.
+        seed: of the episodes.
+        progress: show a bar on stderr if it takes more than two seconds.
+    """
+    approaches = [a for contender in tried for a in contender.approaches]
+    found: dict[int, dict[str, Outcome]] = {}
+    drawn, only = 0, [a.name for a in approaches]
+    while drawn < most:
+        more = run_trials(
+            sample,
+            tried,
+            shots=shots,
+            n_way=n_way,
+            episodes=min(max(drawn, episodes), most - drawn),
+            seed=seed,
+            first=drawn,
+            only=only,
+            progress=progress,
+        )
+        for k, by_name in more.items():
+            for name, outcome in by_name.items():
+                known = found.setdefault(k, {}).get(name)
+                found[k][name] = outcome if known is None else known.joined(outcome)
+        drawn += min(max(drawn, episodes), most - drawn)
+        only = _unclear(found, approaches)
+        if not only:
+            break
+    return found
+
+
+def _unclear(
+    outcomes: Mapping[int, Mapping[str, Outcome]], approaches: Sequence[Approach]
+) -> list[str]:
+    """Return the approaches that need more episodes, or none if the choice is clear."""
+    means = _means(outcomes, approaches)
+    taken, rows, _ = choose(outcomes, approaches)
+    full = len(means[taken.name])
+    ahead = []
+    for name, mean in means.items():
+        if name != taken.name and len(mean) == full:
+            gap = mean - means[taken.name]
+            if float(gap.mean()) + mean_interval(gap) > _CLEAR:
+                ahead.append(name)
+    return list(dict.fromkeys([taken.name, rows[0].name, *ahead])) if ahead else []
+
+
+def _means(
+    outcomes: Mapping[int, Mapping[str, Outcome]], approaches: Sequence[Approach]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the mean over shots of each episode, by approach."""
+    return {
+        a.name: np.mean([by_name[a.name].scores for by_name in outcomes.values()], axis=0)
+        for a in approaches
+    }
 
 
 def choose(
@@ -63,31 +146,41 @@ def choose(
     The best is the one with the highest mean over all shots. Of those that are at most one point
     behind it, and not significantly (the paired 95 % interval of the difference over episodes holds
     0), the simplest is taken: ours before scikit-learn's, ``auto`` before a fixed head, the cheaper
-    encoder before the dearer one.
+    encoder before the dearer one. Only those with the most episodes can be the best or be taken;
+    pairs are compared on the episodes that both answered.
 
     Args:
         outcomes: by shot and name.
         approaches: all of them.
     """
     shots = sorted(outcomes)
-    means = {
-        a.name: np.mean([outcomes[k][a.name].scores for k in shots], axis=0) for a in approaches
-    }  # [E] each
-    best = max(approaches, key=lambda a: (float(means[a.name].mean()), -a.rank))
+    means = _means(outcomes, approaches)
+    full = max(len(mean) for mean in means.values())
+    inside = [a for a in approaches if len(means[a.name]) == full]
+    best = max(inside, key=lambda a: (float(means[a.name].mean()), -a.rank))
     table, equal = [], []
     for a in approaches:
-        gap = means[best.name] - means[a.name]
+        gap = means[best.name][: len(means[a.name])] - means[a.name]
         behind, half = float(gap.mean()), mean_interval(gap)
-        if a is best or (behind <= _AT_MOST_WORSE and behind - half <= 0):
+        near = behind <= _AT_MOST_WORSE and behind - half <= 0
+        if a is best or (near and a in inside):
             equal.append(a)
         scores = {k: np.array(outcomes[k][a.name].scores) for k in shots}
         cells = {k: (float(s.mean()), mean_interval(s)) for k, s in scores.items()}
         table.append(
-            Measured(a.name, a.encoder, a.head, cells, float(means[a.name].mean()), (behind, half))
+            Measured(
+                a.name,
+                a.encoder,
+                a.head,
+                cells,
+                float(means[a.name].mean()),
+                (behind, half),
+                len(means[a.name]),
+            )
         )
     chosen = min(equal, key=lambda a: a.rank)
-    table.sort(key=lambda m: -m.mean)
-    return chosen, table, _reason(chosen, best, table, len(means[best.name]), shots)
+    table.sort(key=lambda m: (m.name != best.name, m.behind[0]))
+    return chosen, table, _reason(chosen, best, table, full, shots)
 
 
 def _reason(

@@ -18,6 +18,7 @@ Floats = npt.NDArray[np.float64]
 
 COVERAGE = 0.9
 _DRAWS = 400
+_LATER = 20  # draws of a later measurement
 _EXPONENTS = np.linspace(0.1, 2.0, 20)
 
 
@@ -35,8 +36,8 @@ class Expectation:
         low: lower end of the 90 % interval of the accuracy after *one* fresh draw of labels, on new
             examples of such a task.
         high: its upper end.
-        mean_low: lower end of the 90 % interval of the *mean* over many fresh draws, measured on as
-            many other examples.
+        mean_low: lower end of the 90 % interval of the *mean* over 20 fresh draws (or as many as
+            were measured, if these are fewer), on as many other examples.
         mean_high: its upper end.
     """
 
@@ -88,10 +89,11 @@ def expect(
 
     The error of a mean over episodes has three parts: the finite number of episodes; of examples
     that were asked about; and of examples that supports were drawn from. A later mean, measured on
-    as many other examples, has them again, so the difference has twice the variance. The last part
+    other draws and as many other examples, has them again: their variances add. The last part
     is ``k / n`` of the variance between episodes: a mean over all supports of ``k`` in a pool of
     ``n`` is a U-statistic (Hoeffding 1948, theorem 5.2). One fresh draw of labels adds the variance
-    between episodes. The interval is that of a Beta distribution with this variance, widened as
+    between episodes. Where groups hold examples that belong together, groups are counted instead of
+    examples. The interval is that of a Beta distribution with this variance, widened as
     Student's t is wider than the normal: it stays within 0 and 1 and is longer towards the side
     that has more room. One draw is a whole number of right answers, so its ends move out to one.
 
@@ -105,11 +107,9 @@ def expect(
     scores = np.array(outcome.scores)
     mean, episodes, asked = float(scores.mean()), len(scores), outcome.asked > 0
     rows, n = int(asked.sum()), float(outcome.asked.sum()) / len(scores)
-    share = min(1.0, k_shot / float(np.median(sample.counts)))
-    # one wrong answer more is always possible: no interval has length zero
-    among = max(_within(outcome, sample, asked), 1 / rows) / rows
+    share, among = _finite(outcome, sample, k_shot)
     between = float(scores.var(ddof=1)) if episodes > 1 else 0.25
-    many = 2 * (between / episodes + share * between + among)
+    many = between * (1 / episodes + 1 / min(episodes, _LATER) + 2 * share) + 2 * among
     one = between * (1 + 1 / episodes + 2 * share) + 2 * among
     mean_low, mean_high = _ends(mean, many, rows, episodes)
     low, high = _ends(mean, one, rows, episodes)
@@ -127,13 +127,24 @@ def _ends(mean: float, variance: float, rows: int, episodes: int) -> tuple[float
     return min(float(beta.ppf(tail)), mean), max(float(beta.ppf(1 - tail)), mean)
 
 
-def _within(outcome: Outcome, sample: Sample, asked: npt.NDArray[np.bool_]) -> float:
-    """Return the variance of a row's share of right answers within its class."""
-    share, y = outcome.right[asked] / outcome.asked[asked], sample.y[asked]
-    n = np.bincount(y)
-    centre = np.bincount(y, share) / np.maximum(n, 1)
-    free = len(share) - int((n > 0).sum())
-    return float(np.square(share - centre[y]).sum() / free) if free > 0 else 0.25
+def _finite(outcome: Outcome, sample: Sample, k_shot: int) -> tuple[float, float]:
+    """Return the share of its class that a support takes, and the variance of a mean that comes
+    from the finite number of examples asked about; groups are counted where there are any."""
+    unit = np.arange(len(sample.y)) if sample.group is None else sample.group
+    _, of = np.unique(np.stack((sample.y, unit)), axis=1, return_inverse=True)
+    of = of.reshape(-1)
+    y = np.zeros(of.max() + 1, dtype=np.int64)
+    y[of] = sample.y
+    right, asked = np.bincount(of, outcome.right), np.bincount(of, outcome.asked)
+    share = min(1.0, k_shot / float(np.median(np.bincount(y))))
+    seen = asked > 0
+    ratio, y, n = right[seen] / asked[seen], y[seen], int(seen.sum())
+    size = np.bincount(y)
+    centre = np.bincount(y, ratio) / np.maximum(size, 1)
+    free = n - int((size > 0).sum())
+    within = float(np.square(ratio - centre[y]).sum() / free) if free > 0 else 0.25
+    # one wrong answer more is always possible: no interval has length zero
+    return share, max(within, 1 / n) / n
 
 
 def label_gain(
@@ -147,7 +158,8 @@ def label_gain(
     slope between the last two shots, since every further label buys less than the one before.
 
     Args:
-        scores: accuracy of each episode by shot; the episodes are the same ``[E]``.
+        scores: accuracy of each episode by shot, those of one place from the same episode ``[E]``;
+            where some shots have more episodes, the others' are used.
         labels: per class now.
         seed: of the draws.
 
@@ -157,7 +169,8 @@ def label_gain(
     shots = sorted(scores)
     if len(shots) < 3:
         return None
-    table = np.array([scores[k] for k in shots])  # [K, E]
+    episodes = min(len(values) for values in scores.values())
+    table = np.array([scores[k][:episodes] for k in shots])  # [K, E]
     k = np.array(shots, dtype=np.float64)
     curve = _fit(k, table.mean(1))
     rng = np.random.default_rng([seed, 7])

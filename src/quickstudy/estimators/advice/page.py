@@ -69,7 +69,13 @@ def _summary(advice: Advice) -> str:
 
 def _choice(advice: Advice) -> str:
     shots = list(advice.chosen.shots)
-    heads = ("approach", *(_labels(k) for k in shots), "mean", "behind the best, points")
+    heads = (
+        "approach",
+        *(_labels(k) for k in shots),
+        "mean",
+        "behind the best, points",
+        "episodes",
+    )
     rows = [_row(m, m is advice.chosen) for m in advice.approaches]
     missing = "".join(
         f'<p class="soft">{html.escape(name)} was not measured: {html.escape(why)}</p>'
@@ -87,7 +93,8 @@ def _choice(advice: Advice) -> str:
         f"<h2>Why</h2><p>{html.escape(advice.reason[0].upper() + advice.reason[1:])}.</p>"
         f"{table('Approaches', heads, rows)}{missing}"
         '<p class="soft">Accuracy in %, ± half of the 95 % interval over episodes; all approaches '
-        "answered the same episodes. Behind the best: paired.</p>"
+        "answered the same episodes, and what was clearly behind no more after the first of them. "
+        "Behind the best: paired, on those that both answered.</p>"
         f"{chart}"
     )
 
@@ -96,7 +103,13 @@ def _row(m: Measured, chosen: bool) -> tuple[str, ...]:
     name = html.escape(m.name)
     cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in m.shots.values()]
     behind = f"{100 * m.behind[0]:.1f} ± {100 * m.behind[1]:.1f}"
-    return (f"{name} (taken)" if chosen else name, *cells, f"{100 * m.mean:.1f}", behind)
+    return (
+        f"{name} (taken)" if chosen else name,
+        *cells,
+        f"{100 * m.mean:.1f}",
+        behind,
+        str(m.episodes),
+    )
 
 
 def _labels(k: int) -> str:

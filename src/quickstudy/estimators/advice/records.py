@@ -50,7 +50,9 @@ class Measured:
         head: of ours, or ``None``.
         shots: mean accuracy and half-width of its 95 % interval over episodes, by shot.
         mean: over shots.
-        behind: how far it is behind the best: mean and half-width of the paired 95 % interval.
+        behind: how far it is behind the best: mean and half-width of the paired 95 % interval, on
+            the episodes that both answered.
+        episodes: that it answered, for each number of labels.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Measured:
     shots: Mapping[int, tuple[float, float]]
     mean: float
     behind: tuple[float, float]
+    episodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +155,5 @@ def _measured(m: Measured) -> dict[str, Any]:
         "accuracy": shots,
         "mean": m.mean,
         "behind_best": behind,
+        "episodes": m.episodes,
     }

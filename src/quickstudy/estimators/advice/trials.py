@@ -105,6 +105,16 @@ class Outcome:
         for label, of_class in enumerate(trial.classes):
             self.together[of_class, trial.classes] += int((trial.answer == label).sum())
 
+    def joined(self, later: Outcome) -> Outcome:
+        """Return the outcome of both's episodes."""
+        return Outcome(
+            self.right + later.right,
+            self.asked + later.asked,
+            self.confused + later.confused,
+            self.together + later.together,
+            [*self.scores, *later.scores],
+        )
+
     @property
     def mean(self) -> float:
         """The mean over episodes."""

@@ -28,13 +28,15 @@ def advice_text(advice: Advice) -> str:
         f"measured with {facts.used:,} examples of {facts.used_classes} classes, seed {advice.seed}"
     ]
     shots = list(chosen.shots)
-    lines += ["", f"accuracy, % (95 % CI over episodes), by labels per class: {_list(shots)}"]
+    over = f"95 % CI over {chosen.episodes} episodes"
+    lines += ["", f"accuracy, % ({over}), by labels per class: {_list(shots)}"]
     width = max(len(m.name) for m in advice.approaches)
     for m in advice.approaches:
         cells = "  ".join(
             f"{100 * mean:5.1f} ± {100 * half:4.1f}" for mean, half in m.shots.values()
         )
-        lines.append(f"{'>' if m is chosen else ' '} {m.name:<{width}}  {cells}")
+        fewer = f"  ({m.episodes} episodes)" if m.episodes < chosen.episodes else ""
+        lines.append(f"{'>' if m is chosen else ' '} {m.name:<{width}}  {cells}{fewer}")
     lines += [f"  {name}: not measured. {why}" for name, why in advice.skipped.items()]
     lines += ["", f"take: {chosen.name}", f"why: {advice.reason}"]
     lines += ["", _expected("in tasks of", advice.expected)] if advice.expected else []
