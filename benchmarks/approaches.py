@@ -63,11 +63,14 @@ def publish(name: str, document: dict[str, Any], out: Path, runs: list[Path]) ->
 def described(run: Path) -> str:
     """Return what a run was trained with, in words."""
     recipe = read_recipe(run)
-    split = f", split {recipe.data.split_file}" if recipe.data.split_file else ""
+    data = " and ".join(
+        part.name + (f" (split {part.split_file})" if part.split_file else "")
+        for part in recipe.data.parts
+    )
     start = f", from {recipe.start}" if recipe.start else ""
     train = recipe.train
     return (
-        f"recipe {recipe.name}, {recipe.data.name}{split}{start}, {train.steps:,} steps of "
+        f"recipe {recipe.name}, {data}{start}, {train.steps:,} steps of "
         f"{train.tasks_per_step} tasks, {train.n_way}-way {train.k_shot}-shot, seed {train.seed}, "
         f"{train.precision}"
     )

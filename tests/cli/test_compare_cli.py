@@ -162,6 +162,11 @@ def test_classes_that_any_run_has_seen_are_not_novel(monkeypatch):
     assert role_of(seen, trained[0]) == "trained distribution"
     assert role_of(unseen, trained[0]) == "novel classes"
     assert role_of(unseen, DataConfig(name="mnist")) == "novel domain"
+    # a run on several data sets has seen the classes of each of them
+    several = DataConfig(name="mnist", also=[{"name": "omniglot", "split_file": "other"}])
+    assert role_of(unseen, several) == "novel classes"
+    _, rest = task_lists([several], ["omniglot"], [EpisodeSpec(3, 1, 2)], episodes=3, seed=0)
+    assert "".join(rest.classes) == "abghmnopqr"
     assert unseen.source(size=28, channels=1).pool.class_names == tuple("mnopqr")
 
 

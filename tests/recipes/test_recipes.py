@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quickstudy.core import CheckpointError, ConfigError, Examples
+from quickstudy.core import CheckpointError, ConfigError, EpisodeSpec, Examples
 from quickstudy.learners import (
     ANIL,
     FOMAML,
@@ -27,6 +27,7 @@ from quickstudy.recipes import (
     get_recipe,
     load_run,
     override,
+    sources,
 )
 
 KINDS = {
@@ -103,3 +104,45 @@ def test_a_run_of_another_shape_is_refused(tmp_path: Path) -> None:
     document["recipe"]["encoder"]["channels"] = 8
     (tmp_path / "recipe.json").write_text(json.dumps(document))
     assert load_run(tmp_path).meta == {"step": 1}
+
+
+DIGITS_TOO = 'data.also=[{"name": "digits", "train": "all", "validation": "all", "weight": 3}]'
+
+
+def test_tasks_of_several_data_sets_are_mixed_by_weight_and_fit_the_encoder() -> None:
+    recipe = override(get_recipe("glyphs-protonet"), [DIGITS_TOO, "in_channels=3", "image_size=16"])
+    assert recipe.data.names == "glyphs+digits"
+    train, validation, facts = sources(recipe)
+    assert set(facts) == {
+        "training data",
+        "validation data",
+        "training data of digits",
+        "validation data of digits",
+    }
+    for source in (train, validation):
+        episode = source.episodes(EpisodeSpec(5, 1, 2), range(40), seed=0)
+        assert episode.support.x.shape[2:] == (3, 16, 16)
+        # three of four tasks are of digits; 16 to 40 of 40 with more than 99.99 %
+        assert 20 <= int(episode.info["source"].sum()) < 40
+    alone = sources(override(get_recipe("glyphs-protonet"), ["image_size=16"]))[2]
+    assert alone.keys() == {"training data", "validation data"}
+
+
+@pytest.mark.parametrize(
+    ("also", "message"),
+    [
+        ('[{"name": "glyphs"}]', "glyphs is named twice"),
+        ('[{"name": "sinusoid"}]', "sine waves"),
+        ('[{"name": "digits", "weight": 0}]', "data.also.0.weight: Input should be greater than 0"),
+        ('[{"name": "digits", "also": []}]', "data.also.0.also: Extra inputs"),
+        ("digits", "also: "),
+    ],
+)
+def test_a_mixture_that_makes_no_sense_is_refused(also: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(get_recipe("glyphs-protonet"), [f"also={also}"])
+
+
+def test_one_data_set_under_two_names_is_no_mixture() -> None:
+    with pytest.raises(ConfigError, match="fc100 holds the images of cifar-fs"):
+        sources(override(get_recipe("cifar-fs-protonet"), ['also=[{"name": "fc100"}]']))

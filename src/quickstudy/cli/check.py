@@ -33,6 +33,7 @@ from quickstudy.pages.checks import check_page
 from quickstudy.recipes import load_run
 from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
 from quickstudy.tasks.datasets import DATASETS, load_pool
+from quickstudy.tasks.fit import fit_images
 from quickstudy.tasks.folders import find_images, pool_from_folder
 from quickstudy.training.checkpoint import write_atomically
 
@@ -252,21 +253,22 @@ def _run(folder: Path, data: str | None, asked: _Asked) -> list[CheckReport]:
         sine = _Asked(spec, asked.episodes)
         return [sine.source(source), *sine.learner(learner, source, spec, str(folder))]
     encoder = recipe.encoder
-    if data is not None and is_folder(data):
-        found = _data(data, encoder.image_size, encoder.in_channels)
-    else:
-        own = data in (None, recipe.data.name)
-        found = _named(
-            data or recipe.data.name, recipe.data.split_file if own else None, encoder.image_size
+    reports = []
+    for name in (data,) if data is not None else tuple(part.name for part in recipe.data.parts):
+        own = [part for part in recipe.data.parts if part.name == name]
+        found = (
+            _named(name, own[0].split_file, encoder.image_size)
+            if own and not is_folder(name)
+            else _data(name, encoder.image_size, encoder.in_channels)
         )
-    tested = found.parts[found.tested]
-    if tested.x.shape[1] != encoder.in_channels:
-        raise ConfigError(
-            f"{data} has {tested.x.shape[1]} channels, {folder} wants {encoder.in_channels}. "
-            "Name data of that kind."
+        tested = fit_images(
+            found.parts[found.tested], channels=encoder.in_channels, size=encoder.image_size
         )
-    source_of_run = PoolSource(tested, recipe.data.group_aware)
-    return [*asked.data(found), *asked.learner(learner, source_of_run, spec, str(folder))]
+        groups = own[0].group_aware if own else recipe.data.group_aware
+        title = str(folder) if len(recipe.data.parts) == 1 else f"{folder} on {name}"
+        reports += asked.data(found)
+        reports += asked.learner(learner, PoolSource(tested, groups), spec, title)
+    return reports
 
 
 # ------------------------------------------------------------------ a user's own

@@ -95,7 +95,8 @@ def evaluate_command(
         source, facts, classes = *_sinusoid(loaded, data, split), ""
     else:
         listed = None if tasks is None else read_episodes(tasks)
-        split_file = loaded.recipe.data.split_file if data == loaded.recipe.data.name else None
+        own = [part for part in loaded.recipe.data.parts if part.name == data]
+        split_file = own[0].split_file if own else None
         if listed is not None:
             split, split_file = split or listed.split, listed.about.get("split_file")
             rotations = bool(listed.about.get("rotations"))
@@ -172,7 +173,7 @@ def _sinusoid(run: Run, data: str, split: str | None) -> tuple[TaskSource, dict[
     trained = run.recipe.data
     if data != "sinusoid" or trained.name != "sinusoid":
         raise ConfigError(
-            f"{run.recipe.name} was trained on {trained.name} and cannot be judged on {data}: one "
+            f"{run.recipe.name} was trained on {trained.names} and cannot be judged on {data}: one "
             "is regression on a number, the other is not."
         )
     part = split or "test"
@@ -230,7 +231,8 @@ def _pool(
         if split is not None:
             raise ConfigError(f"--split is for named data sets; {data} is a folder.")
         pool = pool_from_folder(path, size=size, channels=channels)
-        ink = trained.name in ("omniglot", "glyphs") and channels == 1
+        inks = all(part.name in ("omniglot", "glyphs") for part in trained.parts)
+        ink = inks and channels == 1
         chosen: Invert = "no" if invert == "auto" else invert
         if invert == "auto" and ink and looks_dark_on_light(pool):
             chosen = "yes"
@@ -248,8 +250,10 @@ def _pool(
         "split_file": split_file,
         "rotations": rotations,
         "inverted": chosen == "yes",
-        "trained_on": pool.name == trained.name
-        and pool.split in (trained.train, trained.validation, "all"),
+        "trained_on": any(
+            pool.name == part.name and pool.split in (part.train, part.validation, "all")
+            for part in trained.parts
+        ),
         "chosen_on": _chose(run, pool),
     }
     return fitted, facts

@@ -69,7 +69,8 @@ def run_embedder(
     return _embedder(
         encoder,
         recipe.encoder,
-        ink=recipe.data.name in _INK_SETS and recipe.encoder.in_channels == 1,
+        ink=recipe.encoder.in_channels == 1
+        and all(part.name in _INK_SETS for part in recipe.data.parts),
         unit=_cosine(recipe.learner),
         name=str(folder),
         recipe={"encoder": str(folder.resolve()), "run": recipe.name},

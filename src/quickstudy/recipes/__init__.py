@@ -18,22 +18,26 @@ from quickstudy.recipes.build import (
 )
 from quickstudy.recipes.registry import RECIPES, get_recipe, known_recipes
 from quickstudy.recipes.schema import (
+    AlsoConfig,
     DataConfig,
     EncoderConfig,
     GradientConfig,
     JitterConfig,
     MetricConfig,
+    PartConfig,
     Recipe,
     override,
 )
 
 __all__ = [
     "RECIPES",
+    "AlsoConfig",
     "DataConfig",
     "EncoderConfig",
     "GradientConfig",
     "JitterConfig",
     "MetricConfig",
+    "PartConfig",
     "Recipe",
     "Run",
     "build_encoder",

@@ -26,10 +26,17 @@ from quickstudy.learners import (
 )
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.nets import MLP, Conv4, Encoder, ResNet12
-from quickstudy.recipes.schema import EncoderConfig, GradientConfig, MetricConfig, Recipe
+from quickstudy.recipes.schema import (
+    EncoderConfig,
+    GradientConfig,
+    MetricConfig,
+    PartConfig,
+    Recipe,
+)
 from quickstudy.tasks import (
     AffineJitter,
     AugmentedSource,
+    MixtureSource,
     Pool,
     PoolSource,
     SinusoidSource,
@@ -152,21 +159,53 @@ def sources(recipe: Recipe) -> tuple[TaskSource, TaskSource, dict[str, str]]:
 
     The facts are hashes of what is trained on; a run is resumed only on the same.
     """
-    data, size = recipe.data, recipe.encoder.image_size
+    data = recipe.data
     if data.name == "sinusoid":
         return SinusoidSource(data.train), SinusoidSource(data.validation), {}
-    train_pool = _few(
-        load_pool(data.name, split=data.train, split_file=data.split_file, size=size),
-        data.classes,
-        recipe.train.seed,
+    for number, another in enumerate(data.also, start=1):
+        for other in data.parts[:number]:
+            if same_images(another.name, other.name):
+                raise ConfigError(
+                    f"{another.name} holds the images of {other.name}, split in another way: what "
+                    "one trains on the other may test on. Leave one of them out of data.also."
+                )
+    train, val = zip(*(_parts(part, recipe) for part in data.parts), strict=True)
+    facts = {}
+    for number, (part, mine, theirs) in enumerate(zip(data.parts, train, val, strict=True)):
+        of = "" if number == 0 else f" of {part.name}"
+        facts[f"training data{of}"], facts[f"validation data{of}"] = mine[1], theirs[1]
+    if not data.also:
+        return train[0][0], val[0][0], facts
+    weights = [1.0, *(other.weight for other in data.also)]
+    mixed = [MixtureSource([s for s, _ in p], weights, name=data.names) for p in (train, val)]
+    return mixed[0], mixed[1], facts
+
+
+def _parts(
+    data: PartConfig, recipe: Recipe
+) -> tuple[tuple[TaskSource, str], tuple[TaskSource, str]]:
+    """Return the training and the validation source of one data set, each with its images' hash."""
+    size, channels = recipe.encoder.image_size, recipe.encoder.in_channels
+    train_pool = fit_images(
+        _few(
+            load_pool(data.name, split=data.train, split_file=data.split_file, size=size),
+            data.classes,
+            recipe.train.seed,
+        ),
+        channels=channels,
+        size=size,
     )
     train_pool = train_pool.with_rotations() if data.rotations else train_pool
-    val_pool = load_pool(
-        data.name,
-        split=data.validation,
-        split_file=data.split_file,
+    val_pool = fit_images(
+        load_pool(
+            data.name,
+            split=data.validation,
+            split_file=data.split_file,
+            size=size,
+            rotations=data.rotations,
+        ),
+        channels=channels,
         size=size,
-        rotations=data.rotations,
     )
     train: TaskSource = PoolSource(train_pool, data.group_aware)
     if data.jitter is not None:
@@ -174,8 +213,8 @@ def sources(recipe: Recipe) -> tuple[TaskSource, TaskSource, dict[str, str]]:
         if data.class_jitter is not None:
             by_class = AffineJitter(**data.class_jitter.model_dump())
         train = AugmentedSource(train, AffineJitter(**data.jitter.model_dump()), by_class)
-    facts = {"training data": train_pool.sha256(), "validation data": val_pool.sha256()}
-    return train, PoolSource(val_pool, data.group_aware), facts
+    validation = PoolSource(val_pool, data.group_aware)
+    return (train, train_pool.sha256()), (validation, val_pool.sha256())
 
 
 def _few(pool: Pool, classes: int | None, seed: int) -> Pool:
@@ -202,9 +241,9 @@ def domains(recipe: Recipe) -> tuple[dict[str, TaskSource], dict[str, str]]:
     """
     data, encoder, found, facts = recipe.data, recipe.encoder, {}, {}
     for name in recipe.train.validation.domains:
-        if data.name == "sinusoid" or same_images(name, data.name):
+        if data.name == "sinusoid" or any(same_images(name, part.name) for part in data.parts):
             raise ConfigError(
-                f"{name} is no novel domain for a recipe that trains on {data.name}: name data "
+                f"{name} is no novel domain for a recipe that trains on {data.names}: name data "
                 "sets of other images in validation.domains."
             )
         pool = load_pool(name, split=domain_split(name))
@@ -236,8 +275,10 @@ def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:
     pairs: dict[str, tuple[Any, Any]] = {"name": (theirs.name, recipe.start or theirs.name)}
     for part in EncoderConfig.model_fields.keys() - {"norm"}:
         pairs[f"encoder.{part}"] = (getattr(theirs.encoder, part), getattr(recipe.encoder, part))
-    for part in ("split_file", "train") if theirs.data.name == recipe.data.name else ():
-        pairs[f"data.{part}"] = (getattr(theirs.data, part), getattr(recipe.data, part))
+    for their in theirs.data.parts:
+        for ours in recipe.data.parts:
+            for part in ("split_file", "train") if their.name == ours.name else ():
+                pairs[f"data.{part}"] = (getattr(their, part), getattr(ours, part))
     differ = [f"{n} is {a!r}, not {b!r}" for n, (a, b) in sorted(pairs.items()) if a != b]
     if differ:
         raise CheckpointError(

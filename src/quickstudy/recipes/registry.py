@@ -8,6 +8,7 @@ from typing import Any
 
 from quickstudy.core import ConfigError, nearest_names
 from quickstudy.recipes.schema import (
+    AlsoConfig,
     DataConfig,
     EncoderConfig,
     GradientConfig,
@@ -278,6 +279,19 @@ RECIPES: dict[str, Recipe] = {
             log_every=50,
             validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
         ),
+    ),
+    "several-protonet": Recipe(
+        name="several-protonet",
+        summary="Prototypical Network on characters and photographs: Omniglot and CIFAR-FS",
+        data=DataConfig(
+            name="omniglot",
+            split_file="vinyals",
+            **_INK,
+            also=(AlsoConfig(name="cifar-fs", jitter=_PHOTO_JITTER),),
+        ),
+        # one running average for both would fit neither
+        encoder=EncoderConfig(image_size=32, in_channels=3, norm="group"),
+        train=_CIFAR_TRAINING.model_copy(update={"steps": 16_000}),
     ),
     "omniglot-few": Recipe(
         name="omniglot-few",

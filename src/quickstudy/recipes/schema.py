@@ -12,11 +12,13 @@ from quickstudy.core import ConfigError, nearest_names
 from quickstudy.training import TrainConfig
 
 __all__ = [
+    "AlsoConfig",
     "DataConfig",
     "EncoderConfig",
     "GradientConfig",
     "JitterConfig",
     "MetricConfig",
+    "PartConfig",
     "Recipe",
     "override",
 ]
@@ -37,8 +39,8 @@ class JitterConfig(_Frozen):
     brightness: float = Field(0.0, ge=0, lt=1)
 
 
-class DataConfig(_Frozen):
-    """Which tasks to train on.
+class PartConfig(_Frozen):
+    """Which tasks of one data set to train on.
 
     Args:
         name: a named data set.
@@ -61,6 +63,45 @@ class DataConfig(_Frozen):
     group_aware: bool = False
     jitter: JitterConfig | None = None
     class_jitter: JitterConfig | None = None
+
+
+class AlsoConfig(PartConfig):
+    """Another data set to train on.
+
+    Args:
+        weight: how many of its tasks are drawn for each one of the first data set.
+    """
+
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+
+
+class DataConfig(PartConfig):
+    """Which tasks to train on: of one data set, or of several, each task of one of them.
+
+    Args:
+        also: the other data sets; training and validation draw tasks of them too.
+    """
+
+    also: tuple[AlsoConfig, ...] = ()
+
+    @property
+    def parts(self) -> tuple[PartConfig, ...]:
+        """What is trained on, data set by data set."""
+        return (self, *self.also)
+
+    @property
+    def names(self) -> str:
+        """The data sets' names, joined by ``+``."""
+        return "+".join(part.name for part in self.parts)
+
+    @model_validator(mode="after")
+    def _images(self) -> Self:
+        names = [part.name for part in self.parts]
+        if self.also and "sinusoid" in names:
+            raise ValueError("sine waves are no images and cannot be mixed with others")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{twice[0]} is named twice; give it once, with a weight")
+        return self
 
 
 class EncoderConfig(_Frozen):
@@ -248,12 +289,16 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 def _explained(error: ValidationError, document: dict[str, Any]) -> str:
     """Return the first fault in the words of the settings."""
     first = error.errors()[0]
-    where, at = [], document
+    where: list[str] = []
+    at: Any = document
     for part in first["loc"]:
         # the other parts name the branch of a union, which is no setting
-        if isinstance(at, dict) and part in at:
+        if isinstance(at, dict) and (part in at or first["type"] == "extra_forbidden"):
             where.append(str(part))
             at = at[str(part)]
+        elif isinstance(at, list) and isinstance(part, int):
+            where.append(str(part))
+            at = at[part]
     what = first["msg"].removeprefix("Value error, ").rstrip(".")
     got = "" if isinstance(first["input"], dict) else f"; got {first['input']!r}"
     return f"setting {'.'.join(where)}: {what}{got}."

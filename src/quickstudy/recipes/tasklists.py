@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError
 from quickstudy.evaluation import Role
-from quickstudy.recipes.schema import DataConfig
+from quickstudy.recipes.schema import DataConfig, PartConfig
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.tasks.catalogue import DATASETS
 from quickstudy.tasks.datasets import dataset_status, load_pool
@@ -97,7 +97,7 @@ def available_domains() -> tuple[str, ...]:
 
 def role_of(tasks: TaskList, trained: DataConfig) -> Role:
     """Return what a list of tasks is to a run that was trained on this data."""
-    if not same_images(tasks.data, trained.name):
+    if not any(same_images(tasks.data, part.name) for part in trained.parts):
         return "novel domain"
     return "trained distribution" if tasks.split == _TRAINED else "novel classes"
 
@@ -138,7 +138,7 @@ def task_lists(
         raise ConfigError(f"a data set is named twice: {', '.join(data)}. Name each once.")
     found = []
     for name in data:
-        own = [config for config in trained if same_images(config.name, name)]
+        own = [part for config in trained for part in config.parts if same_images(part.name, name)]
         turned = any(config.rotations for config in own) if rotations is None else rotations
         parts: list[tuple[str, tuple[str, ...], int]] = []
         if own:
@@ -165,7 +165,7 @@ def task_lists(
 
 
 def _seen_and_unseen(
-    name: str, own: Sequence[DataConfig], turned: bool
+    name: str, own: Sequence[PartConfig], turned: bool
 ) -> list[tuple[str, tuple[str, ...], int]]:
     """Return the classes that all runs have trained on, and those that none has seen."""
     every = set(load_pool(name, split="all").class_names)

@@ -12,6 +12,7 @@ __all__ = ["changes", "fingerprint"]
 
 # settings that are younger than runs which may be resumed, and what these were trained with
 _SINCE = {
+    "recipe.data.also": "[]",
     "recipe.data.classes": "null",
     "train.validation.choose_by": '"novel classes"',
     "train.validation.domains": "[]",
