@@ -77,6 +77,18 @@ def test_missing_data_says_where_and_how() -> None:
         load_lake_runs()
 
 
+def test_without_a_network_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object) -> Path:
+        raise DataError("no network. Fetch the file elsewhere.")
+
+    monkeypatch.setattr("quickstudy.tasks.store.download", offline)
+    both = r"Fetch the file elsewhere\. Or set QUICKSTUDY_DATA to .* images/omniglot\.parquet"
+    with pytest.raises(DataError, match=both):
+        load_pool("omniglot")
+    with pytest.raises(DataError, match=both):
+        get_dataset("omniglot")
+
+
 def test_status_without_data() -> None:
     states = {name: dataset_status(name).state for name in DATASETS}
     assert states.pop("digits") == states.pop("glyphs") == "built-in"

@@ -15,7 +15,7 @@ import PIL
 import torch
 from PIL import Image
 
-from quickstudy.core import ConfigError, DataError, nearest_names
+from quickstudy.core import ChecksumError, ConfigError, DataError, nearest_names
 from quickstudy.tasks import store
 from quickstudy.tasks.archives import pool_from_cifar100, pool_from_omniglot_zips
 from quickstudy.tasks.catalogue import DATASETS, DatasetInfo, RemoteFile
@@ -176,7 +176,7 @@ def _from_csv_folder(info: DatasetInfo, folder: Path, size: int, split: str) -> 
 
 
 def _from_remote(info: DatasetInfo, size: int, options: Mapping[str, object]) -> Pool:
-    paths = [_fetched(remote) for remote in info.remote]
+    paths = [_fetched(info, remote) for remote in info.remote]
 
     def build() -> Pool:
         if info.name == "omniglot":
@@ -187,11 +187,20 @@ def _from_remote(info: DatasetInfo, size: int, options: Mapping[str, object]) ->
     return store.cached_pool({**options, "source": source}, build)
 
 
-def _fetched(remote: RemoteFile) -> Path:
+def _fetched(info: DatasetInfo, remote: RemoteFile) -> Path:
     """Return a published file that passes its check, downloaded to the cache folder if need be."""
     found = store.find_file(remote.path)
     if found is None:
-        return store.download(remote.url, remote.digest, store.cache_home() / remote.path)
+        try:
+            return store.download(remote.url, remote.digest, store.cache_home() / remote.path)
+        except ChecksumError:
+            raise
+        except DataError as error:
+            if not info.path:
+                raise
+            raise DataError(
+                f"{error} Or set QUICKSTUDY_DATA to a folder that holds {info.path}."
+            ) from error
     store.verify(found, remote.digest)
     return found
 
@@ -296,7 +305,7 @@ def get_dataset(name: str) -> DatasetStatus:
         raise DataError(status.message)
     if status.state == "downloadable":
         for remote in _info(name).remote:
-            _fetched(remote)
+            _fetched(_info(name), remote)
         status = dataset_status(name)
     return status
 
