@@ -29,6 +29,18 @@ def test_a_mask_must_be_boolean():
         Examples(torch.zeros(1, 2, 3), torch.zeros(1, 2).long(), torch.ones(1, 2))
 
 
+def test_trimmed_leaves_out_what_is_padding_in_all_tasks():
+    mask = torch.tensor([[True, False, False, False], [True, False, True, False]])
+    given = Examples(torch.rand(2, 4, 3), torch.zeros(2, 4, dtype=torch.int64), mask)
+    short = given.trimmed()
+    assert short.x.shape == (2, 3, 3)
+    assert torch.equal(short.mask, mask[:, :3])
+    assert torch.equal(short.x, given.x[:, :3])
+    assert given.tasks(slice(0, 1)).trimmed().y.shape == (1, 1)
+    full = given.tasks(slice(1, 2)).trimmed()
+    assert full.trimmed() is full
+
+
 def test_labels_are_checked_but_padding_and_targets_are_not():
     x = torch.zeros(1, 3, 2)
     padded = Examples(x, torch.tensor([[0, 1, 9]]), torch.tensor([[True, True, False]]))

@@ -62,6 +62,16 @@ class Examples:
         """Return some of the tasks."""
         return Examples(self.x[index], self.y[index], self.mask[index])
 
+    def trimmed(self) -> Examples:
+        """Return the same without what is padding in all tasks at the end."""
+        used = self.mask.any(0).nonzero()
+        length = int(used[-1]) + 1 if len(used) else 0
+        return (
+            self
+            if length == self.y.shape[1]
+            else Examples(self.x[:, :length], self.y[:, :length], self.mask[:, :length])
+        )
+
     def check_labels(self, n_way: int) -> None:
         """Check that these can be support sets.
 

@@ -32,6 +32,8 @@ __all__ = ["GradientLearner", "GradientOptions", "InnerLoop", "Task", "blank_pad
 _NET, _PRESENT, _NORM = "net.", "present", "norm."
 # chunks of about this many input numbers keep their activations near a cache of some megabytes
 _NUMBERS_AT_ONCE, _TASKS_AT_ONCE = 1 << 19, 8
+# without an outer graph a task of so many input numbers fills the kernels; alone it has no padding
+_NUMBERS_ALONE = 1 << 15
 # below this, threads cost more than they bring
 _WORTH_THREADS = 1 << 15
 # numbers of one call without a graph: some hundred megabytes of activations in a Conv-4
@@ -207,9 +209,10 @@ class GradientLearner(Learner):
         support.check_labels(n_way)
         if torch.is_grad_enabled():
             return self._adapt(support, n_way)
-        schedule = self.schedule(Episode(support, support.tasks(slice(None)), n_way))
+        numbers = 2 * math.prod(support.x.shape[1:])
+        schedule = self._schedule(len(support.y), numbers, most=_NUMBERS_ALONE)
         parts = in_chunks(
-            lambda learner, tasks: learner._adapt(support.tasks(tasks), n_way),
+            lambda learner, tasks: learner._adapt(support.tasks(tasks).trimmed(), n_way),
             self,
             len(support.y),
             schedule,
@@ -224,8 +227,9 @@ class GradientLearner(Learner):
             return self._predict(state, x)
         # without a graph, queries that are judged alone need not be judged at once
         width = max(1, _NUMBERS_WITHOUT_GRAPH // max(1, math.prod(x.shape[2:])))
-        schedule = self._schedule(len(x), math.prod(x.shape[1:]))
+        schedule = self._schedule(len(x), math.prod(x.shape[1:]), most=_NUMBERS_ALONE)
         at_once = max(1, min(_TASKS_AT_ONCE, width // max(1, x.shape[1])))
+        at_once = min(at_once, schedule.tasks_at_once)
         schedule = replace(schedule, tasks_at_once=at_once)
         piece = x.shape[1] if self.transductive else width
 
@@ -245,8 +249,9 @@ class GradientLearner(Learner):
         numbers = sum(math.prod(s.x.shape[1:]) for s in (episode.support, episode.query))
         return self._schedule(episode.n_tasks, numbers)
 
-    def _schedule(self, tasks: int, numbers: int) -> Schedule:
-        """Return the schedule for tasks with so many input numbers each."""
+    def _schedule(self, tasks: int, numbers: int, *, most: int = _NUMBERS_AT_ONCE) -> Schedule:
+        """Return the schedule for tasks with so many input numbers each; with ``most`` or more a
+        task runs alone."""
         parameter = next(self.parameters(), None)
         cpu = parameter is None or parameter.device.type == "cpu"
         workers = torch.get_num_threads() if cpu else 1
@@ -254,6 +259,7 @@ class GradientLearner(Learner):
             at_once, workers = tasks, 1
         else:
             at_once = max(1, min(_TASKS_AT_ONCE, _NUMBERS_AT_ONCE // max(1, numbers)))
+            at_once = 1 if numbers >= most else at_once
             at_once = min(at_once, -(-tasks // workers))
         engine = self.tasks.engine if self.tasks.engine != "auto" else "batched"
         if (self.tasks.engine == "auto" and at_once == 1) or self.tasks.why_loop:
