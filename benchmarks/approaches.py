@@ -56,6 +56,7 @@ def publish(name: str, document: dict[str, Any], out: Path, runs: list[Path]) ->
         for r in document["results"]
     ]
     made["command"] = made["command"].replace(str(runs[0].parent), "runs")
+    made["command"] = made["command"].replace(str(out.parent), "compared")
     write_result(name, {"name": name, **made, "scores": kept})
     shutil.copy(out / "comparison.html", out.parent / f"{name}.html")
 
@@ -83,19 +84,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("compared"))
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--domain-episodes", type=int, default=200)
+    parser.add_argument("--page", choices=("approaches", "cross-domain"), help="one of them only")
     parser.add_argument("--speed", action="store_true")
     given = parser.parse_args()
     if given.speed:
         speed(given.runs, given.out / "speed")
         return
     common = ["--data", "omniglot", "--data", "quickdraw", "--k-shot", "1", "--k-shot", "5"]
-    document = compare(
-        given.runs, [*common, "--episodes", str(given.episodes)], given.out / "approaches"
-    )
-    publish("approaches", document, given.out / "approaches", given.runs)
-    options = ["--domains", "--episodes", str(given.domain_episodes)]
-    document = compare(given.runs, options, given.out / "cross-domain")
-    publish("cross-domain", document, given.out / "cross-domain", given.runs)
+    pages = {
+        "approaches": [*common, "--episodes", str(given.episodes)],
+        "cross-domain": ["--domains", "--episodes", str(given.domain_episodes)],
+    }
+    for page, options in pages.items():
+        if given.page in (None, page):
+            document = compare(given.runs, options, given.out / page)
+            publish(page, document, given.out / page, given.runs)
 
 
 def speed(runs: list[Path], out: Path) -> None:
