@@ -134,6 +134,47 @@ def test_scores_are_the_same_on_two_processes_and_after_a_kill(runs, tmp_path, c
     assert len(whole) == 5 * 3
 
 
+ORPHANS = """
+import concurrent.futures, multiprocessing, os, time
+from quickstudy.recipes.comparing import _end_with
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+    )
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
+def test_a_killed_comparison_leaves_no_workers_behind(tmp_path):
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    said = tmp_path / "worker"
+    with said.open("w") as out, (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen([sys.executable, str(script)], stdout=out, stderr=errors)
+    deadline = time.monotonic() + 120
+    while not said.read_text().endswith("\n") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    worker = Path("/proc") / said.read_text().strip()
+
+    def runs() -> bool:
+        try:
+            return (worker / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    assert runs()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while runs() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not runs()
+
+
 def test_classes_that_any_run_has_seen_are_not_novel(monkeypatch):
     by_split = {
         (None, "train"): "abcdef",

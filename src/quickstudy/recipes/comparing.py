@@ -6,6 +6,9 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
@@ -81,7 +84,9 @@ def compare_runs(
                 progress(len(job[0]))
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+        ) as pool:
             waiting = {pool.submit(_score, job, store): job for job in jobs}
             try:
                 for future in as_completed(waiting):
@@ -92,6 +97,17 @@ def compare_runs(
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
     return _gathered(given, lists, store, _costs(given, lists[0]) if costs else {})
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent: who kills a comparison wants no more of it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
 
 
 def _jobs(given: Sequence[Contestant], lists: Sequence[TaskList], store: CellStore) -> list[_Job]:
