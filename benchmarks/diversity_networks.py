@@ -48,6 +48,7 @@ def main() -> None:
     document = json.loads(done.stdout)
     made = provenance(seeds=[0])
     made["command"] = made["command"].replace(f"{given.several.parent}/", "runs/")
+    made["command"] = made["command"].replace(f" --out {given.out}", "")
     scores = {
         "runs": {run.name: trained_with(run) for run in runs},
         "rows": rows(document, given.several.name),
