@@ -160,9 +160,9 @@ _WHAT_APPROACH_MEANS = (
     "learned (measured). Times are medians for one task, one thread. Kept: the state that answers "
     "queries. MB: the rise of the process's memory while it learns one task. Trained distribution: "
     "other episodes of the training classes. Drop: trained distribution minus the mean of the "
-    "novel domains, on tasks of one kind. Mean rank: over the novel domains, 1 is best. "
-    "Domains are novel to a learner that was not trained on them: learners of other data have other "
-    "ones, and their means do not compare."
+    "novel domains, on tasks of one kind. Learners of other data have other novel domains, and "
+    "their means over these do not compare. Mean rank: over the domains that are novel to all, 1 "
+    "is best."
 )
 _WHAT_CLASSES_MEAN = (
     "What the same mean would be with other classes of the kind: 95 % by the bootstrap over the "
