@@ -113,6 +113,7 @@ def speed(runs: list[Path], out: Path) -> None:
     each = {r["learner"]: r["seconds"] for r in document["results"]}
     made = provenance(seeds=[0])
     made["command"] = made["command"].replace(str(runs[0].parent), "runs")
+    made["command"] = made["command"].replace(f" --out {out.parent}", "")
     write_result(
         "compare-speed",
         {
