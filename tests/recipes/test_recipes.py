@@ -135,7 +135,8 @@ def test_tasks_of_several_data_sets_are_mixed_by_weight_and_fit_the_encoder() ->
         ('[{"name": "sinusoid"}]', "sine waves"),
         ('[{"name": "digits", "weight": 0}]', "data.also.0.weight: Input should be greater than 0"),
         ('[{"name": "digits", "also": []}]', "data.also.0.also: Extra inputs"),
-        ("digits", "also: "),
+        ("digits", "also: Input should be a list, in brackets; got 'digits'"),
+        ('{"name": "digits"}', "also: Input should be a list, in brackets"),
     ],
 )
 def test_a_mixture_that_makes_no_sense_is_refused(also: str, message: str) -> None:

@@ -300,6 +300,7 @@ def _explained(error: ValidationError, document: dict[str, Any]) -> str:
             where.append(str(part))
             at = at[part]
     what = first["msg"].removeprefix("Value error, ").rstrip(".")
+    what = what.replace("a valid tuple", "a list, in brackets")
     got = "" if isinstance(first["input"], dict) else f"; got {first['input']!r}"
     return f"setting {'.'.join(where)}: {what}{got}."
 
