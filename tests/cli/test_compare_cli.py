@@ -248,6 +248,8 @@ def test_faults_help(runs, tmp_path, capsys):
     assert "named twice" in capsys.readouterr().err
     assert run("compare", runs[0], "--data", "digits", "--data", "digits") == 2
     assert "named twice" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digits", "--k-shot", "2", "--k-shot", "2") == 2
+    assert "--k-shot names a number twice" in capsys.readouterr().err
     assert run("compare", runs[0], "--data", "digit") == 2
     assert "digits" in capsys.readouterr().err
     assert run("compare", tmp_path / "none", "--data", "digits") == 1

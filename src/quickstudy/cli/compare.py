@@ -95,6 +95,8 @@ def compare_command(
     ways = read_number(n_way or ("5-20" if domains else "5"), "--n-way")
     shots = k_shot or (["1-10"] if domains else ["1"])
     specs = [EpisodeSpec(ways, read_number(shot, "--k-shot"), n_query) for shot in shots]
+    if len(set(specs)) < len(specs):
+        raise ConfigError(f"--k-shot names a number twice: {', '.join(shots)}. Name each once.")
     wanted = tuple(BASELINES) if baseline is None else tuple(b for b in baseline if b != "none")
     given = contestants(runs, baselines=wanted, features=features)
     lists = task_lists(
