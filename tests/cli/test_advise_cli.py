@@ -71,7 +71,11 @@ def test_faults_are_one_line_that_helps(
 ):
     bare = tmp_path / "bare.csv"
     bare.write_text("height,label\n1,a\n2,b\n", encoding="utf-8")
+    alone = tmp_path / "alone.csv"
+    rows = [f"{i},{c},herd of {c}" for i in range(9) for c in "ab"]
+    alone.write_text("\n".join(["height,label,herd", *rows]), encoding="utf-8")
     for words, code, what in (
+        ((alone, "--group", "herd"), 1, "too few groups"),
         ((tmp_path / "nothing.csv",), 1, "no such file"),
         ((animals,), 2, "--label"),
         ((animals, "--label", "species", "--group", "hred"), 2, "herd"),

@@ -204,9 +204,14 @@ def _possible(sample: Sample) -> tuple[int, ...]:
     shots = tuple(k for k in SHOTS if _pays(sample, k))
     if not shots:
         small = int(np.median(sample.counts))
-        apart = " in two groups" if sample.group is not None else ""
+        if sample.group is not None and small >= 3:
+            raise TaskError(
+                "too few groups: a group never stands on both sides of a task, and more than half "
+                "of the classes have too few examples outside their largest group. Label examples "
+                "of other groups, or leave --group out."
+            )
         raise TaskError(
-            f"too few examples: the median class has {small} different ones{apart}, and even 1 "
+            f"too few examples: the median class has {small} different ones, and even 1 "
             "label per class needs 3 in at least half of the classes (1 to learn from, 2 to ask "
             "about). Label more examples."
         )
