@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,14 +16,15 @@ import torch
 
 import quickstudy.recipes.build
 from quickstudy.cli import main
-from quickstudy.core import EpisodeSpec
+from quickstudy.core import ConfigError, EpisodeSpec, TaskError
 from quickstudy.evaluation import evaluate
-from quickstudy.recipes.contestants import contestants
-from quickstudy.recipes.schema import DataConfig
+from quickstudy.recipes.contestants import contestants, seed_groups
+from quickstudy.recipes.schema import DataConfig, Recipe
 from quickstudy.recipes.tasklists import available_domains, role_of, task_lists
 from quickstudy.tasks import PoolSource
 from quickstudy.tasks.datasets import load_pool
 from quickstudy.testing import ConstantLearner, OracleLearner, PositionLearner
+from quickstudy.training import TrainConfig, ValidationConfig
 
 FAST = [
     *("-s", "steps=4", "-s", "train.n_way=5", "-s", "train.n_query=3", "-s", "precision=float32"),
@@ -175,6 +177,68 @@ def test_a_killed_comparison_leaves_no_workers_behind(tmp_path):
     assert not runs()
 
 
+def recipe(data: DataConfig) -> Recipe:
+    return Recipe(name="mine", data=data)
+
+
+def test_a_domain_that_chose_the_weights_is_not_novel():
+    (tasks,), _ = task_lists([], ["digits"], [EpisodeSpec(3, 1, 2)], episodes=3, seed=0)
+    validation = ValidationConfig(domains=("digits",), choose_by="digits")
+    chosen = Recipe(
+        name="mine", data=DataConfig(name="glyphs"), train=TrainConfig(validation=validation)
+    )
+    assert role_of(tasks, chosen) == "choosing domain"
+    followed = ValidationConfig(domains=("digits",))  # looked at, and nothing else
+    other = Recipe(
+        name="mine", data=DataConfig(name="glyphs"), train=TrainConfig(validation=followed)
+    )
+    assert role_of(tasks, other) == "novel domain"
+
+
+def test_one_data_set_without_classes_does_not_stop_the_others():
+    trained = DataConfig(name="glyphs", train="all", validation="all")
+    lists, remarks = task_lists(
+        [trained], ["glyphs", "digits"], [EpisodeSpec(5, 1, 2)], episodes=3, seed=0
+    )
+    assert [tasks.split for tasks in lists] == ["trained", "test"]
+    assert len(remarks) == 1
+    assert "glyphs, novel classes: left out. It has 0 classes that no run" in remarks[0]
+    with pytest.raises(TaskError, match="It has 0 classes that no run"):
+        task_lists(
+            [trained],
+            ["glyphs"],
+            [EpisodeSpec(5, 1, 2)],
+            episodes=3,
+            seed=0,
+            with_trained=False,
+        )
+
+
+def test_one_run_is_not_two_seeds(runs, tmp_path):
+    copy = tmp_path / "copied"
+    shutil.copytree(runs[0], copy)
+    with pytest.raises(ConfigError, match="hold the same weights"):
+        contestants([runs[0], copy])
+    with pytest.raises(ConfigError, match="hold the same weights"):
+        contestants([runs[0], runs[0].parent / ".." / runs[0].parent.name / runs[0].name])
+
+
+def test_how_often_a_log_is_written_is_no_difference_between_seeds(runs, tmp_path):
+    talkative = tmp_path / "talkative"
+    shutil.copytree(runs[1], talkative)
+    file = talkative / "recipe.json"
+    document = json.loads(file.read_text())
+    document["recipe"]["train"]["log_every"] += 1
+    del document["recipe"]["train"]["validation"]["watch_episodes"]  # as an older version wrote it
+    file.write_text(json.dumps(document))
+    assert seed_groups(contestants([runs[0], talkative])) == {
+        "glyphs-protonet": ["first", "talkative"]
+    }
+    document["recipe"]["train"]["outer_lr"] /= 2
+    file.write_text(json.dumps(document))
+    assert not seed_groups(contestants([runs[0], talkative]))
+
+
 def test_classes_that_any_run_has_seen_are_not_novel(monkeypatch):
     by_split = {
         (None, "train"): "abcdef",
@@ -193,20 +257,24 @@ def test_classes_that_any_run_has_seen_are_not_novel(monkeypatch):
 
     monkeypatch.setattr(quickstudy.recipes.tasklists, "load_pool", pool)
     trained = [DataConfig(name="omniglot"), DataConfig(name="omniglot", split_file="other")]
-    seen, unseen = task_lists(
+    (seen, unseen), remarks = task_lists(
         trained, ["omniglot"], [EpisodeSpec((3, 20), 1, 2)], episodes=3, seed=0
     )
     assert "".join(seen.classes) == "cdef"
     assert "".join(unseen.classes) == "mnopqr"
     assert seen.spec.n_way == (3, 4)
     assert unseen.spec.n_way == (3, 6)
-    assert role_of(seen, trained[0]) == "trained distribution"
-    assert role_of(unseen, trained[0]) == "novel classes"
-    assert role_of(unseen, DataConfig(name="mnist")) == "novel domain"
+    assert remarks == [
+        "omniglot trained classes, 3 to 4-way 1-shot, not 3 to 20-way 1-shot: it is small.",
+        "omniglot novel classes, 3 to 6-way 1-shot, not 3 to 20-way 1-shot: it is small.",
+    ]
+    assert role_of(seen, recipe(trained[0])) == "trained distribution"
+    assert role_of(unseen, recipe(trained[0])) == "novel classes"
+    assert role_of(unseen, recipe(DataConfig(name="mnist"))) == "novel domain"
     # a run on several data sets has seen the classes of each of them
     several = DataConfig(name="mnist", also=[{"name": "omniglot", "split_file": "other"}])
-    assert role_of(unseen, several) == "novel classes"
-    _, rest = task_lists([several], ["omniglot"], [EpisodeSpec(3, 1, 2)], episodes=3, seed=0)
+    assert role_of(unseen, recipe(several)) == "novel classes"
+    (_, rest), _ = task_lists([several], ["omniglot"], [EpisodeSpec(3, 1, 2)], episodes=3, seed=0)
     assert "".join(rest.classes) == "abghmnopqr"
     assert unseen.source(size=28, channels=1).pool.class_names == tuple("mnopqr")
 
@@ -215,7 +283,7 @@ def test_classes_that_any_run_has_seen_are_not_novel(monkeypatch):
 def test_known_learners_have_known_scores_on_every_domain(n_way):
     """An oracle 100 %; a constant, one that sees positions only and shuffled labels 1/N."""
     for data in available_domains():
-        (tasks,) = task_lists([], [data], [EpisodeSpec(n_way, 2, 3)], episodes=60, seed=1)
+        (tasks,), _ = task_lists([], [data], [EpisodeSpec(n_way, 2, 3)], episodes=60, seed=1)
         source = tasks.source(size=28, channels=1)
         pool = source.pool
         told = torch.zeros(len(pool.y), 2)
@@ -245,7 +313,7 @@ def test_faults_help(runs, tmp_path, capsys):
     assert run("compare", runs[0]) == 2
     assert "--data NAME" in capsys.readouterr().err
     assert run("compare", runs[0], runs[0], "--data", "digits") == 2
-    assert "named twice" in capsys.readouterr().err
+    assert "hold the same weights" in capsys.readouterr().err
     assert run("compare", runs[0], "--data", "digits", "--data", "digits") == 2
     assert "named twice" in capsys.readouterr().err
     assert run("compare", runs[0], "--data", "digits", "--k-shot", "2", "--k-shot", "2") == 2
@@ -256,9 +324,14 @@ def test_faults_help(runs, tmp_path, capsys):
     assert "holds no run" in capsys.readouterr().err
     assert run("compare", runs[0], "--data", "digits", "--baseline", "svm") == 2
     assert "baseline++" in capsys.readouterr().err
+    both = ("--baseline", "none", "--baseline", "pixels")
+    assert run("compare", runs[0], "--data", "digits", *both) == 2
+    assert "contradict" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digits", "--features", tmp_path / "none") == 1
+    assert "holds no run" in capsys.readouterr().err
     assert run("compare", runs[0], "--data", "digits", "--n-way", "11") == 1
-    assert "10 classes are left for tasks of 11" in capsys.readouterr().err
-    assert run("compare", runs[0], "--data", "digits", "--episodes", "0") == 1
+    assert "10 classes there, too few for tasks of 11" in capsys.readouterr().err
+    assert run("compare", runs[0], "--data", "digits", "--episodes", "0") == 2
     assert "at least 1" in capsys.readouterr().err
     words = ("--data", "glyphs", "--n-way", "7", "--episodes", "2", "--workers", "1")
     assert run("compare", *runs, *words) == 2

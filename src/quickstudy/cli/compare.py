@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ import typer
 from tqdm import tqdm
 
 from quickstudy import __version__
-from quickstudy.cli.output import emit, say
+from quickstudy.cli.output import count, emit, say
 from quickstudy.cli.protocol import Seed, read_number
 from quickstudy.core import ConfigError, EpisodeSpec
 from quickstudy.pages.comparison import (
@@ -32,6 +34,8 @@ from quickstudy.recipes.tasklists import available_domains, task_lists
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["compare_command"]
+
+_DOCUMENT = "comparison.json"
 
 
 def compare_command(
@@ -97,9 +101,9 @@ def compare_command(
     specs = [EpisodeSpec(ways, read_number(shot, "--k-shot"), n_query) for shot in shots]
     if len(set(specs)) < len(specs):
         raise ConfigError(f"--k-shot names a number twice: {', '.join(shots)}. Name each once.")
-    wanted = tuple(BASELINES) if baseline is None else tuple(b for b in baseline if b != "none")
+    wanted = _baselines(baseline, features)
     given = contestants(runs, baselines=wanted, features=features)
-    lists = task_lists(
+    lists, remarks = task_lists(
         [read_recipe(folder).data for folder in runs],
         names,
         specs,
@@ -108,7 +112,12 @@ def compare_command(
         with_trained=trained,
     )
     total = len(given) * len(lists)
-    say(f"{len(given)} learners on {len(lists)} lists of {episodes} tasks")
+    for remark in remarks:
+        say(f"note: {remark}")
+    learners = count(len(given), "learner")
+    say(f"{learners} on {count(len(lists), 'list')} of {count(episodes, 'task')}")
+    if out is not None:
+        _warn_of_another(out)
     with tempfile.TemporaryDirectory() as scratch:
         store = CellStore((out or Path(scratch)) / "cells")
         there = sum(store.get(one, tasks) is not None for one in given for tasks in lists)
@@ -122,20 +131,48 @@ def compare_command(
                 workers=workers if workers is not None else os.cpu_count() or 1,
                 progress=bar.update,
             )
+    comparison = replace(comparison, remarks=(*remarks, *comparison.remarks))
     seconds = time.perf_counter() - start
     document: dict[str, Any] = {"command": "compare", **comparison.to_dict(), "seconds": seconds}
     text = comparison_text(comparison)
     if out is not None:
         account = Account(_command(), _facts(), seconds, there)
-        title = f"{len(given)} learners compared"
+        title = f"{learners} compared"
         hardest = draw_hardest(given, lists, comparison)
         page = comparison_page(comparison, account, title=title, hardest=hardest)
         markdown = comparison_markdown(comparison, account, title=title)
         write_atomically(out / "comparison.html", page.encode())
         write_atomically(out / "comparison.md", markdown.encode())
         document |= {"page": str(out / "comparison.html"), "scores": str(out / "cells")}
+        lasting = {**document, "made_by": _command()}
+        write_atomically(out / _DOCUMENT, (json.dumps(lasting, allow_nan=False) + "\n").encode())
         text += f"\n{out / 'comparison.html'}: open it in a browser"
     emit(document, as_json=as_json, text=f"{text}\n{seconds:.0f} seconds")
+
+
+def _baselines(named: list[str] | None, features: Path | None) -> tuple[str, ...]:
+    """Return the baselines that are wanted."""
+    if named is None:
+        return tuple(BASELINES)
+    if "none" in named and len(set(named)) > 1:
+        raise ConfigError(
+            f"--baseline none and --baseline {next(b for b in named if b != 'none')} contradict "
+            "each other. Leave one out."
+        )
+    wanted = tuple(name for name in named if name != "none")
+    if features is not None and not wanted:
+        raise ConfigError("--features is for baselines, and --baseline none leaves them out.")
+    return wanted
+
+
+def _warn_of_another(out: Path) -> None:
+    """Say that the page of another comparison will be replaced; its scores stay."""
+    try:
+        before = json.loads((out / _DOCUMENT).read_text(encoding="utf-8"))["made_by"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if before != _command():
+        say(f"note: the page in {out} is replaced; it was made by: {before}")
 
 
 def _command() -> str:

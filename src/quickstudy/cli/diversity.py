@@ -58,7 +58,9 @@ def diversity_command(
         learner = EmbeddingLearner(encoder, ClassMeanHead())
     sources: dict[str, PoolSource] = {}
     for name in data:
-        (tasks,) = task_lists([], [name], [spec], episodes=episodes, seed=seed)
+        (tasks,), remarks = task_lists([], [name], [spec], episodes=episodes, seed=seed)
+        for remark in remarks:
+            say(f"note: {remark}")
         say(f"{name}: reading")
         source = tasks.source(size=size, channels=channels)
         if learner is not None:

@@ -26,10 +26,10 @@ from quickstudy.core.devices import choose_device
 from quickstudy.evaluation import Paired, Report, compare, evaluate
 from quickstudy.learners import Learner, NearestNeighbour
 from quickstudy.learners.gradient import GradientLearner
-from quickstudy.recipes import Run, domain_split, load_run
+from quickstudy.recipes import Run, load_run
+from quickstudy.recipes.exposure import chosen_on, trained_on
 from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
-from quickstudy.tasks.catalogue import same_images
-from quickstudy.tasks.datasets import load_pool
+from quickstudy.tasks.datasets import DataPart, load_pool
 from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
 from quickstudy.tasks.folders import pool_from_folder
 from quickstudy.tasks.published import ListedSource, read_episodes
@@ -95,8 +95,8 @@ def evaluate_command(
         source, facts, classes = *_sinusoid(loaded, data, split), ""
     else:
         listed = None if tasks is None else read_episodes(tasks)
-        own = [part for part in loaded.recipe.data.parts if part.name == data]
-        split_file = own[0].split_file if own else None
+        own = loaded.recipe.data.part(data)
+        split_file = None if own is None else own.split_file
         if listed is not None:
             split, split_file = split or listed.split, listed.about.get("split_file")
             rotations = bool(listed.about.get("rotations"))
@@ -245,27 +245,16 @@ def _pool(
     fitted = fit_images(pool, channels=channels, size=size, invert=chosen)
     if rotations:
         fitted = fitted.with_rotations()
+    judged = None if is_folder(data) else DataPart(data, pool.split, split_file)
     facts = {
         "classes": fitted.n_classes,
         "split_file": split_file,
         "rotations": rotations,
         "inverted": chosen == "yes",
-        "trained_on": any(
-            pool.name == part.name and pool.split in (part.train, part.validation, "all")
-            for part in trained.parts
-        ),
-        "chosen_on": _chose(run, pool),
+        "trained_on": judged is not None and trained_on(run.recipe, judged),
+        "chosen_on": judged is not None and chosen_on(run.recipe, judged),
     }
     return fitted, facts
-
-
-def _chose(run: Run, pool: Pool) -> bool:
-    """Return whether a domain's classes chose the weights of a run."""
-    judge = run.recipe.train.validation.choose_by
-    if pool.name != judge:
-        # CIFAR-FS and FC100 are split differently: which classes they share is not told apart
-        return same_images(pool.name, judge)
-    return "all" in (pool.split, domain_split(judge)) or pool.split == domain_split(judge)
 
 
 def _add_floor(

@@ -11,13 +11,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from quickstudy.core import ConfigError, QuickstudyError
 
-__all__ = ["emit", "guarded", "say"]
+__all__ = ["count", "emit", "guarded", "say", "writable"]
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -43,6 +44,26 @@ def say(text: str) -> None:
     """Tell a person what is going on, on standard error."""
     # file names need not be text
     print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 task`` or ``1,000 tasks``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def writable(path: Path, option: str) -> Path:
+    """Return a path that a file can be written to, asked before the work and not after it.
+
+    Raises:
+        ConfigError: if it is a folder, or no folder can be there.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder; name a file in it.")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "cannot be written to" if there.is_dir() else "is a file, not a folder"
+        raise ConfigError(f"{option} {path}: {there} {why}. Name another place.")
+    return path
 
 
 def guarded(action: Callable[[], None], *, debug: bool, as_json: bool = False) -> int:

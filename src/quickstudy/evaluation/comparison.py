@@ -20,7 +20,11 @@ from quickstudy.evaluation.statistics import holm, paired_p_value
 
 __all__ = ["Approach", "Cell", "Comparison", "Difference", "Mean", "Role"]
 
-Role = Literal["trained distribution", "novel classes", "novel domain"]
+Role = Literal["trained distribution", "novel classes", "choosing domain", "novel domain"]
+"""What tasks are to a learner. A choosing domain is one that it was not trained on, but whose score
+decided which weights were kept."""
+
+_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ class Comparison:
         families: of each learner.
         costs: of each learner that was measured.
         seeds: learners that differ in nothing but their training seed, by a name for all of them.
+        remarks: what a reader must know beside the numbers, in sentences.
 
     Raises:
         ProtocolError: if two learners were not scored on the same episodes of a list, or a cell is
@@ -134,6 +139,7 @@ class Comparison:
     families: Mapping[str, str]
     costs: Mapping[str, Cost] = field(default_factory=dict)
     seeds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         wanted = {(learner, tasks) for learner in self.learners for tasks in self.tasks}
@@ -185,7 +191,7 @@ class Comparison:
         """Return the learner with the highest mean on a list, and those that cannot be told from it
         (Holm-adjusted p of 0.05 or more)."""
         here = self._on(tasks)
-        top = max(here, key=lambda name: here[name].report.mean)
+        top = max(here, key=lambda name: round(here[name].report.mean, _DIGITS))
         equal = tuple(
             d.second if d.first == top else d.first
             for d in self.paired
@@ -227,7 +233,8 @@ class Comparison:
             here = self._on(tasks)
             if any(cell.role != "novel domain" for cell in here.values()):
                 continue
-            order = stats.rankdata([-cell.report.mean for cell in here.values()])
+            # the same number of right answers, added up in another order, is the same accuracy
+            order = stats.rankdata([-round(cell.report.mean, _DIGITS) for cell in here.values()])
             for name, place in zip(here, order, strict=True):
                 places[name].append(float(place))
         return {name: float(np.mean(values)) for name, values in places.items()}
@@ -262,6 +269,7 @@ class Comparison:
             ],
             "paired": [difference.to_dict() for difference in self.paired],
             "approaches": [approach.to_dict() for approach in self.approaches],
+            "remarks": list(self.remarks),
             "over_seeds": [
                 {"group": group, "tasks": tasks, "seeds": n} | mean.to_dict()
                 for group, tasks, mean, n in self.over_seeds

@@ -30,7 +30,8 @@ _APPROACH_HEADS = (
     "drop, points",
     "mean rank",
 )
-_CSS = ".scroll td.best { font-weight: 600; }"
+_NEEDS = 8  # of the columns; the others say what is reached
+_CSS = ".scroll tbody th { position: sticky; left: 0; background: var(--page); }"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +53,26 @@ class Account:
 
 def comparison_text(comparison: Comparison) -> str:
     """Return what a terminal shows."""
-    lines = []
+    lines = list(comparison.remarks)
+    alone = len(comparison.learners) == 1
     for tasks in comparison.tasks:
         cells = [comparison.cell(name, tasks) for name in comparison.learners]
         p = cells[0].report.protocol
         lines.append(
             f"{tasks}: %, 95 % CI over {p.episodes} episodes of fixed classes (seed {p.seed}); "
-            "over new classes"
+            "over new classes" + ("" if alone else "; behind the best, on the same episodes")
         )
         best, equal = comparison.best(tasks)
+        behind = {other: str(gap) for _, other, gap, _ in _from_best(comparison, tasks)}
         for cell in sorted(cells, key=lambda c: -c.report.mean):
             sign = "*" if cell.learner == best else "=" if cell.learner in equal else " "
-            lines.append(f" {sign} {_score(cell.report)}  {cell.learner}")
-    lines.append(
-        "* the best, = not told from it (paired t-test on the same episodes, Holm-corrected, 5 %)"
-    )
+            gap = f"{behind.get(cell.learner, ''):>13}"
+            lines.append(f" {sign} {_score(cell.report)} {gap}  {cell.learner}")
+    if not alone:
+        lines.append(
+            "* the best, = not told from it (paired t-test on the same episodes, Holm-corrected, "
+            "5 %)"
+        )
     lines += [
         f"over {n} training seeds, {group}, {tasks}: {mean} %"
         for group, tasks, mean, n in comparison.over_seeds
@@ -132,17 +138,25 @@ def _over_classes(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
+def _from_best(comparison: Comparison, tasks: str) -> list[tuple[str, str, Mean, float]]:
+    """Return the best learner of a list, another, how far it is behind, and the p-value."""
+    best, _ = comparison.best(tasks)
+    found = []
+    for d in comparison.paired:
+        if d.tasks == tasks and best in (d.first, d.second):
+            other = d.second if d.first == best else d.first
+            mean = d.gap.mean if d.first == best else -d.gap.mean
+            found.append((best, other, Mean(mean, d.gap.ci95), d.p_holm))
+    return found
+
+
 def _paired_rows(comparison: Comparison) -> list[list[str]]:
     """Return the differences from the best learner of each list."""
-    rows = []
-    for tasks in comparison.tasks:
-        best, _ = comparison.best(tasks)
-        for d in comparison.paired:
-            if d.tasks == tasks and best in (d.first, d.second):
-                other = d.second if d.first == best else d.first
-                mean = d.gap.mean if d.first == best else -d.gap.mean
-                rows.append([tasks, best, other, str(Mean(mean, d.gap.ci95)), f"{d.p_holm:.2g}"])
-    return rows
+    return [
+        [tasks, best, other, str(gap), f"{p:.2g}"]
+        for tasks in comparison.tasks
+        for best, other, gap, p in _from_best(comparison, tasks)
+    ]
 
 
 def _meaning(comparison: Comparison) -> str:
@@ -170,6 +184,14 @@ _WHAT_CLASSES_MEAN = (
 )
 
 
+_SEED_HEADS = ("recipe", "tasks", "accuracy", "seeds")
+_WHAT_SEEDS_MEAN = "Mean over the seeds with its 95 % interval over seeds (Student's t)."
+
+
+def _seed_rows(comparison: Comparison) -> list[list[str]]:
+    return [[group, tasks, str(mean), str(n)] for group, tasks, mean, n in comparison.over_seeds]
+
+
 def comparison_markdown(comparison: Comparison, account: Account, *, title: str) -> str:
     """Return the tables as a Markdown page."""
     heads = ["learner", *comparison.tasks]
@@ -180,6 +202,7 @@ def comparison_markdown(comparison: Comparison, account: Account, *, title: str)
         + f"; {'; '.join(account.facts)})",
         "## Accuracy, %",
         _meaning(comparison),
+        *(f"* {remark}" for remark in comparison.remarks),
         _markdown(heads, _accuracy_rows(comparison)),
         "## What each approach needs and reaches",
         _WHAT_APPROACH_MEANS,
@@ -189,11 +212,10 @@ def comparison_markdown(comparison: Comparison, account: Account, *, title: str)
         _markdown(heads, _over_classes(comparison)),
     ]
     if comparison.over_seeds:
-        rows = [[g, t, str(m), str(n)] for g, t, m, n in comparison.over_seeds]
         parts += [
             "## Over training seeds, %",
-            "Mean over the seeds with its 95 % interval over seeds (Student's t).",
-            _markdown(("recipe", "tasks", "accuracy", "seeds"), rows),
+            _WHAT_SEEDS_MEAN,
+            _markdown(_SEED_HEADS, _seed_rows(comparison)),
         ]
     parts += [
         "## Differences from the best, points",
@@ -226,20 +248,23 @@ def comparison_page(
         return [[html.escape(row[0]), *row[1:]] for row in rows]
 
     heads = ["learner", *comparison.tasks]
+    approaches = escaped([_approach_cells(row) for row in comparison.approaches])
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="lede">{_lede(comparison)}</p>',
         "<h2>Accuracy</h2>",
         f"<p>{html.escape(_meaning(comparison))}</p>",
+        *(f"<p>{html.escape(remark)}</p>" for remark in comparison.remarks),
         table("Accuracy, %", heads, escaped(_accuracy_rows(comparison))),
         _rows(comparison, names),
         _shots(comparison, names),
         "<h2>What each approach needs and reaches</h2>",
         f"<p>{_WHAT_APPROACH_MEANS}</p>",
+        table("What it needs", _APPROACH_HEADS[:_NEEDS], [row[:_NEEDS] for row in approaches]),
         table(
-            "Approaches",
-            _APPROACH_HEADS,
-            escaped([_approach_cells(row) for row in comparison.approaches]),
+            "What it reaches",
+            ["learner", *_APPROACH_HEADS[_NEEDS:]],
+            [[row[0], *row[_NEEDS:]] for row in approaches],
         ),
         _cost(comparison),
         "<h2>Over new classes</h2>",
@@ -253,6 +278,11 @@ def comparison_page(
             escaped(_paired_rows(comparison)),
         ),
     ]
+    if comparison.over_seeds:
+        body += [
+            f"<h2>Over training seeds</h2><p>{_WHAT_SEEDS_MEAN}</p>",
+            table("Over training seeds, %", _SEED_HEADS, escaped(_seed_rows(comparison))),
+        ]
     if hardest:
         body.append(
             "<h2>The hardest tasks</h2><p>Those with the lowest mean over all learners.</p>"

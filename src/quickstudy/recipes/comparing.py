@@ -83,6 +83,7 @@ def compare_runs(
             if progress is not None:
                 progress(len(job[0]))
     else:
+        before = set(multiprocessing.active_children())
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(
             workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
@@ -94,6 +95,9 @@ def compare_runs(
                     if progress is not None:
                         progress(len(waiting[future][0]))
             except BaseException:
+                # a cell is written whole or not at all: nothing is lost but a started one
+                for worker in set(multiprocessing.active_children()) - before:
+                    worker.terminate()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
     return _gathered(given, lists, store, _costs(given, lists[0]) if costs else {})
@@ -188,10 +192,23 @@ def _gathered(
         for one in given:
             report = store.get(one, tasks)
             assert report is not None
-            role = role_of(tasks, read_recipe(one.run).data)
+            role = role_of(tasks, read_recipe(one.run))
             cells.append(Cell(one.name, tasks.name, role, replace(report, learner=one.name)))
     families = {one.name: one.family for one in given}
-    return Comparison(cells, families, costs, seed_groups(given))
+    return Comparison(cells, families, costs, seed_groups(given), _remarks(cells))
+
+
+def _remarks(cells: Sequence[Cell]) -> list[str]:
+    """Say which learners a domain chose: it is not novel to them."""
+    by_tasks: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.role == "choosing domain":
+            by_tasks.setdefault(cell.tasks, []).append(cell.learner)
+    return [
+        f"{tasks}: the score on images of this data set chose the weights of {', '.join(names)}. "
+        "It is no novel domain to them, and counts in no mean over novel domains, drop or rank."
+        for tasks, names in by_tasks.items()
+    ]
 
 
 def draw_hardest(

@@ -78,9 +78,8 @@ def contestants(
     names = [folder.resolve().name for folder in runs]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in runs]
-    if len(set(names)) < len(names):
-        raise ConfigError("a run is named twice. Name each once.")
-    found = []
+    found: list[Contestant] = []
+    known: dict[str, Path] = {}
     for name, folder in zip(names, runs, strict=True):
         loaded = _run(folder.resolve())
         if loaded.recipe.data.name == "sinusoid":
@@ -89,8 +88,17 @@ def contestants(
                 "Leave it out."
             )
         family = "gradient" if isinstance(loaded.learner, GradientLearner) else "metric"
+        weights = _digest(folder / "model.safetensors")
+        if weights in known:
+            raise ConfigError(
+                f"{known[weights]} and {folder} hold the same weights: it is one run, and would be "
+                "compared with itself. Name it once."
+            )
+        known[weights] = folder
         found.append(Contestant(name, "run", folder.resolve(), family, _fingerprint(folder, "run")))
     source = (features or runs[0]).resolve()
+    if baselines:
+        _run(source)  # says what is wrong with it
     of = source.name
     for kind in BASELINES:
         if kind in baselines:
@@ -114,20 +122,30 @@ def learner_of(contestant: Contestant) -> Learner:
     return learner
 
 
+_NOT_LEARNED = {"summary": True, "train": {"seed", "log_every", "checkpoint_every"}}
+
+
 def seed_groups(given: Sequence[Contestant]) -> dict[str, list[str]]:
-    """Return the runs that differ in nothing but their seed, by the name of their recipe."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    """Return the runs that differ in nothing but their seed, by the name of their recipe.
+
+    How often a run writes its log changes no weight and is no difference.
+    """
+    groups: dict[tuple[str, str], dict[int, str]] = {}
     for one in given:
         if one.kind == "run":
             recipe = read_recipe(one.run)
-            plain = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": 0})})
-            groups.setdefault((recipe.name, plain.model_dump_json()), []).append(one.name)
-    return {name: names for (name, _), names in groups.items() if len(names) > 1}
+            key = recipe.name, recipe.model_dump_json(exclude=_NOT_LEARNED)
+            groups.setdefault(key, {}).setdefault(recipe.train.seed, one.name)
+    return {name: list(names.values()) for (name, _), names in groups.items() if len(names) > 1}
 
 
 @lru_cache(maxsize=4)
 def _run(folder: Path) -> Run:
     return load_run(folder)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _fingerprint(folder: Path, kind: str) -> str:

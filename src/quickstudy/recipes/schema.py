@@ -89,6 +89,10 @@ class DataConfig(PartConfig):
         """What is trained on, data set by data set."""
         return (self, *self.also)
 
+    def part(self, name: str) -> PartConfig | None:
+        """Return what is trained on of a data set, or ``None`` if nothing is."""
+        return next((part for part in self.parts if part.name == name), None)
+
     @property
     def names(self) -> str:
         """The data sets' names, joined by ``+``."""

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError
 from quickstudy.evaluation import Role
-from quickstudy.recipes.schema import DataConfig, PartConfig
+from quickstudy.recipes.exposure import chose_domain
+from quickstudy.recipes.schema import DataConfig, PartConfig, Recipe
 from quickstudy.tasks import Pool, PoolSource
-from quickstudy.tasks.catalogue import DATASETS
+from quickstudy.tasks.catalogue import DATASETS, same_images
 from quickstudy.tasks.datasets import dataset_status, load_pool
 from quickstudy.tasks.fit import fit_images
 from quickstudy.tasks.folders import pool_from_folder
 
-__all__ = ["DOMAINS", "TaskList", "available_domains", "role_of", "same_images", "task_lists"]
+__all__ = ["DOMAINS", "TaskList", "available_domains", "role_of", "task_lists"]
 
 DOMAINS = (
     "omniglot",
@@ -84,22 +85,16 @@ def _images(data: str, split: str, size: int, channels: int) -> Pool:
     return load_pool(data, split="all" if split in (_TRAINED, _NOVEL) else split, size=size)
 
 
-def same_images(one: str, other: str) -> bool:
-    """Return whether two named data sets are the same images, split in another way."""
-    paths = [DATASETS[name].path if name in DATASETS else "" for name in (one, other)]
-    return one == other or (paths[0] != "" and paths[0] == paths[1])
-
-
 def available_domains() -> tuple[str, ...]:
     """Return the domains of the suite whose data is at hand."""
     return tuple(name for name in DOMAINS if dataset_status(name).state in ("found", "built-in"))
 
 
-def role_of(tasks: TaskList, trained: DataConfig) -> Role:
-    """Return what a list of tasks is to a run that was trained on this data."""
-    if not any(same_images(tasks.data, part.name) for part in trained.parts):
-        return "novel domain"
-    return "trained distribution" if tasks.split == _TRAINED else "novel classes"
+def role_of(tasks: TaskList, recipe: Recipe) -> Role:
+    """Return what a list of tasks is to a run of this recipe."""
+    if any(same_images(tasks.data, part.name) for part in recipe.data.parts):
+        return "trained distribution" if tasks.split == _TRAINED else "novel classes"
+    return "choosing domain" if chose_domain(recipe, tasks.data) else "novel domain"
 
 
 def task_lists(
@@ -111,12 +106,12 @@ def task_lists(
     seed: int,
     with_trained: bool = True,
     rotations: bool | None = None,
-) -> list[TaskList]:
-    """Return the lists on which runs are compared.
+) -> tuple[list[TaskList], list[str]]:
+    """Return the lists on which runs are compared, and remarks on those that are not as asked for.
 
     A data set that a run was trained on is given twice: the classes that all such runs have trained
     on (without augmentation), and those that no run has trained, validated or chosen anything on.
-    Of other data sets the test part is taken.
+    Of other data sets the test part is taken. Classes that are too few for a task make no list.
 
     Args:
         trained: what the runs were trained on.
@@ -128,15 +123,19 @@ def task_lists(
         with_trained: whether training classes are scored at all.
         rotations: turned classes are classes too; ``None`` = as the runs were trained.
 
+    Returns:
+        The lists, and in sentences what was left out or made smaller.
+
     Raises:
-        ConfigError: if a data set is named twice or unknown.
-        TaskError: if too few classes are left that no run has seen.
+        ConfigError: if a data set is named twice or unknown, or there are no episodes.
+        TaskError: if no list is left.
     """
     if episodes < 1:
-        raise TaskError(f"episodes must be at least 1; got {episodes}.")
+        raise ConfigError(f"episodes must be at least 1; got {episodes}.")
     if len(set(data)) < len(data):
         raise ConfigError(f"a data set is named twice: {', '.join(data)}. Name each once.")
-    found = []
+    found: list[TaskList] = []
+    remarks: list[str] = []
     for name in data:
         own = [part for config in trained for part in config.parts if same_images(part.name, name)]
         turned = any(config.rotations for config in own) if rotations is None else rotations
@@ -152,16 +151,40 @@ def task_lists(
         apart = "track" in DATASETS[name].group if name in DATASETS else False
         for split, classes, n_classes in parts:
             for spec in specs:
-                capped = _capped(spec, n_classes, f"{name} ({split})")
+                fewest = spec.n_way if isinstance(spec.n_way, int) else spec.n_way[0]
+                if n_classes < fewest:
+                    remarks.append(_too_few(name, split, n_classes, fewest))
+                    continue
+                capped = _capped(spec, n_classes)
                 if apart:
                     capped = EpisodeSpec(
                         _middle(capped.n_way), _middle(capped.k_shot), capped.n_query
                     )
                 title = _title(name, split, capped)
+                if capped != spec:
+                    why = "its tracks must not stand on both sides" if apart else "it is small"
+                    remarks.append(f"{title}, not {_size(spec)}: {why}.")
                 found.append(
                     TaskList(title, name, split, classes, turned, apart, capped, episodes, seed)
                 )
-    return found
+    if not found:
+        raise TaskError(" ".join(remarks))
+    return found, list(dict.fromkeys(remarks))
+
+
+def _too_few(name: str, split: str, n_classes: int, fewest: int) -> str:
+    kinds = {
+        _TRAINED: "that all runs on it have trained on",
+        _NOVEL: "that no run has trained or validated on",
+    }
+    remedy = "Lower --n-way" if n_classes > 1 else "Name another data set"
+    if split == _NOVEL:
+        remedy += ", or leave out the runs that were trained on most of it"
+    part = {_TRAINED: "trained classes", _NOVEL: "novel classes"}.get(split, "all classes")
+    return (
+        f"{name}, {part}: left out. It has {n_classes} classes {kinds.get(split, 'there')}, too "
+        f"few for tasks of {fewest}. {remedy}."
+    )
 
 
 def _seen_and_unseen(
@@ -184,13 +207,9 @@ def _seen_and_unseen(
     ]
 
 
-def _capped(spec: EpisodeSpec, n_classes: int, where: str) -> EpisodeSpec:
+def _capped(spec: EpisodeSpec, n_classes: int) -> EpisodeSpec:
+    """Return the specification with no more ways than there are classes."""
     low, high = spec.n_way if isinstance(spec.n_way, tuple) else (spec.n_way, spec.n_way)
-    if n_classes < low:
-        raise TaskError(
-            f"{where}: {n_classes} classes are left for tasks of {low}. Lower --n-way, or leave "
-            "out runs that were trained on another split of it."
-        )
     if high <= n_classes:
         return spec
     return EpisodeSpec((low, n_classes) if low < n_classes else low, spec.k_shot, spec.n_query)
@@ -200,11 +219,15 @@ def _middle(number: int | tuple[int, int]) -> int:
     return number if isinstance(number, int) else round((number[0] * number[1]) ** 0.5)
 
 
-def _title(name: str, split: str, spec: EpisodeSpec) -> str:
+def _size(spec: EpisodeSpec) -> str:
     def text(number: int | tuple[int, int]) -> str:
         return f"{number[0]} to {number[1]}" if isinstance(number, tuple) else str(number)
 
+    return f"{text(spec.n_way)}-way {text(spec.k_shot)}-shot"
+
+
+def _title(name: str, split: str, spec: EpisodeSpec) -> str:
     words = {_TRAINED: "trained classes", _NOVEL: "novel classes"}
     part = "" if split == "all" else f" {words.get(split, split)}"
     short = Path(name).name if Path(name).is_dir() else name
-    return f"{short}{part}, {text(spec.n_way)}-way {text(spec.k_shot)}-shot"
+    return f"{short}{part}, {_size(spec)}"

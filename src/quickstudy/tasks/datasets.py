@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from PIL import Image
 from quickstudy.core import ChecksumError, ConfigError, DataError, nearest_names
 from quickstudy.tasks import store
 from quickstudy.tasks.archives import pool_from_cifar100, pool_from_omniglot_zips
-from quickstudy.tasks.catalogue import DATASETS, DatasetInfo, RemoteFile
+from quickstudy.tasks.catalogue import DATASETS, DatasetInfo, RemoteFile, same_images
 from quickstudy.tasks.folders import pool_from_csv
 from quickstudy.tasks.glyphs import default_fonts, glyph_split, render_glyphs
 from quickstudy.tasks.parquet import pool_from_parquet
@@ -27,6 +27,7 @@ from quickstudy.tasks.splits import Split, load_split
 
 __all__ = [
     "DATASETS",
+    "DataPart",
     "DatasetInfo",
     "DatasetStatus",
     "LakeRuns",
@@ -85,6 +86,36 @@ def load_pool(
     else:
         pool = _from_files(info, size, chosen, split)
     return pool.with_rotations() if rotations else pool
+
+
+class DataPart(NamedTuple):
+    """A part of a named data set.
+
+    Args:
+        name: of the data set.
+        split: the part.
+        split_file: short name of the split file; ``None`` = the data set's first.
+    """
+
+    name: str
+    split: str
+    split_file: str | None = None
+
+    def overlaps(self, other: DataPart) -> bool:
+        """Return whether both hold a class of the same images.
+
+        Raises:
+            ConfigError: if a data set, a split or a split file is unknown.
+        """
+        if not same_images(self.name, other.name):
+            return False
+        mine, theirs = (_choose_split(_info(p.name), p.split, p.split_file) for p in (self, other))
+        if "all" in (self.split, other.split):
+            return True
+        if mine is None or theirs is None:
+            # without a split file a part is all classes, but for the glyphs, whose parts share none
+            return self.name != "glyphs" or self.split == other.split
+        return not set(mine.parts[self.split]).isdisjoint(theirs.parts[other.split])
 
 
 def _info(name: str) -> DatasetInfo:
@@ -304,8 +335,9 @@ def get_dataset(name: str) -> DatasetStatus:
     if status.state == "missing":
         raise DataError(status.message)
     if status.state == "downloadable":
-        for remote in _info(name).remote:
-            _fetched(_info(name), remote)
+        info = _info(name)
+        for remote in info.remote:
+            _fetched(info, remote)
         status = dataset_status(name)
     return status
 
