@@ -79,6 +79,8 @@ def test_the_contract_and_the_page(runs, tmp_path, capsys):
     assert not rows["first"]["cost"]["needs_gradients"]
     assert rows["third"]["family"] == "gradient"
     assert {g["group"] for g in document["over_seeds"]} == {"glyphs-protonet"}
+    assert run("check", out / "comparison.json") == 0
+    assert capsys.readouterr().out.count("passed: interval") == 5 * 6
     page = (out / "comparison.html").read_text(encoding="utf-8")
     assert "More examples" in page
     assert "The hardest tasks" in page

@@ -54,6 +54,9 @@ def test_both_are_checked(mixed, capsys, monkeypatch):
     monkeypatch.setattr(quickstudy.cli.check, "check_contents", contents)
     run("check", mixed, "--episodes", "4")
     assert looked_at == [{"glyphs"}, {"digits"}]
-    said = capsys.readouterr().err
+    printed = capsys.readouterr()
+    said = printed.err
+    assert printed.out.count("fault: classes-seen") == 1  # digits has no class left
+    assert "passed: classes-seen" in printed.out
     for name in ("glyphs", "digits"):
         assert f"both on {name}: asking for query-statistics" in said

@@ -271,6 +271,50 @@ def test_copies_within_a_class_reach_the_episodes():
     assert "shared-content" in names(report), str(report)
 
 
+@pytest.mark.parametrize("k_shot", [1, 2, 4])
+def test_the_share_of_easy_queries_is_what_episodes_show(k_shot):
+    pool = pictures(classes=6, each=12)
+    pool.x[0:5] = pool.x[0]  # five copies, one class
+    pool.x[24:26] = pool.x[24]  # two, another
+    report = check_contents({"all": pool}, k_shot=k_shot)
+    (finding,) = [f for f in report.findings if f.check == "duplicate-images"]
+    stated = finding.evidence["easy_queries"]
+    source, spec = PoolSource(pool), EpisodeSpec(6, k_shot, 5)
+    shown = check_source(source, spec, episodes=300)
+    (shared,) = [f for f in shown.findings if f.check == "shared-content"]
+    assert shared.evidence["easy_queries"] == pytest.approx(stated, rel=0.12)
+
+
+def test_copies_are_counted_in_every_class_that_holds_them():
+    pool = pictures(classes=4, each=6)
+    pool.x[1] = pool.x[0]
+    pool.x[6:8] = pool.x[0]  # the same picture, twice more under another label
+    report = check_contents({"all": pool})
+    found = {f.check: f for f in report.findings}
+    assert found["duplicate-images"].evidence["pairs"] == 2
+    assert found["identical-images"].evidence["different_labels"] == 2
+
+
+def test_a_learner_without_numbers_passes_nothing():
+    class Nothing(NearestNeighbour):
+        def predict(self, state, x):
+            return super().predict(state, x) * float("nan")
+
+    report = check_learner(
+        Nothing(), PoolSource(gaussian_pool(8, 12, (6,))), EpisodeSpec(4, 2, 3), episodes=4
+    )
+    assert [f.check for f in report.faults] == ["finite"]
+    assert not report.passed
+    assert len(report.skipped) == 7
+
+
+def test_an_accuracy_lies_between_0_and_1():
+    document = {"accuracy": {"mean": 7.5, "ci95": 0.1}, "protocol": {"episodes": 2}}
+    assert "7.5 is no accuracy" in str(check_document(document))
+    document = {"accuracy": {"mean": 0.5, "ci95": 0.1}, "scores": [-0.5, 1.5]}
+    assert "no accuracy" in str(check_document(document))
+
+
 def test_a_changed_copy_across_splits():
     train, test = pictures(0, split="train"), pictures(1, split="test")
     smooth = F.avg_pool2d(train.x.float(), 5, 1, 2)  # noise has no near copies: pictures do

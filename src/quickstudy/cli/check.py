@@ -7,7 +7,8 @@ import inspect
 import json
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +16,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from quickstudy.cli.output import emit, say
+from quickstudy.cli.output import emit, say, writable
 from quickstudy.cli.protocol import KShot, is_folder, read_number
 from quickstudy.core import ConfigError, DataError, EpisodeSpec, nearest_names
 from quickstudy.evaluation.checks import (
     CheckReport,
+    Finding,
+    Outcome,
+    Passed,
     Skipped,
     check_contents,
     check_document,
@@ -30,11 +34,12 @@ from quickstudy.evaluation.checks import (
 from quickstudy.learners import Learner
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.pages.checks import check_page
-from quickstudy.recipes import load_run
+from quickstudy.recipes import Recipe, load_run
+from quickstudy.recipes.exposure import chosen_on, trained_on
 from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
-from quickstudy.tasks.datasets import DATASETS, load_pool
+from quickstudy.tasks.datasets import DATASETS, DataPart, load_pool
 from quickstudy.tasks.fit import fit_images
-from quickstudy.tasks.folders import find_images, pool_from_folder
+from quickstudy.tasks.folders import FolderReading, find_images, read_folder
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["check_command"]
@@ -43,6 +48,7 @@ _FOLDER_SIZE = 84
 _PARTS = ("train", "training", "val", "valid", "validation", "test")
 _ASKED = 40  # episodes that accuracies of learners are taken over, at most
 _QUERIES = 5
+_SHOWN, _MOST_NAMED = 5, 100  # files named in a sentence, and as evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,8 @@ class _Data:
 
     parts: dict[str, Pool]
     tested: str
-    names: dict[str, list[str]] = field(default_factory=dict)
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reading: tuple[Outcome, ...] = ()
 
 
 def check_command(
@@ -71,6 +78,13 @@ def check_command(
     n_way: Annotated[str, typer.Option("--n-way", help="Classes per task.")] = "5",
     k_shot: KShot = "1",
     episodes: Annotated[int, typer.Option(min=2, help="Episodes to look at.")] = 1000,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side in pixels of the images that your own learner takes."),
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Of these images: 1 (grey) or 3 (colour).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Look for leaks and broken protocol in a learner or data: what is wrong, the evidence, the
@@ -83,7 +97,11 @@ def check_command(
     Example: quickstudy check mypackage.models:build --data omniglot
     """
     way, shot = read_number(n_way, "--n-way"), read_number(k_shot, "--k-shot")
-    asked = _Asked(EpisodeSpec(way, shot, _QUERIES), episodes)
+    if channels not in (None, 1, 3):
+        raise ConfigError(f"--channels must be 1 or 3; got {channels}.")
+    if html is not None:
+        writable(html, "--html")
+    asked = _Asked(EpisodeSpec(way, shot, _QUERIES), episodes, size, channels)
     reports = _reports(target, data, asked)
     report = CheckReport.join(target, reports)
     if html is not None:
@@ -101,10 +119,39 @@ class _Asked:
 
     spec: EpisodeSpec
     episodes: int
+    size: int | None = None
+    channels: int | None = None
 
     def data(self, found: _Data) -> list[CheckReport]:
         """Check the examples, and the episodes of the part that is judged."""
-        return [self.contents(found), self.source(PoolSource(found.parts[found.tested]))]
+        pool = found.parts[found.tested]
+        reading = CheckReport(pool.name, found.reading)
+        names = found.names.get(found.tested)
+        return [reading, self.contents(found), *self.pool(pool, names)]
+
+    def pool(self, pool: Pool, names: Sequence[str] | None = None) -> list[CheckReport]:
+        """Check the episodes of a pool, without the classes that can be in none."""
+        small = [i for i, n in enumerate(pool.counts) if n < 2]
+        if not small:
+            return [self.source(PoolSource(pool), names)]
+        left = [i for i in range(pool.n_classes) if i not in small]
+        shown = ", ".join(pool.class_names[i] for i in small[:_SHOWN])
+        note = Finding(
+            "small-classes",
+            "note",
+            f"{len(small)} class(es) have one example and can be in no task: {shown}"
+            f"{' ...' if len(small) > _SHOWN else ''}.",
+            {"classes": [pool.class_names[i] for i in small]},
+            "Give each class two examples or more. Episodes were checked without these.",
+        )
+        reports = [CheckReport(pool.name, (note,))]
+        if len(left) < 2:
+            why = "fewer than two classes have two examples: no episode can be drawn"
+            return [*reports, CheckReport(pool.name, (Skipped("episodes", why),))]
+        if names is not None:
+            kept = np.isin(pool.y.numpy(), left)
+            names = [name for name, keep in zip(names, kept, strict=True) if keep]
+        return [*reports, self.source(PoolSource(pool.select(left)), names)]
 
     def contents(self, found: _Data) -> CheckReport:
         """Check the examples."""
@@ -115,7 +162,7 @@ class _Asked:
             progress=_progress(next(iter(found.parts.values())).name),
         )
 
-    def source(self, source: TaskSource) -> CheckReport:
+    def source(self, source: TaskSource, names: Sequence[str] | None = None) -> CheckReport:
         """Check the episodes of a source."""
         name = f"{source.name} ({source.split})"
         spec = self.spec
@@ -125,7 +172,9 @@ class _Asked:
                 reason = f"a class of {name} has one example: no episode can be drawn"
                 return CheckReport(name, (Skipped("episodes", reason),))
             spec = fitted
-        return check_source(source, spec, episodes=self.episodes, progress=_progress(name))
+        return check_source(
+            source, spec, episodes=self.episodes, names=names, progress=_progress(name)
+        )
 
     def learner(
         self, learner: Learner, source: TaskSource, spec: EpisodeSpec, name: str
@@ -181,10 +230,12 @@ def _reports(target: str, data: str | None, asked: _Asked) -> list[CheckReport]:
 def _document(path: Path) -> CheckReport:
     start = time.perf_counter()
     try:
-        outcome = check_document(json.loads(path.read_text(encoding="utf-8")))
+        document = json.loads(path.read_text(encoding="utf-8"))
+        several = isinstance(document, dict) and isinstance(document.get("results"), list)
+        outcomes = tuple(map(check_document, document["results"] if several else [document]))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be checked: {error}") from error
-    return CheckReport(str(path), (outcome,), time.perf_counter() - start)
+    return CheckReport(str(path), outcomes, time.perf_counter() - start)
 
 
 # ------------------------------------------------------------------ data
@@ -207,25 +258,62 @@ def _data(data: str, size: int = _FOLDER_SIZE, channels: int = 3) -> _Data:
         any(file.count("/") > 0 for file in find_images(part)[0]) for part in parts
     )
     folders = {p.name: p for p in sorted(parts, key=_place)} if split else {"all": root}
-    pools = {
-        name: pool_from_folder(folder, size=size, channels=channels, name=root.name, split=name)
-        for name, folder in folders.items()
-    }
-    names = {name: _file_names(folder, root) for name, folder in folders.items()}
-    return _Data(pools, list(pools)[-1], names)
+    pools, names, reading = {}, {}, list[Outcome]()
+    for part, folder in folders.items():
+        read = read_folder(folder, size=size, channels=channels, name=root.name, split=part)
+        prefix = folder.relative_to(root).as_posix()
+        start = "" if prefix == "." else f"{prefix}/"
+        pools[part], names[part] = read.pool, tuple(start + file for file in read.files)
+        reading += _reading(read, start)
+    if not reading:
+        rows = sum(len(pool.y) for pool in pools.values())
+        reading.append(Passed("readable", f"{rows:,} images, all that is in the class folders"))
+    return _Data(pools, list(pools)[-1], names, tuple(reading))
 
 
 def _place(folder: Path) -> int:
     return _PARTS.index(folder.name.lower())
 
 
-def _file_names(folder: Path, root: Path) -> list[str]:
-    """Return the file of each row of the pool of a folder: sorted by class, then by name."""
-    files = [file for file in find_images(folder)[0] if "/" in file]
-    _, y = np.unique(np.array([file.rsplit("/", 1)[0] for file in files]), return_inverse=True)
-    prefix = folder.relative_to(root).as_posix()
-    start = "" if prefix == "." else f"{prefix}/"
-    return [start + files[i] for i in np.argsort(y, kind="stable")]
+def _reading(read: FolderReading, start: str) -> list[Outcome]:
+    """Return what of a folder is not among the examples."""
+    found: list[Outcome] = []
+    for check, severity, files, what, remedy in (
+        (
+            "readable",
+            "fault",
+            read.unreadable,
+            "image(s) cannot be read",
+            "Replace or remove them.",
+        ),
+        (
+            "files-passed-over",
+            "note",
+            read.passed_over,
+            "file(s) are no image in a class folder, and were passed over",
+            "Remove them, save them as PNG or JPEG, or put them into a class folder.",
+        ),
+        (
+            "empty-classes",
+            "note",
+            read.empty,
+            "folder(s) hold no image, and are no class",
+            "Add images, or remove the folder.",
+        ),
+    ):
+        if files:
+            shown = ", ".join(start + file for file in files[:_SHOWN])
+            more = " ..." if len(files) > _SHOWN else ""
+            found.append(
+                Finding(
+                    check,
+                    severity,  # type: ignore[arg-type]
+                    f"{len(files):,} {what}: {shown}{more}.",
+                    {"files": [start + file for file in files[:_MOST_NAMED]], "count": len(files)},
+                    remedy,
+                )
+            )
+    return found
 
 
 def _named(name: str, split_file: str | None = None, size: int | None = None) -> _Data:
@@ -255,20 +343,49 @@ def _run(folder: Path, data: str | None, asked: _Asked) -> list[CheckReport]:
     encoder = recipe.encoder
     reports = []
     for name in (data,) if data is not None else tuple(part.name for part in recipe.data.parts):
-        own = [part for part in recipe.data.parts if part.name == name]
+        own = None if is_folder(name) else recipe.data.part(name)
+        split_file = None if own is None else own.split_file
         found = (
-            _named(name, own[0].split_file, encoder.image_size)
-            if own and not is_folder(name)
+            _named(name, split_file, encoder.image_size)
+            if own is not None
             else _data(name, encoder.image_size, encoder.in_channels)
         )
         tested = fit_images(
             found.parts[found.tested], channels=encoder.in_channels, size=encoder.image_size
         )
-        groups = own[0].group_aware if own else recipe.data.group_aware
+        groups = recipe.data.group_aware if own is None else own.group_aware
         title = str(folder) if len(recipe.data.parts) == 1 else f"{folder} on {name}"
+        if name in DATASETS and not is_folder(name):
+            judged = DataPart(name, found.tested, split_file)
+            reports.append(CheckReport(title, (_seen(recipe, judged),)))
         reports += asked.data(found)
         reports += asked.learner(learner, PoolSource(tested, groups), spec, title)
     return reports
+
+
+def _seen(recipe: Recipe, judged: DataPart) -> Outcome:
+    """Return whether the run has seen the classes that it is judged on."""
+    check, what = "classes-seen", f"{judged.name} ({judged.split})"
+    if trained_on(recipe, judged):
+        parts = [f"{p.name} ({p.train}, {p.validation})" for p in recipe.data.parts]
+        return Finding(
+            check,
+            "fault",
+            f"The run was trained or validated on classes of {what}: a score on them says nothing "
+            "about new classes.",
+            {"judged": judged._asdict(), "trained": parts},
+            "Train on a part that shares no class with the one that is judged.",
+        )
+    if chosen_on(recipe, judged):
+        return Finding(
+            check,
+            "note",
+            f"The weights of the run were chosen by their score on classes of {what}: the domain "
+            "is not new to it.",
+            {"judged": judged._asdict(), "chosen_by": recipe.train.validation.choose_by},
+            "Judge it on another domain.",
+        )
+    return Passed(check, f"the run was not trained, validated or chosen on classes of {what}")
 
 
 # ------------------------------------------------------------------ a user's own
@@ -280,14 +397,19 @@ def _own(target: str, data: str | None, asked: _Asked) -> list[CheckReport]:
     if isinstance(thing, Learner):
         if data is None:
             raise ConfigError(f"{target} is a learner: name data to ask it about, with --data.")
-        found = _data(data)
-        source = PoolSource(found.parts[found.tested])
-        return asked.learner(thing, source, asked.spec, target)
+        size, channels = asked.size or _FOLDER_SIZE, asked.channels or 3
+        pool = _data(data, size, channels).parts
+        tested = list(pool.values())[-1]
+        if asked.size is not None or asked.channels is not None:
+            own = tuple(tested.x.shape[1:])
+            tested = fit_images(
+                tested, channels=asked.channels or own[0], size=asked.size or own[1]
+            )
+        return asked.learner(thing, PoolSource(tested), asked.spec, target)
     if data is not None:
         raise ConfigError(f"--data is for learners; {target} is a {type(thing).__name__}.")
     if isinstance(thing, PoolSource):
-        found = _Data({thing.split: thing.pool}, thing.split)
-        return [asked.contents(found), asked.source(thing)]
+        return [asked.contents(_Data({thing.split: thing.pool}, thing.split)), asked.source(thing)]
     if isinstance(thing, TaskSource):
         return [asked.source(thing)]
     raise ConfigError(
@@ -298,6 +420,11 @@ def _own(target: str, data: str | None, asked: _Asked) -> list[CheckReport]:
 
 def _imported(target: str) -> Any:
     module_name, _, attribute = target.partition(":")
+    if not module_name or not attribute or "/" in module_name or module_name.endswith(".py"):
+        raise ConfigError(
+            f"{target!r} is not module:attribute. Write the module as 'import' does, for example "
+            "mypackage.models:build."
+        )
     if "" not in sys.path:
         sys.path.insert(0, "")  # as 'python -m' does: the user's module lies here
     try:
@@ -307,6 +434,8 @@ def _imported(target: str) -> Any:
             f"{module_name} cannot be imported ({error}). Run from the folder that holds it, or "
             "install it."
         ) from error
+    except (Exception, SystemExit) as error:
+        raise _theirs(module_name, "was imported", error) from error
     if not hasattr(module, attribute):
         known = [name for name in vars(module) if not name.startswith("_")]
         raise ConfigError(f"{module_name} has no {attribute!r}. {nearest_names(attribute, known)}")
@@ -317,9 +446,20 @@ def _imported(target: str) -> Any:
     if ready or not callable(thing):
         return thing
     try:
-        return thing()
-    except TypeError as error:
+        inspect.signature(thing).bind()
+    except (TypeError, ValueError) as error:
         raise ConfigError(
             f"{target} cannot be called without arguments ({error}). Name a function that takes "
             "none."
         ) from error
+    try:
+        return thing()
+    except (Exception, SystemExit) as error:
+        raise _theirs(target, "was called", error) from error
+
+
+def _theirs(what: str, when: str, error: BaseException) -> ConfigError:
+    """Say that the user's own code failed, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f", {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
+    return ConfigError(f"{what} failed when it {when}: {type(error).__name__}: {error}{where}.")

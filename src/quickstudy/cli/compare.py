@@ -144,7 +144,11 @@ def compare_command(
         write_atomically(out / "comparison.html", page.encode())
         write_atomically(out / "comparison.md", markdown.encode())
         document |= {"page": str(out / "comparison.html"), "scores": str(out / "cells")}
-        lasting = {**document, "made_by": _command()}
+        scored = [
+            result | {"scores": cell.report.scores.tolist()}
+            for result, cell in zip(document["results"], comparison.cells, strict=True)
+        ]
+        lasting = {**document, "results": scored, "made_by": _command()}
         write_atomically(out / _DOCUMENT, (json.dumps(lasting, allow_nan=False) + "\n").encode())
         text += f"\n{out / 'comparison.html'}: open it in a browser"
     emit(document, as_json=as_json, text=f"{text}\n{seconds:.0f} seconds")

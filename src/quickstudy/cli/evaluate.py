@@ -134,6 +134,7 @@ def evaluate_command(
         )
     document: dict[str, Any] = {"command": "evaluate", "run": str(run), **report.to_dict()}
     document["protocol"] |= facts
+    document["scores"] = report.scores.tolist()  # one per episode: the interval can be checked
     lines = [f"{run} on {source.name} ({source.split}{classes}), {spec}:", f"  {report}"]
     if isinstance(learner, GradientLearner):
         document["protocol"]["inner_steps"] = learner.eval().steps

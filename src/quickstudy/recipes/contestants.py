@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from quickstudy.core import ConfigError
 from quickstudy.learners import EmbeddingLearner, Learner, NearestNeighbour
@@ -122,7 +122,7 @@ def learner_of(contestant: Contestant) -> Learner:
     return learner
 
 
-_NOT_LEARNED = {"summary": True, "train": {"seed", "log_every", "checkpoint_every"}}
+_NOT_LEARNED: Any = {"summary": True, "train": {"seed", "log_every", "checkpoint_every"}}
 
 
 def seed_groups(given: Sequence[Contestant]) -> dict[str, list[str]]:

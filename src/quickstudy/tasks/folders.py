@@ -6,13 +6,14 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from quickstudy.core import ConfigError, DataError, nearest_names
 from quickstudy.tasks.images import IMAGE_SUFFIXES, decode_many
 from quickstudy.tasks.pool import Pool
 
-__all__ = ["find_images", "pool_from_csv", "pool_from_folder"]
+__all__ = ["FolderReading", "find_images", "pool_from_csv", "pool_from_folder", "read_folder"]
 
 _NodeId = tuple[int, int]
 
@@ -68,7 +69,7 @@ def pool_from_folder(
             f"{root}: no images in class folders (looked for {', '.join(sorted(IMAGE_SUFFIXES))}; "
             f"found {others} other file(s)). Make one folder of images per class."
         )
-    return _build(
+    pool, _ = _build(
         root,
         labelled,
         size=size,
@@ -78,6 +79,67 @@ def pool_from_folder(
         split=split,
         min_per_class=min_per_class,
         on_error=on_error,
+    )
+    return pool
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReading:
+    """What could be read of a folder, and what could not.
+
+    Args:
+        pool: the images.
+        files: path below the folder of each row of the pool.
+        unreadable: images that cannot be read.
+        passed_over: files that are not named like images, and images in no class folder.
+        empty: folders without any image.
+    """
+
+    pool: Pool
+    files: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    passed_over: tuple[str, ...]
+    empty: tuple[str, ...]
+
+
+def read_folder(
+    path: str | Path, *, size: int = 84, channels: int = 3, name: str, split: str = "all"
+) -> FolderReading:
+    """Return a pool of all images that can be read, and the names of what was left out.
+
+    Args:
+        path: folder of class folders.
+        size: height and width of the images in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        name: data set for reports.
+        split: which part of the data set this is.
+
+    Raises:
+        DataError: if the folder is missing, or holds less than two classes of readable images.
+    """
+    root = Path(path)
+    images, others = _listed(root)
+    inside = [file for file in images if "/" in file]
+    pool, files = _build(
+        root,
+        [(file, file.rsplit("/", 1)[0]) for file in inside],
+        size=size,
+        channels=channels,
+        invert=False,
+        name=name,
+        split=split,
+        min_per_class=1,
+        on_error="skip",
+    )
+    held = {file.split("/")[0] for file in inside}
+    folders = [f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith(".")]
+    read = set(files)
+    return FolderReading(
+        pool,
+        tuple(files),
+        tuple(file for file in inside if file not in read),
+        tuple(sorted([*others, *(file for file in images if "/" not in file)])),
+        tuple(sorted(name for name in folders if name not in held and name != "__MACOSX")),
     )
 
 
@@ -134,7 +196,7 @@ def pool_from_csv(
         labelled.append((f"images/{file}" if (images / file).is_file() else file, text))
     if not labelled:
         raise DataError(f"{source}: the table has no rows. Give one row per image.")
-    return _build(
+    pool, _ = _build(
         root,
         labelled,
         size=size,
@@ -145,6 +207,7 @@ def pool_from_csv(
         min_per_class=min_per_class,
         on_error=on_error,
     )
+    return pool
 
 
 def _build(
@@ -158,8 +221,12 @@ def _build(
     split: str,
     min_per_class: int,
     on_error: str,
-) -> Pool:
-    """Decode ``(file, label)`` pairs, leave out small classes and refuse a single one."""
+) -> tuple[Pool, list[str]]:
+    """Decode ``(file, label)`` pairs, leave out small classes and refuse a single one.
+
+    Returns:
+        The pool, and the file of each of its rows.
+    """
     if min_per_class < 1:
         raise ConfigError(f"min_per_class must be at least 1; got {min_per_class}.")
     labelled = _large_classes(root, labelled, min_per_class)
@@ -171,13 +238,17 @@ def _build(
         label=f"decoding {name}",
         on_error=on_error,
     )
-    readable = [labelled[i][1] for i in kept]
+    readable = [labelled[i] for i in kept]
     if len(readable) < len(labelled):  # unreadable images may have left a class too small
-        counts = Counter(readable)
-        rows = [i for i, label in enumerate(readable) if counts[label] >= min_per_class]
+        counts = Counter(label for _, label in readable)
+        rows = [i for i, (_, label) in enumerate(readable) if counts[label] >= min_per_class]
         x, readable = x[rows], [readable[i] for i in rows]
-        _large_classes(root, [("", label) for label in readable], min_per_class)
-    return Pool.build(x, readable, name=name, split=split)
+        _large_classes(root, readable, min_per_class)
+    # by class already, as a pool orders its rows: their files go along
+    order = sorted(range(len(readable)), key=lambda i: readable[i][1])
+    x, readable = x[order], [readable[i] for i in order]
+    pool = Pool.build(x, [label for _, label in readable], name=name, split=split)
+    return pool, [file for file, _ in readable]
 
 
 def _large_classes(
@@ -201,6 +272,12 @@ def _large_classes(
 
 def find_images(root: Path) -> tuple[list[str], int]:
     """Return the images below ``root`` as sorted relative paths, and the number of other files."""
+    files, others = _listed(root)
+    return files, len(others)
+
+
+def _listed(root: Path) -> tuple[list[str], list[str]]:
+    """Return the images below ``root`` and the other files, as sorted relative paths."""
     if not root.exists():
         raise DataError(f"{root}: there is no such folder. Check the path.")
     if not root.is_dir():
@@ -210,17 +287,17 @@ def find_images(root: Path) -> tuple[list[str], int]:
         )
     resolved = root.resolve()
     above = frozenset(_node(folder) for folder in (resolved, *resolved.parents))
-    files, others = [], 0
+    files: list[str] = []
+    others: list[str] = []
     for file in _walk(root, "", above):
-        if Path(file).suffix.lower() in IMAGE_SUFFIXES:
-            files.append(file)
-        else:
-            others += 1
-    return sorted(files), others
+        known = Path(file).suffix.lower() in IMAGE_SUFFIXES and (root / file).exists()
+        (files if known else others).append(file)
+    return sorted(files), sorted(others)
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[_NodeId]) -> Iterator[str]:
-    """Yield regular, visible files; no link back to a folder we are inside of is followed."""
+    """Yield visible files, also links that lead nowhere. No link back to a folder that we are
+    inside of is followed."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -230,7 +307,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[_NodeId]) -> Iterator[str]
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
-        if entry.is_file():
+        if entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists()):
             yield prefix + entry.name
         elif entry.is_dir():
             node = _node(Path(entry.path))

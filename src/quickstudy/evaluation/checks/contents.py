@@ -4,6 +4,7 @@ in two splits."""
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ HARMLESS = 0.001
 """Share of queries with a copy in their support below which accuracy is not moved: 0.1 points."""
 
 _Twin = tuple["_Row", "_Row"]
+_Cluster = list["_Row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,11 @@ def check_contents(
     """
     start, said = time.perf_counter(), progress or (lambda _: None)
     said("hashing every example")
-    twins, apart = _twins(parts)
+    clusters, apart = _twins(parts)
     shown = _Shown(parts, names or {})
     outcomes: list[Outcome] = [
         _identical(apart, shown, parts),
-        *_duplicates(twins, shown, parts, k_shot),
+        _duplicates(clusters, shown, parts, k_shot),
         *_near(parts, shown, said),
         _classes(parts),
     ]
@@ -78,29 +80,31 @@ def check_contents(
 
 
 def row_digests(x: torch.Tensor) -> list[bytes]:
-    """Return a hash of each example: equal for byte-identical ones."""
+    """Return a hash of each example: equal for identical ones."""
     rows = x.flatten(1).contiguous().cpu().numpy()
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
-def _twins(parts: Mapping[str, Pool]) -> tuple[list[_Twin], list[_Twin]]:
-    """Return byte-identical pairs of one class in one part, and all others.
+def _twins(parts: Mapping[str, Pool]) -> tuple[list[_Cluster], list[_Twin]]:
+    """Return the copies inside a class of a part, and identical pairs of two classes or parts.
 
-    A picture that stands three times makes two pairs.
+    A picture of three classes makes two pairs.
     """
-    first: dict[tuple[bytes, str, tuple[int, ...]], _Row] = {}
-    same: list[_Twin] = []
-    other: list[_Twin] = []
+    known: dict[tuple[bytes, str, tuple[int, ...]], dict[tuple[str, str], list[_Row]]] = {}
     for part, pool in parts.items():
         shape = tuple(pool.x.shape[1:])
         for row, digest in enumerate(row_digests(pool.x)):
             here = _Row(part, row, pool.class_names[int(pool.y[row])])
-            twin = first.setdefault((digest, str(pool.x.dtype), shape), here)
-            if twin is here:
-                continue
-            alike = (twin.part, twin.class_name) == (here.part, here.class_name)
-            (same if alike else other).append((twin, here))
-    return same, other
+            homes = known.setdefault((digest, str(pool.x.dtype), shape), {})
+            homes.setdefault((part, here.class_name), []).append(here)
+    clusters = [rows for homes in known.values() for rows in homes.values() if len(rows) > 1]
+    apart = [
+        (next(iter(homes.values()))[0], row)
+        for homes in known.values()
+        for rows in list(homes.values())[1:]
+        for row in rows
+    ]
+    return clusters, apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,10 @@ class _Shown:
 def _identical(twins: list[_Twin], shown: _Shown, parts: Mapping[str, Pool]) -> Outcome:
     rows = sum(len(pool.y) for pool in parts.values())
     if not twins:
-        text = f"{rows:,} examples: none is byte-identical to one of another class or split"
+        text = (
+            f"{rows:,} examples: none is identical ({_as_read(parts)}) to one of another class or "
+            "split"
+        )
         return Passed("identical-images", text)
     conflicts = sum(a.class_name != b.class_name for a, b in twins)
     across = sum(a.part != b.part for a, b in twins)
@@ -148,7 +155,8 @@ def _identical(twins: list[_Twin], shown: _Shown, parts: Mapping[str, Pool]) -> 
     return Finding(
         "identical-images",
         "fault",
-        f"{len(twins)} pair(s) of byte-identical examples among {rows:,}: {', '.join(what)}.",
+        f"{len(twins)} pair(s) of identical examples ({_as_read(parts)}) among {rows:,}: "
+        f"{', '.join(what)}.",
         shown.facts(twins) | {"different_labels": conflicts, "examples": rows},
         "Delete one of each pair, or both if the right label is not known; a picture in two "
         "splits is seen in training and judged in the test.",
@@ -157,44 +165,52 @@ def _identical(twins: list[_Twin], shown: _Shown, parts: Mapping[str, Pool]) -> 
 
 
 def _duplicates(
-    twins: list[_Twin], shown: _Shown, parts: Mapping[str, Pool], k_shot: int
-) -> Iterator[Outcome]:
+    clusters: list[_Cluster], shown: _Shown, parts: Mapping[str, Pool], k_shot: int
+) -> Outcome:
     """One outcome for all parts: copies inside a class make queries easy."""
-    if not twins:
-        yield Passed("duplicate-images", "no class holds an example twice")
-        return
-    share = max(_easy_queries(part, parts[part], twins, k_shot) for part in parts)
+    if not clusters:
+        return Passed("duplicate-images", "no class holds an example twice")
+    twins = [(rows[0], row) for rows in clusters for row in rows[1:]]
+    share = max(_easy_queries(part, parts[part], clusters, k_shot) for part in parts)
     severe = share >= HARMLESS
-    yield Finding(
+    return Finding(
         "duplicate-images",
         "fault" if severe else "note",
-        f"{len(twins)} example(s) stand in their class twice, byte for byte; in {k_shot}-shot "
-        f"tasks at most {100 * share:.3g} % of the queries have their copy in the support.",
+        f"{len(twins)} example(s) repeat another of their class exactly ({_as_read(parts)}); in "
+        f"{k_shot}-shot tasks {100 * share:.3g} % of the queries have a copy in the support.",
         shown.facts(twins) | {"easy_queries": share, "k_shot": k_shot},
         "Delete the copies." + ("" if severe else " So few hardly move the accuracy."),
         shown.pairs(twins),
     )
 
 
-def _easy_queries(part: str, pool: Pool, twins: list[_Twin], k_shot: int) -> float:
+def _easy_queries(part: str, pool: Pool, clusters: list[_Cluster], k_shot: int) -> float:
     """Return the expected share of queries that have a copy in the support of their episode.
 
-    A row is a query; each of the other ``n - 1`` rows of its class is support with probability
-    ``k / (n - 1)``.
+    A row is a query; its ``m - 1`` copies are not among the ``k`` support rows, drawn from the
+    other ``n - 1`` of its class, with probability ``C(n - m, k) / C(n - 1, k)``.
     """
     counts = pool.counts
     easy = np.zeros(len(counts))
-    for first, twin in twins:
-        if twin.part == part:
-            c = int(pool.y[first.row])
-            easy[c] += 2 / counts[c] * min(1.0, k_shot / max(counts[c] - 1, 1))
+    for rows in clusters:
+        if rows[0].part == part:
+            c = int(pool.y[rows[0].row])
+            n, m, k = int(counts[c]), len(rows), min(k_shot, int(counts[c]) - 1)
+            easy[c] += m / n * (1 - math.comb(n - m, k) / math.comb(n - 1, k))
     return float(easy.mean())
+
+
+def _as_read(parts: Mapping[str, Pool]) -> str:
+    """Say what is compared: decoded pictures, which may come from files of other bytes."""
+    shapes = {tuple(pool.x.shape[1:]) for pool in parts.values()}
+    sizes = sorted({f"{s[1]} x {s[2]}" for s in shapes if len(s) == 3})
+    return f"every pixel, as read at {', '.join(sizes)}" if sizes else "every value"
 
 
 def _near(
     parts: Mapping[str, Pool], shown: _Shown, said: Callable[[str], None]
 ) -> Iterator[Outcome]:
-    """Compare every two splits, and each split with itself; classes differ, bytes differ."""
+    """Compare every two splits, and each split with itself; classes differ, pixels differ."""
     shapes = {tuple(pool.x.shape[1:]) for pool in parts.values()}
     if len(shapes) > 1 or len(next(iter(shapes))) != 3:
         yield Skipped("near-duplicates", "it is asked of images of one shape")

@@ -116,6 +116,14 @@ def check_document(document: Mapping[str, Any] | Report) -> Outcome:
             f"this is no document of 'quickstudy evaluate --json' ({type(error).__name__}: "
             f"{error}). It needs accuracy or mse with mean and ci95."
         ) from error
+    if metric != "mse" and (bad := [v for v in (mean, *scores) if not 0 <= v <= 1]):
+        return Finding(
+            "interval",
+            "fault",
+            f"{bad[0]:g} is no accuracy: it must lie between 0 and 1.",
+            {"outside": len(bad), "first": bad[0]},
+            "Write accuracies as fractions: right answers over all answers of an episode.",
+        )
     if not len(scores):
         return Skipped("interval", "the document holds no scores of episodes")
     said = float("nan") if ci95 is None else float(ci95)

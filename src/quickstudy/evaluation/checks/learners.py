@@ -58,7 +58,8 @@ def check_learner(
     try:
         bench = _Bench.set_up(learner, source, spec, max(2, min(episodes, 8)), seed)
     except Exception as error:
-        outcome = _raised("finite", "an ordinary episode", error)
+        shape = list(source.episodes(spec, [0], seed=seed).support.x.shape[2:])
+        outcome = _raised("finite", f"an ordinary episode of examples {shape}", error)
         return CheckReport(name, (outcome,), time.perf_counter() - start)
     asked: list[tuple[str, Callable[[], Iterator[Outcome]]]] = [
         ("finite", lambda: _finite(bench)),
@@ -75,6 +76,10 @@ def check_learner(
     ]
     outcomes: list[Outcome] = []
     for check, ask in asked:
+        if any(isinstance(o, Finding) and o.check == "finite" for o in outcomes):
+            why = "predictions that are not finite, or of the wrong shape, cannot be compared"
+            outcomes.append(Skipped(check, why))
+            continue
         said(f"asking for {check}")
         try:
             outcomes += ask()
@@ -91,7 +96,8 @@ def _raised(check: str, what: str, error: Exception) -> Finding:
         "fault",
         f"The learner failed when it was asked for {what}: {type(error).__name__}: {first_line}",
         {"error": type(error).__name__, "message": first_line},
-        "adapt and predict must take any number of tasks, support examples and queries.",
+        "adapt and predict must take any number of tasks, support examples and queries; images can "
+        "be given in another size (--size, --channels).",
     )
 
 

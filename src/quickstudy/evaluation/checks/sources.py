@@ -4,7 +4,7 @@ label can be guessed."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -32,6 +32,7 @@ Ints = npt.NDArray[np.int64]
 _BATCH = 50
 _MADE = 300  # episodes whose examples are looked at; rows are looked at in all
 _FAR = 123_456_789_012
+_FIRST = 10  # that are named as evidence
 _ERRORS = 4  # standard errors: the list of episodes is fixed, so an answer holds for ever
 
 
@@ -42,6 +43,7 @@ def check_source(
     episodes: int = 1000,
     seed: int = 0,
     target: str | None = None,
+    names: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CheckReport:
     """Look for what makes episodes of a source dishonest.
@@ -52,6 +54,7 @@ def check_source(
         episodes: how many to look at; the examples themselves of at most 300.
         seed: names the list of episodes.
         target: what is checked, for the report.
+        names: of each row of a pool, for example file names.
         progress: called with what is being done.
 
     Returns:
@@ -62,12 +65,12 @@ def check_source(
         TaskError: if the source cannot give such episodes.
     """
     start, said = time.perf_counter(), progress or (lambda _: None)
-    said(f"making {min(episodes, _MADE)} episodes")
+    said(f"making the examples of {min(episodes, _MADE):,} of {episodes:,} episodes")
     made = [
         source.episodes(spec, range(i, min(i + _BATCH, episodes, _MADE)), seed=seed)
         for i in range(0, min(episodes, _MADE), _BATCH)
     ]
-    outcomes: list[Outcome] = [_rows(source, spec, episodes, seed, made), _content(made)]
+    outcomes: list[Outcome] = [_rows(source, spec, episodes, seed, made), _content(made, names)]
     said("comparing groups")
     outcomes += check_groups(source, spec, episodes=episodes, seed=seed)
     said("asking for the same episodes again")
@@ -123,19 +126,34 @@ def _rows(
     )
 
 
-def _content(made: list[Episode]) -> Outcome:
-    """Which share of the queries has a byte-identical support example?"""
-    queries, easy, pairs = 0, 0, list[Pair]()
-    for episode in made:
+def _content(made: list[Episode], names: Sequence[str] | None) -> Outcome:
+    """Which share of the queries has an identical support example?"""
+    queries, easy, pairs, first = 0, 0, list[Pair](), list[dict[str, object]]()
+    for number, episode in enumerate(made):
         s, q = episode.support, episode.query
         for t in range(episode.n_tasks):
             support = _by_digest(s, t)
             for digest, at in _by_digest(q, t).items():
                 queries += len(at)
-                if digest in support:
-                    easy += len(at)
-                    captions = (f"support {support[digest][0]}", f"query {at[0]}")
-                    pairs.append(Pair(s.x[t, support[digest][0]], q.x[t, at[0]], captions))
+                if digest not in support:
+                    continue
+                easy += len(at)
+                if len(first) < _FIRST:
+                    places = (support[digest][0], at[0])
+                    told = [
+                        _told(episode, side, t, place, names)
+                        for side, place in zip(("support", "query"), places, strict=True)
+                    ]
+                    first.append(
+                        {"episode": number * _BATCH + t, "support": told[0], "query": told[1]}
+                    )
+                    captions = tuple(
+                        f"episode {number * _BATCH + t}, {side}: {what}"
+                        for side, what in zip(("support", "query"), told, strict=True)
+                    )
+                    pairs.append(
+                        Pair(s.x[t, places[0]], q.x[t, places[1]], (captions[0], captions[1]))
+                    )
     share, episodes = easy / max(queries, 1), sum(e.n_tasks for e in made)
     if share < HARMLESS:
         fact = f"{easy} of {queries:,} queries in {episodes} episodes are copies of a support"
@@ -143,12 +161,21 @@ def _content(made: list[Episode]) -> Outcome:
     return Finding(
         "shared-content",
         "fault",
-        f"{100 * share:.2g} % of the queries ({easy:,} of {queries:,}) are byte-identical to a "
-        "support example of their episode.",
-        {"episodes": episodes, "queries": queries, "easy_queries": share},
+        f"{100 * share:.2g} % of the queries ({easy:,} of {queries:,}) are identical to a support "
+        "example of their episode.",
+        {"episodes": episodes, "queries": queries, "easy_queries": share, "first": first},
         "Delete the copies in the data, or keep support and query apart where they are drawn.",
         tuple(pairs[:MOST_PAIRS]),
     )
+
+
+def _told(episode: Episode, side: str, t: int, place: int, names: Sequence[str] | None) -> str:
+    """Return the name of an example, else its row in the pool, else its place in the episode."""
+    index = episode.info.get(f"{side}_index")
+    if index is None:
+        return f"place {place}"
+    row = int(index[t, place])
+    return f"row {row}" if names is None else names[row]
 
 
 def _by_digest(side: Examples, t: int) -> dict[bytes, list[int]]:
