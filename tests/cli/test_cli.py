@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -469,3 +470,28 @@ def test_published_episodes_are_scored_as_they_are_listed(
     assert run("episodes", "verify", str(listed)) == 1
     assert "images are others" in capsys.readouterr().err
     assert run("episodes", "verify", str(listed), "--alone") == 0
+    conflict = ("--data", "shapes", "--tasks", str(listed), "--n-way", "5", "--seed", "4")
+    assert run("evaluate", str(folder), *conflict) == 2
+    assert "--n-way, --seed would ask for others" in capsys.readouterr().err
+
+
+def test_a_list_of_a_folder_is_scored_by_the_command_that_is_printed(
+    small_data: None, tmp_path: Path, capsys: Any
+) -> None:
+    pictures = tmp_path / "my pictures"
+    draw = np.random.default_rng(0)
+    for name in "abcdef":
+        (pictures / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = draw.integers(0, 256, (28, 28), dtype=np.uint8)
+            Image.fromarray(pixels).save(pictures / name / f"{i}.png")
+    folder, listed = tmp_path / "run", tmp_path / "my tasks.npz"
+    assert run("train", "omniglot-protonet", "--out", str(folder), *FAST) == 0
+    capsys.readouterr()
+    words = ("--data", str(pictures), "--n-way", "5", "--n-query", "3", "--episodes", "8")
+    assert run("episodes", "write", *words, "--out", str(listed)) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    program, *rest = shlex.split(line.removeprefix("next: "))
+    assert program == "quickstudy"
+    assert run(*[str(folder) if word == "RUN" else word for word in rest]) == 0
+    assert "6 classes" in capsys.readouterr().out

@@ -60,3 +60,11 @@ def test_both_are_checked(mixed, capsys, monkeypatch):
     assert "passed: classes-seen" in printed.out
     for name in ("glyphs", "digits"):
         assert f"both on {name}: asking for query-statistics" in said
+
+
+def test_data_that_is_too_small_leaves_no_run_behind(tmp_path, capsys):
+    out = tmp_path / "small"
+    words = ["train", "glyphs-protonet", "-s", f"also={ALSO}", "-s", "in_channels=3"]
+    assert run(*words, "--out", out, "--device", "cpu") == 1  # 20-way tasks of ten digits
+    assert "digits" in capsys.readouterr().err
+    assert not out.exists()

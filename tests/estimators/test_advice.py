@@ -215,6 +215,36 @@ def test_episodes_are_drawn_until_no_other_may_be_two_points_ahead():
     assert episodes_of(Turns(odd=odd, same=odd)) == {"odd": 20, "same": 20}
 
 
+def test_an_approach_that_stopped_early_is_taken_with_the_episodes_it_lacks():
+    # the second one equals the first for five episodes and is not asked again, as long as the
+    # first is taken; the first fails from then on, and the second would be the simplest choice
+    begin = [True, False, True, False, True]
+    turns = Turns(
+        fails=begin + [False] * 35,
+        lasts=begin + [True] * 35,
+        best=[False, True, True, False, True] + [True] * 35,
+    )
+    found = run_until_clear(
+        sample_of([12, 12]), [turns], shots=[1], n_way=2, episodes=5, most=40, seed=0
+    )
+    taken, table, _ = choose(found, turns.approaches)
+    assert taken.name == "lasts"
+    drawn = {row.name: row.episodes for row in table}
+    assert drawn["lasts"] == drawn["best"] > 5
+
+
+def test_equal_accuracies_are_equal_however_they_are_added_up():
+    sample = sample_of([12, 12])
+    scores = {"a": [0.1, 0.2, 0.3], "b": [0.3, 0.2, 0.1]}
+    assert np.mean(scores["a"]) != np.mean(scores["b"])  # by the last bit
+    outcomes = {1: {name: Outcome.empty(sample) for name in scores}}
+    for name, values in scores.items():
+        outcomes[1][name].scores.extend(values)
+    approaches = [Approach("a", None, None, 1), Approach("b", None, None, 0)]
+    _, table, _ = choose(outcomes, approaches)
+    assert table[0].name == "b"  # the simpler one
+
+
 def test_more_episodes_are_the_same_as_at_once():
     sample, scorer = sample_of([40, 40]), FirstRow()
     settings = {"shots": [1], "n_way": 2, "seed": 3}

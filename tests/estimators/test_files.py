@@ -161,3 +161,52 @@ def test_answers_are_written_as_tables(tmp_path: Path, ending: str):
         assert path.read_text().splitlines()[1] == '"a, b","okapi",0.5,true'
     with pytest.raises(ConfigError, match=r"\.csv, \.jsonl or \.parquet"):
         write_rows(tmp_path / "out.xlsx", rows)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_only_the_training_rows_are_learned_from(tmp_path, ending):
+    parts = ["Train", "test", "training", "VAL", "train "]
+    rows = [
+        {"a": float(i), "b": 2.0 * i, "label": "xy"[i % 2], "Split": part}
+        for i, part in enumerate(parts)
+    ]
+    path = tmp_path / f"rows.{ending}"
+    write_rows(path, rows)
+    read = read_examples(path)
+    assert read.x.column_names == ["a", "b"]
+    assert read.x.column("a").to_pylist() == [0.0, 2.0, 4.0]
+    assert read.y == ["x", "x", "x"]
+    assert read.names == [f"rows.{ending}, row {i}" for i in (0, 2, 4)]
+    assert "3 rows 'train' were read, and none of the other 2" in read.note
+    # to classify, every row counts, and the column is no input either
+    assert len(read_inputs([path]).names) == 5
+    assert read_inputs([path]).x.column_names == ["a", "b"]
+
+
+@pytest.mark.parametrize("parts", [["test", "val"], ["a", "b"], [1, 2]])
+def test_a_split_without_rows_to_learn_from_is_an_error(tmp_path, parts):
+    rows = [{"text": f"word {i}", "label": "x", "split": parts[i % 2]} for i in range(6)]
+    write_rows(tmp_path / "t.jsonl", rows)
+    with pytest.raises(DataError, match="no row is 'train'"):
+        read_examples(tmp_path / "t.jsonl")
+
+
+def test_of_folders_train_and_test_the_first_is_read(tmp_path):
+    for part, classes in (("Train", "ab"), ("test", "cd")):
+        for name in classes:
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            Image.new("L", (8, 8)).save(folder / "0.png")
+    read = read_examples(tmp_path)
+    assert read.y == ["a", "b"]
+    assert "Train was read, and not test/" in read.note
+    (tmp_path / "Train").rename(tmp_path / "val")
+    with pytest.raises(DataError, match="not one folder train/"):
+        read_examples(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_cell_may_be_a_long_document(tmp_path, ending):
+    rows = [{"text": "word " * 400_000, "label": name} for name in "xy"]
+    write_rows(tmp_path / f"long.{ending}", rows)
+    assert [len(text) for text in read_examples(tmp_path / f"long.{ending}").x] == [2_000_000] * 2

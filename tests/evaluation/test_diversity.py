@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError
-from quickstudy.evaluation.diversity import REMEDIES, measure_diversity
+from quickstudy.evaluation.comparison import Mean
+from quickstudy.evaluation.diversity import REMEDIES, DiversityReport, measure_diversity
 from quickstudy.learners.heads import ClassMeanHead, LogisticHead
 from quickstudy.tasks import Pool, PoolSource
 
@@ -97,3 +98,23 @@ def test_faults():
     few = pool.select(range(8))
     with pytest.raises(TaskError, match="8 classes"):
         measured({"a": pool, "b": dataclasses.replace(few, name="few")})
+
+
+def test_too_few_episodes_say_nothing():
+    def report(ci95):
+        rows = {way: Mean(0.0, ci95) for way in REMEDIES}
+        return DiversityReport(
+            ("a", "b"),
+            4,
+            {name: {"shared": Mean(0.5, 0.1)} for name in "ab"},
+            dict.fromkeys("ab", rows),
+            rows,
+            {"a": 1.0, "b": 1.0},
+        )
+
+    assert "is enough" in str(report(0.01))
+    assert report(0.01).untold == ()
+    assert "cannot be told with 4 episodes" in str(report(0.2))
+    assert "is enough" not in str(report(0.2))
+    assert report(0.2).to_dict()["untold"] == ["a", "b"]
+    assert report(float("nan")).untold == ("a", "b")

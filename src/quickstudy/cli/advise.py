@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.output import emit, say
+from quickstudy.cli.output import emit, say, writable
 
 __all__ = ["advise_command"]
 
@@ -25,7 +25,7 @@ def advise_command(
         int | None, typer.Option(help="Examples to measure with, at most; else 2000, tables 5000.")
     ] = None,
     episodes: Annotated[
-        int, typer.Option(help="Episodes for each number of labels, at first.")
+        int, typer.Option(help="Episodes for each number of labels, at first; 5 or more.")
     ] = 20,
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page too.")] = None,
@@ -39,12 +39,15 @@ def advise_command(
     Every approach that is installed answers the same quick episodes drawn from the examples. Taken
     is the simplest of those that are no clear step behind the best (at most one point, and not
     significantly in the paired comparison). Where another may be two points ahead, up to four times
-    the episodes are drawn. Of a column "split" only the rows "train" are read.
+    the episodes are drawn. Of a column "split" only the rows "train" are read, of folders train/
+    and test/ only the first; "fit" does the same.
     """
     from quickstudy.estimators.advice.advise import advise
     from quickstudy.estimators.advice.page import write_advice_page
     from quickstudy.estimators.advice.words import advice_text
 
+    if page is not None:
+        writable(page, "--html")
     found = advise(
         examples,
         label=label,

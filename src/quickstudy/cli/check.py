@@ -39,13 +39,12 @@ from quickstudy.recipes.exposure import chosen_on, trained_on
 from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
 from quickstudy.tasks.datasets import DATASETS, DataPart, load_pool
 from quickstudy.tasks.fit import fit_images
-from quickstudy.tasks.folders import FolderReading, find_images, read_folder
+from quickstudy.tasks.folders import FolderReading, read_folder, split_folders
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["check_command"]
 
 _FOLDER_SIZE = 84
-_PARTS = ("train", "training", "val", "valid", "validation", "test")
 _ASKED = 40  # episodes that accuracies of learners are taken over, at most
 _QUERIES = 5
 _SHOWN, _MOST_NAMED = 5, 100  # files named in a sentence, and as evidence
@@ -252,12 +251,9 @@ def _data(data: str, size: int = _FOLDER_SIZE, channels: int = 3) -> _Data:
             f"there is no data set or folder {data!r}. {nearest_names(data, DATASETS)}"
         )
     root = Path(data)
-    inside = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
-    parts = [folder for folder in inside if folder.name.lower() in _PARTS]
-    split = len(parts) > 1 and all(
-        any(file.count("/") > 0 for file in find_images(part)[0]) for part in parts
-    )
-    folders = {p.name: p for p in sorted(parts, key=_place)} if split else {"all": root}
+    split = split_folders(root)
+    # by their own names: 'Train' and 'TRAIN' are shown as they are written
+    folders = {folder.name: folder for folder in split.values()} if split else {"all": root}
     pools, names, reading = {}, {}, list[Outcome]()
     for part, folder in folders.items():
         read = read_folder(folder, size=size, channels=channels, name=root.name, split=part)
@@ -269,10 +265,6 @@ def _data(data: str, size: int = _FOLDER_SIZE, channels: int = 3) -> _Data:
         rows = sum(len(pool.y) for pool in pools.values())
         reading.append(Passed("readable", f"{rows:,} images, all that is in the class folders"))
     return _Data(pools, list(pools)[-1], names, tuple(reading))
-
-
-def _place(folder: Path) -> int:
-    return _PARTS.index(folder.name.lower())
 
 
 def _reading(read: FolderReading, start: str) -> list[Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,7 +78,7 @@ def write_command(
     lines = [
         f"{out}: {len(listed)} {spec} episodes of {listed.data} ({listed.split}), seed {seed}",
         f"{len(listed.rows):,} images are named, sha256 {listed.sha256}",
-        f"next: quickstudy evaluate RUN --data {data} --tasks {out}",
+        f"next: quickstudy evaluate RUN --data {shlex.quote(data)} --tasks {shlex.quote(str(out))}",
     ]
     emit(document, as_json=as_json, text="\n".join(lines))
 

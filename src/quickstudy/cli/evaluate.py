@@ -38,6 +38,7 @@ __all__ = ["add_transductive", "evaluate_command"]
 
 
 def evaluate_command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="Folder that 'quickstudy train' wrote.")],
     data: Data,
     n_way: Annotated[
@@ -87,6 +88,13 @@ def evaluate_command(
     loaded = load_run(run)
     learner = _learner(loaded, inner_steps, transductive)
     ways = n_way or ("1" if data == "sinusoid" else "5")
+    if tasks is not None and (
+        said := _told(context, "n_way", "k_shot", "n_query", "episodes", "seed")
+    ):
+        raise ConfigError(
+            f"--tasks names a list of episodes, and {', '.join(said)} would ask for others. Leave "
+            "one of them out."
+        )
     if tasks is not None and "sinusoid" in (data, loaded.recipe.data.name):
         raise ConfigError("--tasks is for data sets of examples, and sine waves have none.")
     spec = EpisodeSpec(read_number(ways, "--n-way"), read_number(k_shot, "--k-shot"), n_query)
@@ -98,7 +106,8 @@ def evaluate_command(
         own = loaded.recipe.data.part(data)
         split_file = None if own is None else own.split_file
         if listed is not None:
-            split, split_file = split or listed.split, listed.about.get("split_file")
+            split_file = listed.about.get("split_file")
+            split = split or (None if is_folder(data) else listed.split)
             rotations = bool(listed.about.get("rotations"))
         pool, facts = _pool(loaded, data, split, split_file, rotations, invert)  # type: ignore[arg-type]
         source, classes = PoolSource(pool, groups), f", {pool.n_classes} classes"
@@ -148,6 +157,16 @@ def evaluate_command(
     if floor:
         lines += _add_floor(document, report, source, spec)
     emit(document, as_json=as_json, text="\n".join(lines))
+
+
+def _told(context: typer.Context, *names: str) -> list[str]:
+    """Return the options among these that stand on the command line."""
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if (source := context.get_parameter_source(name)) is not None
+        and source.name == "COMMANDLINE"
+    ]
 
 
 def _learner(run: Run, inner_steps: int | None, transductive: bool) -> Learner:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from quickstudy.cli.output import emit, say
+from quickstudy.cli.output import emit, say, writable
 from quickstudy.core import ConfigError
 
 __all__ = ["export_command", "fit_command", "predict_command", "show_command"]
@@ -41,7 +42,8 @@ def fit_command(
     Example: quickstudy fit photos/ --out zoo.task
 
     The folder holds one folder for each class. A table has a column of labels and a column "path",
-    a column "text", or columns of numbers.
+    a column "text", or columns of numbers. Of a column "split" only the rows "train" are learned
+    from, of folders train/ and test/ only the first.
     """
     # imported here: the other commands need not wait for these
     from quickstudy.estimators import FewShotClassifier, get_embedder
@@ -49,6 +51,9 @@ def fit_command(
 
     read = read_examples(examples, label=label)
     assert read.y is not None
+    writable(out, "--out")
+    if read.note:
+        say(f"note: {read.note}")
     chosen = encoder or read.kind
     say(f"{len(read.y)} examples of {len(set(read.y))} classes; encoder: {chosen}")
     modality = get_embedder(chosen, device=device).modality
@@ -102,7 +107,7 @@ def fit_command(
         )
         for c in conflicts[:5]
     ]
-    lines.append(f"next: quickstudy predict {out} {_next(read.kind)}")
+    lines.append(f"next: quickstudy predict {shlex.quote(str(out))} {_next(read.kind)}")
     emit(document, as_json=as_json, text="\n".join(lines))
 
 

@@ -98,6 +98,9 @@ def _train(
         facts |= {name: v for name, v in read_facts(folder).items() if name == "start"}
     elif recipe.start is not None:
         facts |= load_start(learner, recipe, _start(recipe, folder, device))
+    # data that is too small for such a task is refused before there is a folder to resume
+    source.episodes(recipe.train.spec, [0], seed=recipe.train.seed)
+    validation.episodes(recipe.train.validation.spec, [0], seed=0)
     _say_schedule(learner, source, recipe)
     try:
         return train(

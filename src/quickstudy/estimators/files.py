@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.core import ConfigError, DataError, nearest_names
-from quickstudy.tasks.folders import find_images
+from quickstudy.tasks.folders import find_images, split_folders
 from quickstudy.training.checkpoint import write_atomically
 
-__all__ = ["TABLES", "LabelledFiles", "read_examples", "read_inputs", "write_rows"]
+__all__ = [
+    "TABLES",
+    "LabelledFiles",
+    "read_examples",
+    "read_inputs",
+    "training_rows",
+    "write_rows",
+]
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Endings of the tables that are read."""
@@ -21,6 +28,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _LABELS = ("label", "target", "class", "intent", "category", "y")
 _TEXTS = ("text", "sentence", "utterance", "question", "title", "headline", "content")
 _IMAGES = ("path", "image", "file", "filename", "file_name")
+_SPLIT, _TRAINING = "split", ("train", "training")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,8 @@ class LabelledFiles:
         y: labels, or ``None`` if there are none.
         kind: ``"image"``, ``"text"`` or ``"table"``: also the name of the encoder that fits.
         names: of each example, for reports.
-        columns: what else stands in a table of texts or images; other tables are inputs whole.
+        columns: what else stands in a table of texts or images, and a column ``split`` of any.
+        note: which examples were left out, and why; empty if none were.
     """
 
     x: Any
@@ -40,33 +49,95 @@ class LabelledFiles:
     kind: str
     names: list[str]
     columns: Mapping[str, list[Any]] = field(default_factory=dict)
+    note: str = ""
+
+    def take(self, rows: Sequence[int]) -> LabelledFiles:
+        """Return these examples alone."""
+        table = self.kind == "table"
+        return replace(
+            self,
+            x=self.x.take(rows) if table else [self.x[i] for i in rows],
+            y=None if self.y is None else [self.y[i] for i in rows],
+            names=[self.names[i] for i in rows],
+            columns={name: [values[i] for i in rows] for name, values in self.columns.items()},
+        )
 
 
 def read_examples(path: str | Path, *, label: str | None = None) -> LabelledFiles:
-    """Read labelled examples: a folder of class folders of images, or a table.
+    """Read labelled examples to learn from: a folder of class folders of images, or a table.
 
     A table is CSV, TSV, JSON lines or Parquet with a column of labels and a column ``path`` (or
     ``image``, or a Hugging Face ``image`` struct), a column ``text``, or else columns of numbers.
+
+    Where the data is published in parts, only the training part is read: of a table with a column
+    ``split`` the rows ``train`` (or ``training``, in capitals or not), of a folder that holds
+    ``train/`` beside ``test/`` or ``val/`` the first. The column is never an input.
 
     Args:
         path: folder or table.
         label: column of the labels; found by its usual names if not given.
 
     Raises:
-        DataError: if there is nothing to read or a row lacks what it needs.
+        DataError: if there is nothing to read, a row lacks what it needs, or there are parts and
+            none of them is for training.
         ConfigError: if a column is not there.
     """
     source = Path(path)
     if source.is_dir():
         _refuse_column(label, source)
-        return _class_folders(source)
+        return _training_folder(source)
     read = read_inputs([source], label=label)
     if read.y is None:
         raise ConfigError(
             f"{source} has no column of labels (looked for {', '.join(_LABELS)}). Name it with "
             "--label."
         )
-    return read
+    return training_rows(read, source=str(source))
+
+
+def training_rows(read: LabelledFiles, *, source: str = "the table") -> LabelledFiles:
+    """Return the rows for training, by the column ``split`` if there is one.
+
+    Args:
+        read: examples.
+        source: where they come from, for errors.
+
+    Raises:
+        DataError: if the column is there, and no row is for training.
+    """
+    read = _split_aside(read)
+    name = next((name for name in read.columns if _tells_part(name)), None)
+    if name is None:
+        return read
+    values = [str(value).strip().lower() for value in read.columns[name]]
+    rows = [i for i, value in enumerate(values) if value in _TRAINING]
+    if not rows:
+        shown = ", ".join(map(repr, sorted({str(value) for value in read.columns[name]})[:5]))
+        raise DataError(
+            f"{source}: its column {name!r} tells the parts of a data set, and no row is 'train' "
+            f"(it says {shown}). Name the rows to learn from 'train', or rename or remove the "
+            "column: as an input it would give the part away."
+        )
+    if len(rows) == len(values):
+        return read
+    note = (
+        f"There is a column {name}: the {len(rows):,} rows 'train' were read, and none of the "
+        f"other {len(values) - len(rows):,}."
+    )
+    return replace(read.take(rows), note=note)
+
+
+def _tells_part(column: str) -> bool:
+    return column.strip().lower() == _SPLIT
+
+
+def _split_aside(read: LabelledFiles) -> LabelledFiles:
+    """Take the column ``split`` out of a table of inputs."""
+    if read.kind != "table":
+        return read
+    aside = [name for name in read.x.column_names if _tells_part(name)]
+    columns = {name: read.x.column(name).to_pylist() for name in aside}
+    return replace(read, x=read.x.drop_columns(aside), columns={**read.columns, **columns})
 
 
 def read_inputs(paths: Sequence[str | Path], *, label: str | None = None) -> LabelledFiles:
@@ -104,6 +175,22 @@ def _refuse_column(label: str | None, source: Path) -> None:
             f"--label names a column of a table, and {source} is none. Leave it out, or give a "
             f"table with the columns path and {label}."
         )
+
+
+def _training_folder(root: Path) -> LabelledFiles:
+    """Read a folder of class folders, or of ``train/`` with such, beside ``test/``."""
+    parts = split_folders(root)
+    if not parts:
+        return _class_folders(root)
+    training = [folder for name, folder in parts.items() if name in _TRAINING]
+    if len(training) != 1:
+        raise DataError(
+            f"{root}: holds {', '.join(f'{f.name}/' for f in parts.values())}, which are parts of "
+            "a data set and no classes, and not one folder train/. Name the folder to learn from."
+        )
+    others = [f"{folder.name}/" for folder in parts.values() if folder != training[0]]
+    note = f"{training[0]} was read, and not {', '.join(others)} beside it."
+    return replace(_class_folders(training[0]), note=note)
 
 
 def _class_folders(root: Path) -> LabelledFiles:
@@ -153,7 +240,7 @@ def _table(source: Path, label: str | None) -> LabelledFiles:
         )
     import pyarrow as pa
 
-    return LabelledFiles(pa.table(columns), y, "table", rows)
+    return _split_aside(LabelledFiles(pa.table(columns), y, "table", rows))
 
 
 def _images(source: Path, values: list[Any], y: list[Any] | None, rows: list[str]) -> LabelledFiles:
@@ -182,10 +269,12 @@ def _columns(source: Path, label: str | None) -> dict[str, list[Any]]:
 
     ending = source.suffix.lower()
     try:
+        # a row must fit into a block, and a cell can be a long document
+        block = min(max(source.stat().st_size, 1 << 20), 1 << 30)
         if ending == ".parquet":
             table = pa_parquet.read_table(source)
         elif ending in (".jsonl", ".ndjson"):
-            table = pa_json.read_json(source)
+            table = pa_json.read_json(source, pa_json.ReadOptions(block_size=block))
         else:
             parse = pa_csv.ParseOptions(
                 delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True
@@ -193,7 +282,8 @@ def _columns(source: Path, label: str | None) -> dict[str, list[Any]]:
             # labels, texts and paths are as they are written: 007 is not 7
             as_written = {n: pa.string() for n in (*_LABELS, *_TEXTS, *_IMAGES, label) if n}
             convert = pa_csv.ConvertOptions(column_types=as_written)
-            table = pa_csv.read_csv(source, parse_options=parse, convert_options=convert)
+            read = pa_csv.ReadOptions(block_size=block)
+            table = pa_csv.read_csv(source, read, parse, convert)
     except FileNotFoundError as error:
         raise DataError(f"{source}: there is no such file. Check the path.") from error
     except (OSError, pa.ArrowException) as error:

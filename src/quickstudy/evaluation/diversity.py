@@ -29,6 +29,7 @@ REMEDIES = (
 )
 _SHRINKAGE = 0.1
 _LEAST = 0.01  # a point: what is not worth a remedy
+_ROOM = 0.03  # what an interval may leave open and still say that sharing costs nothing
 _COMPONENTS = 32  # in which domains are told apart
 
 
@@ -52,15 +53,25 @@ class DiversityReport:
     gain: Mapping[str, Mean]
     recognised: Mapping[str, float]
 
+    def _own(self, name: str) -> tuple[float, float]:
+        """Return what an embedding of its own gains for a domain, and the half-width of its
+        interval (95 %, Bonferroni over the domains)."""
+        z = float(torch.special.ndtri(torch.tensor(1 - 0.025 / len(self.domains))))
+        gain = self.gains[name][REMEDIES[0]]
+        return gain.mean, z / 1.96 * gain.ci95
+
     @property
     def costly(self) -> tuple[str, ...]:
-        """Domains that lose more than a point by sharing, beyond chance (95 %, Bonferroni over the
-        domains)."""
-        z = float(torch.special.ndtri(torch.tensor(1 - 0.025 / len(self.domains))))
-        own = {name: self.gains[name][REMEDIES[0]] for name in self.domains}
-        return tuple(
-            name for name, g in own.items() if g.mean > _LEAST and g.mean - z / 1.96 * g.ci95 > 0
-        )
+        """Domains that lose more than a point by sharing, beyond chance."""
+        own = {name: self._own(name) for name in self.domains}
+        return tuple(name for name, (gain, half) in own.items() if gain > _LEAST and gain > half)
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """Domains of which too few episodes were measured to say: the interval leaves room for a
+        loss of more than three points."""
+        own = {name: self._own(name) for name in self.domains if name not in self.costly}
+        return tuple(name for name, (gain, half) in own.items() if not gain + half <= _ROOM)
 
     @property
     def too_diverse(self) -> bool:
@@ -82,7 +93,13 @@ class DiversityReport:
             gains = [f"{way} {_signed(mean)}" for way, mean in self.gains[name].items()]
             lines.append("  over sharing, points: " + "; ".join(gains))
             lines.append(f"  its domain is told by the support in {told:.0f} % of tasks")
-        if not self.too_diverse:
+        if self.untold and not self.too_diverse:
+            rooms = "; ".join(f"{name} {100 * sum(self._own(name)):.1f}" for name in self.untold)
+            lines.append(
+                f"cannot be told with {self.episodes} episodes: an embedding of its own may gain, "
+                f"in points, up to {rooms}. Measure more with --episodes"
+            )
+        elif not self.too_diverse:
             own = _signed(self.gain[REMEDIES[0]])
             lines.append(
                 f"one shared embedding is enough: one for each domain gains {own} points on average"
@@ -107,6 +124,7 @@ class DiversityReport:
             "domains": list(self.domains),
             "episodes": self.episodes,
             "too_diverse": self.too_diverse,
+            "untold": list(self.untold),
             "costly": list(self.costly),
             "best_remedy": self.best_remedy,
             "accuracy": {name: plain(rows) for name, rows in self.accuracy.items()},

@@ -13,9 +13,17 @@ from quickstudy.core import ConfigError, DataError, nearest_names
 from quickstudy.tasks.images import IMAGE_SUFFIXES, decode_many
 from quickstudy.tasks.pool import Pool
 
-__all__ = ["FolderReading", "find_images", "pool_from_csv", "pool_from_folder", "read_folder"]
+__all__ = [
+    "FolderReading",
+    "find_images",
+    "pool_from_csv",
+    "pool_from_folder",
+    "read_folder",
+    "split_folders",
+]
 
 _NodeId = tuple[int, int]
+_PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 
 
 def pool_from_folder(
@@ -268,6 +276,21 @@ def _large_classes(
             )
         )
     return [pair for pair in labelled if pair[1] in large]
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """Return the parts of a data set by their names in small letters, training first; empty if the
+    folder is not one of ``train/``, ``val/``, ``test/`` with class folders in each.
+
+    Args:
+        root: a folder.
+    """
+    inside = [folder for folder in root.iterdir() if folder.is_dir()]
+    parts = {folder.name.lower(): folder for folder in inside if folder.name.lower() in _PARTS}
+    split = len(parts) > 1 and all(
+        any("/" in file for file in find_images(part)[0]) for part in parts.values()
+    )
+    return dict(sorted(parts.items(), key=lambda p: _PARTS.index(p[0]))) if split else {}
 
 
 def find_images(root: Path) -> tuple[list[str], int]:

@@ -25,7 +25,7 @@ from quickstudy.estimators.advice.trials import (
 )
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.embedders import Item
-from quickstudy.estimators.files import LabelledFiles, read_examples
+from quickstudy.estimators.files import LabelledFiles, read_examples, training_rows
 from quickstudy.estimators.inputs import is_missing, read_images, read_texts
 from quickstudy.estimators.tables import TableEmbedder
 
@@ -41,7 +41,6 @@ _PER_CLASS = {"image": 300, "text": 300, "table": 1000}
 # a larger task is measured with all its classes as long as its support has so many examples
 _WHOLE_SUPPORT, _WHOLE_EPISODES = 800, 8
 _PAIRS = 6
-_TRAIN = "train"
 
 
 # ---------------------------------------------------------------- the way of the data
@@ -61,7 +60,8 @@ def advise(
 ) -> Advice:
     """Compare approaches on quick episodes drawn from a user's own examples.
 
-    All approaches answer the same episodes. Of a column ``split`` only the rows ``train`` are read.
+    All approaches answer the same episodes. Of data in parts only the training part is read, see
+    :func:`~quickstudy.estimators.files.read_examples`.
     Copies of an example count once; no content and no group stands on both sides of an episode.
 
     Args:
@@ -87,9 +87,18 @@ def advise(
     """
     start = time.perf_counter()
     _check(most, episodes)
-    read = source if isinstance(source, LabelledFiles) else read_examples(source, label=label)
+    if isinstance(source, LabelledFiles):
+        read = training_rows(source)
+    else:
+        read = read_examples(source, label=label)
     name = "examples" if isinstance(source, LabelledFiles) else str(source)
-    read, groups, notes = _columns(read, group)
+    read, groups = _grouped(read, group)
+    notes = [read.note] if read.note else []
+    if group is not None and read.kind == "table":
+        notes.append(
+            f"The column {group} was no input here. 'fit' takes every column but the label: remove "
+            "it from the table that is learned."
+        )
     items = _items(read)
     labels = [str(value) for value in read.y or []]
     sample = take_sample(
@@ -153,40 +162,27 @@ def _check(most: int | None, episodes: int) -> None:
         raise ConfigError(f"most must be at least 20 examples; got {most}.")
 
 
-def _columns(
-    read: LabelledFiles, group: str | None
-) -> tuple[LabelledFiles, list[Any] | None, list[str]]:
-    """Return the examples that may be read, without columns that are no inputs, and the groups."""
-    columns = dict(read.columns)
-    table = read.kind == "table"
-    if table:
-        columns = {n: read.x.column(n).to_pylist() for n in read.x.column_names}
-    notes: list[str] = []
-    groups = None
-    if group is not None:
-        if group not in columns:
-            raise ConfigError(
-                f"there is no column {group!r} to group by. {nearest_names(group, columns)}"
-            )
-        groups = columns[group]
-        read = replace(read, x=read.x.drop_columns([group])) if table else read
-        if none := [i for i, value in enumerate(groups) if is_missing(value)]:
-            raise DataError(f"row {none[0]}: there is no group in {group!r}. Fill it in.")
+def _grouped(read: LabelledFiles, group: str | None) -> tuple[LabelledFiles, list[Any] | None]:
+    """Return the examples without the column that groups them, and the groups."""
     y = read.y or []
     if none := [i for i, value in enumerate(y) if is_missing(value)]:
         raise DataError(f"{read.names[none[0]]}: there is no label. Fill it in, or leave it out.")
-    split = [str(value) for value in columns.get("split", [])]
-    if _TRAIN in split:
-        read = replace(read, x=read.x.drop_columns(["split"])) if table else read
-        kept = [i for i, value in enumerate(split) if value == _TRAIN]
-        notes.append(
-            f"There is a column split: the {len(kept):,} rows 'train' were read, and none of the "
-            f"other {len(split) - len(kept):,}."
+    if group is None:
+        return read, None
+    columns = dict(read.columns)
+    table = read.kind == "table"
+    if table:
+        columns |= {n: read.x.column(n).to_pylist() for n in read.x.column_names}
+    if group not in columns:
+        raise ConfigError(
+            f"there is no column {group!r} to group by. {nearest_names(group, columns)}"
         )
-        x = read.x.take(kept) if table else [read.x[i] for i in kept]
-        read = replace(read, x=x, y=[y[i] for i in kept], names=[read.names[i] for i in kept])
-        groups = None if groups is None else [groups[i] for i in kept]
-    return read, groups, notes
+    groups = columns[group]
+    if none := [i for i, value in enumerate(groups) if is_missing(value)]:
+        raise DataError(f"row {none[0]}: there is no group in {group!r}. Fill it in.")
+    if table and group in read.x.column_names:
+        read = replace(read, x=read.x.drop_columns([group]))
+    return read, groups
 
 
 def _items(read: LabelledFiles) -> list[Item]:
@@ -372,7 +368,8 @@ def _hardest(share: Any, sample: Sample, c: int) -> int:
 
 def _command(source: str, chosen: Approach, label: str | None) -> str:
     if chosen.encoder is None:
-        return f"in Python, scikit-learn: {chosen.how}.fit(X, y)"
+        inputs = f"  # X: {chosen.on}" if chosen.on else ""
+        return f"in Python, scikit-learn: {chosen.how}.fit(X, y){inputs}"
     out = Path(source).stem or "examples"
     words = ["quickstudy", "fit", source, "--encoder", chosen.encoder, "--head", str(chosen.head)]
     words += ["--label", label] if label else []

@@ -52,6 +52,7 @@ class Approach:
         head: of ours, or ``None``.
         rank: the simplest and cheapest has the lowest; ours before scikit-learn's, ``auto`` first.
         how: what makes it in Python, for scikit-learn's.
+        on: what it takes, where that is not plain.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Approach:
     head: str | None
     rank: int
     how: str = ""
+    on: str = ""
 
 
 class Contender(ABC):
@@ -255,8 +257,8 @@ def _floor(kind: str, items: Sequence[Item]) -> Contender:
         approach = Approach("TF-IDF, logistic regression", None, None, 100, how)
         return _Fitted(approach, _tfidf, lambda t: (texts[t.support], texts[t.query]))
     pixels = _pixels(items)
-    how = "KNeighborsClassifier(1)  # on 32 x 32 RGB pixels"
-    approach = Approach("pixels, nearest neighbour", None, None, 100, how)
+    how, on = "KNeighborsClassifier(1)", "the pixels at 32 x 32, RGB, one row for each image"
+    approach = Approach("pixels, nearest neighbour", None, None, 100, how, on)
     return _Fitted(approach, _nearest, lambda t: (pixels[t.support], pixels[t.query]))
 
 

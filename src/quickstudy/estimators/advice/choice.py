@@ -73,8 +73,8 @@ def run_until_clear(
 
     The episodes are doubled for the approach that :func:`choose` would take, the best one, and all
     that may still be more than two points ahead of the one taken (upper end of the paired 95 %
-    interval), until there is none of these or ``most`` episodes were drawn. The others keep the
-    episodes they have.
+    interval), until there is none of these or ``most`` episodes were drawn. Another that might be
+    taken, or be ahead, gets the episodes that it lacks; the rest keep what they have.
 
     Args:
         sample: what episodes are drawn from.
@@ -88,27 +88,47 @@ def run_until_clear(
     """
     approaches = [a for contender in tried for a in contender.approaches]
     found: dict[int, dict[str, Outcome]] = {}
-    drawn, only = 0, [a.name for a in approaches]
-    while drawn < most:
-        more = run_trials(
-            sample,
-            tried,
-            shots=shots,
-            n_way=n_way,
-            episodes=min(max(drawn, episodes), most - drawn),
-            seed=seed,
-            first=drawn,
-            only=only,
-            progress=progress,
-        )
-        for k, by_name in more.items():
-            for name, outcome in by_name.items():
-                known = found.setdefault(k, {}).get(name)
-                found[k][name] = outcome if known is None else known.joined(outcome)
-        drawn += min(max(drawn, episodes), most - drawn)
-        only = _unclear(found, approaches)
-        if not only:
-            break
+    drawn = {a.name: 0 for a in approaches}
+    wanted, target = list(drawn), min(episodes, most)
+    while wanted:
+        for first in sorted({drawn[name] for name in wanted}):
+            names = [name for name in wanted if drawn[name] == first]
+            more = run_trials(
+                sample,
+                tried,
+                shots=shots,
+                n_way=n_way,
+                episodes=target - first,
+                seed=seed,
+                first=first,
+                only=names,
+                progress=progress,
+            )
+            for k, by_name in more.items():
+                for name, outcome in by_name.items():
+                    known = found.setdefault(k, {}).get(name)
+                    found[k][name] = outcome if known is None else known.joined(outcome)
+            drawn |= dict.fromkeys(names, target)
+        wanted = _behindhand(found, approaches)
+        if not wanted and target < most:
+            wanted, target = _unclear(found, approaches), min(2 * target, most)
+    return found
+
+
+def _behindhand(
+    outcomes: Mapping[int, Mapping[str, Outcome]], approaches: Sequence[Approach]
+) -> list[str]:
+    """Return the approaches that have fewer episodes and might be taken, or be ahead, with all."""
+    means = _means(outcomes, approaches)
+    taken, rows, _ = choose(outcomes, approaches)
+    full = len(means[taken.name])
+    found = []
+    for row in rows:
+        if len(means[row.name]) < full:
+            behind, half = row.behind
+            near = behind <= _AT_MOST_WORSE and behind - half <= 0
+            if near or _ahead(means[row.name], means[taken.name]):
+                found.append(row.name)
     return found
 
 
@@ -118,14 +138,15 @@ def _unclear(
     """Return the approaches that need more episodes, or none if the choice is clear."""
     means = _means(outcomes, approaches)
     taken, rows, _ = choose(outcomes, approaches)
-    full = len(means[taken.name])
-    ahead = []
-    for name, mean in means.items():
-        if name != taken.name and len(mean) == full:
-            gap = mean - means[taken.name]
-            if float(gap.mean()) + mean_interval(gap) > _CLEAR:
-                ahead.append(name)
+    others = [name for name in means if name != taken.name]
+    ahead = [name for name in others if _ahead(means[name], means[taken.name])]
     return list(dict.fromkeys([taken.name, rows[0].name, *ahead])) if ahead else []
+
+
+def _ahead(mean: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> bool:
+    """Return whether an approach may be clearly ahead, on the episodes that both answered."""
+    gap = mean - taken[: len(mean)]
+    return float(gap.mean()) + mean_interval(gap) > _CLEAR
 
 
 def _means(
@@ -157,13 +178,14 @@ def choose(
     means = _means(outcomes, approaches)
     full = max(len(mean) for mean in means.values())
     inside = [a for a in approaches if len(means[a.name]) == full]
-    best = max(inside, key=lambda a: (float(means[a.name].mean()), -a.rank))
+    # rounded: the same answers, added up in another order, are the same accuracy
+    best = max(inside, key=lambda a: (round(float(means[a.name].mean()), 12), -a.rank))
     table, equal = [], []
     for a in approaches:
         gap = means[best.name][: len(means[a.name])] - means[a.name]
         behind, half = float(gap.mean()), mean_interval(gap)
         near = behind <= _AT_MOST_WORSE and behind - half <= 0
-        if a is best or (near and a in inside):
+        if a is best or (near and len(means[a.name]) == full):
             equal.append(a)
         scores = {k: np.array(outcomes[k][a.name].scores) for k in shots}
         cells = {k: (float(s.mean()), mean_interval(s)) for k, s in scores.items()}
