@@ -133,7 +133,9 @@ def filled_cache(name: str, items: list[Item], folder: Path | None) -> Embedding
 def score(kind: str, name: str, embeddings: Path | None) -> dict[str, Any]:
     """Return what became of the advice on one set."""
     folder = KINDS[kind][0]
-    read = read_examples(Path(os.environ["QUICKSTUDY_DATA"]) / folder / f"{name}.parquet")
+    read = read_examples(
+        Path(os.environ["QUICKSTUDY_DATA"]) / folder / f"{name}.parquet", every_part=True
+    )
     items = items_of(read) if kind == "text" else []
     cache = filled_cache(name, items, embeddings) if kind == "text" else None
     seen, unseen, how = two_parts(read)

@@ -11,33 +11,20 @@ compare``, and beside each a JSON file with commit, machine and seeds. Finished 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from machine import ROOT, provenance, write_result
+from machine import ROOT, compare, provenance, write_result
 from quickstudy.recipes import read_recipe
 
 RESULTS = ROOT / "docs" / "results"
 
 
-def compare(runs: list[Path], options: list[str], out: Path) -> dict[str, Any]:
-    """Run the command and return its document."""
-    words = [sys.executable, "-m", "quickstudy", "compare", *map(str, runs), *options]
-    done = subprocess.run(
-        [*words, "--out", str(out), "--json"], stdout=subprocess.PIPE, check=True, text=True
-    )
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
 def publish(name: str, document: dict[str, Any], out: Path, runs: list[Path]) -> None:
     """Write the Markdown page and the JSON file."""
-    made = provenance(seeds=[0])
+    made = provenance(seeds=[0], shown={runs[0].parent: "runs", out.parent: "compared"})
     text = (out / "comparison.md").read_text(encoding="utf-8")
     # where the runs lay is nobody's business: their names are
     for run in runs:
@@ -55,8 +42,6 @@ def publish(name: str, document: dict[str, Any], out: Path, runs: list[Path]) ->
         {"learner": r["learner"], "tasks": r["tasks"], "role": r["role"], **r["accuracy"]}
         for r in document["results"]
     ]
-    made["command"] = made["command"].replace(str(runs[0].parent), "runs")
-    made["command"] = made["command"].replace(str(out.parent), "compared")
     write_result(name, {"name": name, **made, "scores": kept})
     shutil.copy(out / "comparison.html", out.parent / f"{name}.html")
 
@@ -97,7 +82,7 @@ def main() -> None:
     }
     for page, options in pages.items():
         if given.page in (None, page):
-            document = compare(given.runs, options, given.out / page)
+            document = compare([*given.runs, *options], given.out / page)
             publish(page, document, given.out / page, given.runs)
 
 
@@ -108,12 +93,10 @@ def speed(runs: list[Path], out: Path) -> None:
     for name in ("pixels", "neighbour", "logistic", "fine-tuned")[: 6 - len(runs)]:
         options += ["--baseline", name]
     start = time.perf_counter()
-    document = compare(runs, options, out)
+    document = compare([*runs, *options], out)
     seconds = time.perf_counter() - start
     each = {r["learner"]: r["seconds"] for r in document["results"]}
-    made = provenance(seeds=[0])
-    made["command"] = made["command"].replace(str(runs[0].parent), "runs")
-    made["command"] = made["command"].replace(f" --out {out.parent}", "")
+    made = provenance(seeds=[0], shown={runs[0].parent: "runs", f" --out {out.parent}": ""})
     write_result(
         "compare-speed",
         {

@@ -11,14 +11,11 @@ the accuracies, and what each gains over SEVERAL on the same tasks.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from machine import provenance, write_result
+from machine import compare, provenance, write_result
 from quickstudy.recipes import read_recipe
 
 
@@ -32,23 +29,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("compared"))
     given = parser.parse_args()
     runs = [given.several, *given.own]
-    words = [sys.executable, "-m", "quickstudy", "compare", *map(str, runs), "--no-trained"]
+    words = [*map(str, runs), "--no-trained"]
     for name in [part.name for part in read_recipe(given.several).data.parts] + given.novel:
         words += ["--data", name]
     for name in ("logistic", "fine-tuned"):
         words += ["--baseline", name]
     words += ["--k-shot", "1", "--k-shot", "5", "--episodes", str(given.episodes)]
     start = time.perf_counter()
-    done = subprocess.run(
-        [*words, "--out", str(given.out / "networks"), "--json"],
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
+    document = compare(words, given.out / "networks")
+    made = provenance(
+        seeds=[0], shown={f"{given.several.parent}/": "runs/", f" --out {given.out}": ""}
     )
-    document = json.loads(done.stdout)
-    made = provenance(seeds=[0])
-    made["command"] = made["command"].replace(f"{given.several.parent}/", "runs/")
-    made["command"] = made["command"].replace(f" --out {given.out}", "")
     scores = {
         "runs": {run.name: trained_with(run) for run in runs},
         "rows": rows(document, given.several.name),

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,22 @@ import quickstudy
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def provenance(*, seeds: list[int]) -> dict[str, Any]:
-    """Return command, commit, machine, versions, seeds and time."""
+def provenance(
+    *, seeds: list[int], shown: Mapping[Path | str, str] | None = None
+) -> dict[str, Any]:
+    """Return command, commit, machine, versions, seeds and time.
+
+    Args:
+        seeds: that the numbers depend on.
+        shown: what stands in the command instead of a path of this machine.
+    """
     program = Path(sys.argv[0]).resolve()
     name = program.relative_to(ROOT) if program.is_relative_to(ROOT) else program.name
+    command = " ".join(["python", str(name), *sys.argv[1:]])
+    for path, words in (shown or {}).items():
+        command = command.replace(str(path), words)
     return {
-        "command": " ".join(["python", str(name), *sys.argv[1:]]),
+        "command": command,
         "commit": _commit(),
         "machine": {
             "processor": _processor(),
@@ -40,6 +51,16 @@ def provenance(*, seeds: list[int]) -> dict[str, Any]:
         "seeds": seeds,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def compare(options: Sequence[object], out: Path) -> dict[str, Any]:
+    """Run ``quickstudy compare`` into a folder and return its document."""
+    words = [sys.executable, "-m", "quickstudy", "compare", *map(str, options)]
+    done = subprocess.run(
+        [*words, "--out", str(out), "--json"], stdout=subprocess.PIPE, check=True, text=True
+    )
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
 def _commit() -> str:

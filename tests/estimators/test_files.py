@@ -191,6 +191,14 @@ def test_a_split_without_rows_to_learn_from_is_an_error(tmp_path, parts):
         read_examples(tmp_path / "t.jsonl")
 
 
+def test_a_table_of_one_part_is_read_whole_and_says_so(tmp_path):
+    rows = [{"text": f"word {i}", "label": "x", "split": "test"} for i in range(6)]
+    write_rows(tmp_path / "t.jsonl", rows)
+    read = read_examples(tmp_path / "t.jsonl")
+    assert len(read.x) == 6
+    assert "Every row is 'test'" in read.note
+
+
 def test_of_folders_train_and_test_the_first_is_read(tmp_path):
     for part, classes in (("Train", "ab"), ("test", "cd")):
         for name in classes:

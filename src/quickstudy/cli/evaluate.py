@@ -29,6 +29,7 @@ from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import Run, load_run
 from quickstudy.recipes.exposure import chosen_on, trained_on
 from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
+from quickstudy.tasks.catalogue import INK_SETS
 from quickstudy.tasks.datasets import DataPart, load_pool
 from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
 from quickstudy.tasks.folders import pool_from_folder
@@ -251,7 +252,7 @@ def _pool(
         if split is not None:
             raise ConfigError(f"--split is for named data sets; {data} is a folder.")
         pool = pool_from_folder(path, size=size, channels=channels)
-        inks = all(part.name in ("omniglot", "glyphs") for part in trained.parts)
+        inks = all(part.name in INK_SETS for part in trained.parts)
         ink = inks and channels == 1
         chosen: Invert = "no" if invert == "auto" else invert
         if invert == "auto" and ink and looks_dark_on_light(pool):

@@ -28,7 +28,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _LABELS = ("label", "target", "class", "intent", "category", "y")
 _TEXTS = ("text", "sentence", "utterance", "question", "title", "headline", "content")
 _IMAGES = ("path", "image", "file", "filename", "file_name")
-_SPLIT, _TRAINING = "split", ("train", "training")
+_SPLIT, _TRAINING = "split", ("train", "training", "background")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,23 @@ class LabelledFiles:
         )
 
 
-def read_examples(path: str | Path, *, label: str | None = None) -> LabelledFiles:
+def read_examples(
+    path: str | Path, *, label: str | None = None, every_part: bool = False
+) -> LabelledFiles:
     """Read labelled examples to learn from: a folder of class folders of images, or a table.
 
     A table is CSV, TSV, JSON lines or Parquet with a column of labels and a column ``path`` (or
     ``image``, or a Hugging Face ``image`` struct), a column ``text``, or else columns of numbers.
 
     Where the data is published in parts, only the training part is read: of a table with a column
-    ``split`` the rows ``train`` (or ``training``, in capitals or not), of a folder that holds
-    ``train/`` beside ``test/`` or ``val/`` the first. The column is never an input.
+    ``split`` the rows ``train`` (or ``training`` or ``background``, in capitals or not), of a
+    folder that holds ``train/`` beside ``test/`` or ``val/`` the first. The column is never an
+    input.
 
     Args:
         path: folder or table.
         label: column of the labels; found by its usual names if not given.
+        every_part: read the other parts of a table as well.
 
     Raises:
         DataError: if there is nothing to read, a row lacks what it needs, or there are parts and
@@ -92,7 +96,7 @@ def read_examples(path: str | Path, *, label: str | None = None) -> LabelledFile
             f"{source} has no column of labels (looked for {', '.join(_LABELS)}). Name it with "
             "--label."
         )
-    return training_rows(read, source=str(source))
+    return read if every_part else training_rows(read, source=str(source))
 
 
 def training_rows(read: LabelledFiles, *, source: str = "the table") -> LabelledFiles:
@@ -111,6 +115,10 @@ def training_rows(read: LabelledFiles, *, source: str = "the table") -> Labelled
         return read
     values = [str(value).strip().lower() for value in read.columns[name]]
     rows = [i for i, value in enumerate(values) if value in _TRAINING]
+    only = sorted(set(values))
+    if not rows and len(only) == 1:
+        told = f"Every row is {only[0]!r} in the column {name}: all were read."
+        return read if only == ["all"] else replace(read, note=told)
     if not rows:
         shown = ", ".join(map(repr, sorted({str(value) for value in read.columns[name]})[:5]))
         raise DataError(

@@ -30,12 +30,11 @@ from quickstudy.recipes import (
     load_run,
     read_recipe,
 )
-from quickstudy.tasks.catalogue import DATASETS
+from quickstudy.tasks.catalogue import DATASETS, INK_SETS
 from quickstudy.training.checkpoint import load_tensors, load_weights, save_tensors
 
 __all__ = ["character_embedder", "run_embedder", "save_characters"]
 
-_INK_SETS = ("omniglot", "quickdraw", "glyphs", "digits", "mnist")
 _SHIPPED = "weights/characters.safetensors"
 # degrees, scale, shear, left, up: chosen on the validation alphabets, where four warps add 0.75
 # points to 95.3 % (20-way 1-shot) and 31 random ones 0.8
@@ -70,7 +69,7 @@ def run_embedder(
         encoder,
         recipe.encoder,
         ink=recipe.encoder.in_channels == 1
-        and all(part.name in _INK_SETS for part in recipe.data.parts),
+        and all(part.name in INK_SETS for part in recipe.data.parts),
         unit=_cosine(recipe.learner),
         name=str(folder),
         recipe={"encoder": str(folder.resolve()), "run": recipe.name},

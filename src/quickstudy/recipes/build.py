@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -162,59 +163,53 @@ def sources(recipe: Recipe) -> tuple[TaskSource, TaskSource, dict[str, str]]:
     data = recipe.data
     if data.name == "sinusoid":
         return SinusoidSource(data.train), SinusoidSource(data.validation), {}
-    for number, another in enumerate(data.also, start=1):
-        for other in data.parts[:number]:
-            if same_images(another.name, other.name):
-                raise ConfigError(
-                    f"{another.name} holds the images of {other.name}, split in another way: what "
-                    "one trains on the other may test on. Leave one of them out of data.also."
-                )
-    train, val = zip(*(_parts(part, recipe) for part in data.parts), strict=True)
-    facts = {}
-    for number, (part, mine, theirs) in enumerate(zip(data.parts, train, val, strict=True)):
-        of = "" if number == 0 else f" of {part.name}"
-        facts[f"training data{of}"], facts[f"validation data{of}"] = mine[1], theirs[1]
+    for one, other in combinations(data.parts, 2):
+        if same_images(one.name, other.name):
+            raise ConfigError(
+                f"{other.name} holds the images of {one.name}, split in another way: what one "
+                "trains on the other may test on. Leave one of them out of data.also."
+            )
+    train: list[TaskSource] = []
+    validation: list[TaskSource] = []
+    facts: dict[str, str] = {}
+    for part in data.parts:
+        pool, judged = _training_images(part, recipe), _images(part, part.validation, recipe)
+        if part.rotations:
+            pool, judged = pool.with_rotations(), judged.with_rotations()
+        train.append(_training_source(part, pool))
+        validation.append(PoolSource(judged, part.group_aware))
+        of = "" if part is data else f" of {part.name}"
+        facts[f"training data{of}"] = pool.sha256()
+        facts[f"validation data{of}"] = judged.sha256()
     if not data.also:
-        return train[0][0], val[0][0], facts
+        return train[0], validation[0], facts
     weights = [1.0, *(other.weight for other in data.also)]
-    mixed = [MixtureSource([s for s, _ in p], weights, name=data.names) for p in (train, val)]
-    return mixed[0], mixed[1], facts
+    mixed, judges = (MixtureSource(p, weights, name=data.names) for p in (train, validation))
+    return mixed, judges, facts
 
 
-def _parts(
-    data: PartConfig, recipe: Recipe
-) -> tuple[tuple[TaskSource, str], tuple[TaskSource, str]]:
-    """Return the training and the validation source of one data set, each with its images' hash."""
+def _images(part: PartConfig, split: str, recipe: Recipe) -> Pool:
+    """Return a part of a data set as the encoder takes it."""
     size, channels = recipe.encoder.image_size, recipe.encoder.in_channels
-    train_pool = fit_images(
-        _few(
-            load_pool(data.name, split=data.train, split_file=data.split_file, size=size),
-            data.classes,
-            recipe.train.seed,
-        ),
-        channels=channels,
-        size=size,
+    pool = load_pool(part.name, split=split, split_file=part.split_file, size=size)
+    return fit_images(pool, channels=channels, size=size)
+
+
+def _training_images(part: PartConfig, recipe: Recipe) -> Pool:
+    return _few(_images(part, part.train, recipe), part.classes, recipe.train.seed)
+
+
+def _training_source(part: PartConfig, pool: Pool) -> TaskSource:
+    """Return the tasks of a pool, with the augmentation of the part."""
+    source = PoolSource(pool, part.group_aware)
+    if part.jitter is None:
+        return source
+    by_class = part.class_jitter
+    return AugmentedSource(
+        source,
+        AffineJitter(**part.jitter.model_dump()),
+        None if by_class is None else AffineJitter(**by_class.model_dump()),
     )
-    train_pool = train_pool.with_rotations() if data.rotations else train_pool
-    val_pool = fit_images(
-        load_pool(
-            data.name,
-            split=data.validation,
-            split_file=data.split_file,
-            size=size,
-            rotations=data.rotations,
-        ),
-        channels=channels,
-        size=size,
-    )
-    train: TaskSource = PoolSource(train_pool, data.group_aware)
-    if data.jitter is not None:
-        by_class = None
-        if data.class_jitter is not None:
-            by_class = AffineJitter(**data.class_jitter.model_dump())
-        train = AugmentedSource(train, AffineJitter(**data.jitter.model_dump()), by_class)
-    validation = PoolSource(val_pool, data.group_aware)
-    return (train, train_pool.sha256()), (validation, val_pool.sha256())
 
 
 def _few(pool: Pool, classes: int | None, seed: int) -> Pool:

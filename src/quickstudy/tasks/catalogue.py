@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["DATASETS", "DatasetInfo", "RemoteFile", "same_images"]
+__all__ = ["DATASETS", "INK_SETS", "DatasetInfo", "RemoteFile", "same_images"]
+
+INK_SETS = ("omniglot", "quickdraw", "glyphs", "digits", "mnist")
+"""Data sets of bright ink on black, as :func:`~quickstudy.tasks.datasets.load_pool` gives them."""
 
 
 @dataclass(frozen=True, slots=True)
