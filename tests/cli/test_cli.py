@@ -495,3 +495,15 @@ def test_a_list_of_a_folder_is_scored_by_the_command_that_is_printed(
     assert program == "quickstudy"
     assert run(*[str(folder) if word == "RUN" else word for word in rest]) == 0
     assert "6 classes" in capsys.readouterr().out
+
+
+def test_rows_that_are_no_whole_numbers_are_no_list(tmp_path: Path, capsys: Any) -> None:
+    listed = tmp_path / "tasks.npz"
+    words = ("--data", "digits", "--episodes", "3", "--out", str(listed))
+    assert run("episodes", "write", *words) == 0
+    with np.load(listed, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["support"] = arrays["support"] + 0.5
+    np.savez(listed, **arrays)
+    assert run("episodes", "verify", str(listed)) == 1
+    assert "support holds float64, not whole numbers" in capsys.readouterr().err

@@ -507,3 +507,9 @@ def test_texts_without_the_extra(monkeypatch: pytest.MonkeyPatch):
     assert found.chosen.name == "TF-IDF, logistic regression"
     assert "TfidfVectorizer" in found.command
     assert list(found.skipped) == ["text"]
+
+
+def test_measurements_are_no_classes():
+    draw = np.random.default_rng(0)
+    with pytest.raises(TaskError, match="these are measurements, not classes"):
+        advise(table(draw.random((40, 2)), [f"{value:.4f}" for value in draw.random(40)]))

@@ -218,3 +218,9 @@ def test_a_cell_may_be_a_long_document(tmp_path, ending):
     rows = [{"text": "word " * 400_000, "label": name} for name in "xy"]
     write_rows(tmp_path / f"long.{ending}", rows)
     assert [len(text) for text in read_examples(tmp_path / f"long.{ending}").x] == [2_000_000] * 2
+
+
+def test_other_tables_are_named_with_those_that_are_read(tmp_path):
+    (tmp_path / "book.xlsx").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match=r"\.xlsx is not read. Save the table as one of \.csv"):
+        read_examples(tmp_path / "book.xlsx")

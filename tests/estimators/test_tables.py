@@ -154,3 +154,10 @@ def test_dates_are_numbers_of_days():
     assert embedder.fit(embedder.read(alone)).columns == fitted.columns[:1]
     with pytest.raises(DataError, match=r"row 1.*'when'.*missing"):
         embedder.read(frame.assign(when=[days[0], pd.NaT, days[1]]))
+
+
+@pytest.mark.parametrize("other", [0.5, "a"])
+def test_all_missing_values_are_counted(other):
+    rows = [[0.0, other], [np.nan, other], [1.0, None], [np.nan, other]]
+    with pytest.raises(DataError, match=r"row 1, column 'x0'.* 3 are missing in all, in 2 columns"):
+        TableEmbedder().read(pa.table({"x0": [r[0] for r in rows], "x1": [r[1] for r in rows]}))

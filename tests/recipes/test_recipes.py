@@ -134,7 +134,7 @@ def test_tasks_of_several_data_sets_are_mixed_by_weight_and_fit_the_encoder() ->
         ('[{"name": "glyphs"}]', "glyphs is named twice"),
         ('[{"name": "sinusoid"}]', "sine waves"),
         ('[{"name": "digits", "weight": 0}]', "data.also.0.weight: Input should be greater than 0"),
-        ('[{"name": "digits", "also": []}]', "data.also.0.also: Extra inputs"),
+        ('[{"name": "digits", "also": []}]', "data.also.0.also: there is no such setting"),
         ("digits", "also: Input should be a list, in brackets; got 'digits'"),
         ('{"name": "digits"}', "also: Input should be a list, in brackets"),
     ],

@@ -25,6 +25,7 @@ __all__ = [
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Endings of the tables that are read."""
 
+_OTHER_TABLES = (".xlsx", ".xls", ".ods", ".json", ".txt", ".feather", ".arrow", ".arff", ".zip")
 _LABELS = ("label", "target", "class", "intent", "category", "y")
 _TEXTS = ("text", "sentence", "utterance", "question", "title", "headline", "content")
 _IMAGES = ("path", "image", "file", "filename", "file_name")
@@ -158,6 +159,11 @@ def read_inputs(paths: Sequence[str | Path], *, label: str | None = None) -> Lab
     sources = [Path(path) for path in paths]
     if not sources:
         raise ConfigError("name at least one file to read.")
+    if other := [s for s in sources if s.suffix.lower() in _OTHER_TABLES]:
+        raise ConfigError(
+            f"{other[0]}: {other[0].suffix} is not read. Save the table as one of "
+            f"{', '.join(TABLES)}."
+        )
     tables = [s for s in sources if s.suffix.lower() in TABLES]
     if tables:
         if len(sources) > 1:

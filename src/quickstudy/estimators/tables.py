@@ -120,6 +120,8 @@ class TableEmbedder(Embedder):
         if isinstance(cells, np.ndarray):
             _check_finite(cells, names, labels)
             cells = np.ascontiguousarray(cells[:, order])
+        else:
+            _check_missing([[cell[i] for i in order] for cell in cells], taken, labels)
         about = json.dumps(taken).encode()
         items = []
         for row, (cell, label) in enumerate(zip(cells, labels, strict=True)):
@@ -343,7 +345,27 @@ def _where(row: int, label: str | None) -> str:
     return f"row {row}" if label is None else f"row {row} ({label})"
 
 
+def _check_missing(
+    cells: Sequence[Sequence[Any]], names: Sequence[str], labels: Sequence[str | None]
+) -> None:
+    """Refuse missing values: the first by its place, and how many there are."""
+    bad = [(r, c) for r, row in enumerate(cells) for c, v in enumerate(row) if is_missing(v)]
+    if not bad:
+        return
+    row, column = bad[0]
+    more = ""
+    if len(bad) > 1:
+        columns = len({c for _, c in bad})
+        more = f" {len(bad)} are missing in all, in {columns} column{'s' * (columns > 1)}."
+    raise DataError(
+        f"{_where(row, labels[row])}, column {names[column]!r}: the value is missing (NaN).{more} "
+        "Fill it in (an imputer in a Pipeline does) or leave the row out."
+    )
+
+
 def _check_finite(table: Numbers, names: Sequence[str], labels: Sequence[str | None]) -> None:
+    if np.isnan(table).any():
+        _check_missing(table.tolist(), names, labels)
     bad = np.argwhere(~np.isfinite(table))
     if len(bad):
         row, column = (int(i) for i in bad[0])

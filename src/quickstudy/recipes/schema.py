@@ -292,7 +292,9 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 def _explained(error: ValidationError, document: dict[str, Any]) -> str:
     """Return the first fault in the words of the settings."""
-    first = error.errors()[0]
+    # a name that does not exist explains the one that is missing
+    found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = found[0]
     where: list[str] = []
     at: Any = document
     for part in first["loc"]:
@@ -305,6 +307,7 @@ def _explained(error: ValidationError, document: dict[str, Any]) -> str:
             at = at[part]
     what = first["msg"].removeprefix("Value error, ").rstrip(".")
     what = what.replace("a valid tuple", "a list, in brackets")
+    what = what.replace("Extra inputs are not permitted", "there is no such setting")
     got = "" if isinstance(first["input"], dict) else f"; got {first['input']!r}"
     return f"setting {'.'.join(where)}: {what}{got}."
 

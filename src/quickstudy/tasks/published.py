@@ -143,7 +143,7 @@ class EpisodeList:
             name = pool.class_names[int(pool.y[row])]
             found.append(
                 f"{len(wrong)} of {len(self.rows)} images are others; the first is row {row} "
-                f"(class {name!r})"
+                f"(class {name!r}); a file that was added or removed moves all rows after it"
             )
         y = pool.y.numpy()
         for rows, labels in (
@@ -237,6 +237,8 @@ def read_episodes(path: str | Path) -> EpisodeList:
             )
         way, shot = (_range(facts["spec"][name]) for name in ("n_way", "k_shot"))
         spec = EpisodeSpec(way, shot, int(facts["spec"]["n_query"]))
+        if odd := [name for name in _ARRAYS if arrays[name].dtype.kind not in "iu"]:
+            raise ValueError(f"{odd[0]} holds {arrays[odd[0]].dtype}, not whole numbers")
         sides = {name: arrays[name].astype(np.int64) for name in _SIDES}
         if any(side.ndim != 2 or len(side) != len(sides["support"]) for side in sides.values()):
             raise ValueError("its arrays do not fit each other")

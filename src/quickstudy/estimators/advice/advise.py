@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy.core import ConfigError, DataError, TaskError, nearest_names
+from quickstudy.core.devices import choose_device
 from quickstudy.estimators.advice.approaches import Approach, Contender, contenders
 from quickstudy.estimators.advice.choice import choose, run_trials, run_until_clear
 from quickstudy.estimators.advice.expectation import Expectation, expect, label_gain
@@ -87,6 +88,7 @@ def advise(
     """
     start = time.perf_counter()
     _check(most, episodes)
+    choose_device(device)
     if isinstance(source, LabelledFiles):
         read = training_rows(source)
     else:
@@ -206,12 +208,27 @@ def _possible(sample: Sample) -> tuple[int, ...]:
                 "of the classes have too few examples outside their largest group. Label examples "
                 "of other groups, or leave --group out."
             )
+        if _continuous(sample.classes):
+            raise TaskError(
+                f"the labels are {len(sample.classes):,} different numbers, most of them once: "
+                "these are measurements, not classes. Name another column with --label, or make "
+                "classes of them (low, middle, high)."
+            )
         raise TaskError(
             f"too few examples: the median class has {small} different ones, and even 1 "
             "label per class needs 3 in at least half of the classes (1 to learn from, 2 to ask "
             "about). Label more examples."
         )
     return shots
+
+
+def _continuous(classes: Sequence[str]) -> bool:
+    """Return whether the labels look like measurements."""
+    try:
+        values = [float(name) for name in classes]
+    except ValueError:
+        return False
+    return len(values) > 10 and any(value != round(value) for value in values)
 
 
 # ---------------------------------------------------------------- measuring
