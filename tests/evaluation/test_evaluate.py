@@ -223,6 +223,20 @@ def test_interval_of_the_mean_by_hand():
     assert np.isnan(mean_interval(np.array([0.5])))
 
 
+def test_class_bootstrap_weighs_episodes_alike_however_many_classes_they_have():
+    # tasks of 2 classes are easy (0.9), of 10 hard (0.5): the mean over episodes is 0.7
+    draw = np.random.default_rng(0)
+    classes = np.full((400, 10), -1)
+    scores = np.zeros((400, 10))
+    for e in range(400):
+        way = 2 if e % 2 else 10
+        classes[e, :way] = draw.permutation(50)[:way]
+        scores[e, :way] = (0.9 if e % 2 else 0.5) + draw.normal(0, 0.05, way)
+    interval = class_bootstrap(classes, scores)
+    assert interval.low < 0.7 < interval.high
+    assert interval.high - interval.low < 0.05
+
+
 def test_class_bootstrap_ignores_absent_cells_and_is_reproducible():
     classes = np.array([[0, 1, -1], [2, 1, 0]])
     scores = np.array([[1.0, 0.5, 77.0], [0.0, 0.5, 1.0]])

@@ -83,7 +83,8 @@ def class_bootstrap(classes: Ints, scores: Floats, *, draws: int = 1000, seed: i
     The interval over episodes treats the test classes as fixed. With few classes the next twenty
     would move the mean much further than that. Here the classes are drawn again with replacement,
     and every (episode, class) cell counts as often as its class was drawn (percentile bootstrap,
-    Efron and Tibshirani 1993, section 13.3).
+    Efron and Tibshirani 1993, section 13.3). Every episode weighs the same, however many classes it
+    has, as it does in the mean.
 
     Args:
         classes: class index of each cell ``[E, C]``, -1 = absent.
@@ -97,8 +98,10 @@ def class_bootstrap(classes: Ints, scores: Floats, *, draws: int = 1000, seed: i
     """
     valid = classes >= 0
     n_classes = int(classes.max()) + 1
-    total = np.bincount(classes[valid], weights=scores[valid], minlength=n_classes)
-    count = np.bincount(classes[valid], minlength=n_classes).astype(np.float64)
+    ways = np.broadcast_to(valid.sum(1, keepdims=True), valid.shape)[valid]
+    weight = ways.max() / ways  # exactly 1 where all episodes have the same number of classes
+    total = np.bincount(classes[valid], weights=weight * scores[valid], minlength=n_classes)
+    count = np.bincount(classes[valid], weights=weight, minlength=n_classes)
     total, count = total[count > 0], count[count > 0]
     n = len(count)
     picks = (uniforms(seed, np.arange(draws)[:, None], np.arange(n)) * n).astype(np.int64)

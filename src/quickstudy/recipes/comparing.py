@@ -275,6 +275,8 @@ class CellStore:
             "learner": one.fingerprint,
             "tasks": named,
         }
+        if not isinstance(tasks.spec.n_way, int):
+            about["class bootstrap"] = 2  # the first one did not weigh tasks of few classes alike
         folder = Path(tasks.data)
         if folder.is_dir():  # the user's own pictures may change
             files = sorted(path for path in folder.rglob("*") if path.is_file())
