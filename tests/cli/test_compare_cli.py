@@ -153,6 +153,41 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
+def test_ctrl_c_does_not_wait_for_cells_that_take_minutes(runs, tmp_path):
+    words = ["compare", runs[2], runs[1], "--data", "digits", "--data", "glyphs", "--no-trained"]
+    words += ["--episodes", "100000", "--baseline", "none", "--workers", "2", "--out", tmp_path]
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "quickstudy", *map(str, words)],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+
+    def busy() -> int:
+        """Count the children that have computed for a second and more."""
+        count = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            count += int(fields[1]) == process.pid and int(fields[11]) > 300
+        return count
+
+    deadline = time.monotonic() + 120
+    while busy() < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert busy() >= 2
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(timeout=60) == 130  # a cell takes many minutes
+    finally:
+        process.kill()
+    assert busy() == 0
+    assert "stopped" in (tmp_path / "errors").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
 def test_a_killed_comparison_leaves_no_workers_behind(tmp_path):
     script = tmp_path / "orphans.py"
     script.write_text(ORPHANS)
