@@ -197,7 +197,7 @@ def _easy_queries(part: str, pool: Pool, clusters: list[_Cluster], k_shot: int) 
             c = int(pool.y[rows[0].row])
             n, m, k = int(counts[c]), len(rows), min(k_shot, int(counts[c]) - 1)
             easy[c] += m / n * (1 - math.comb(n - m, k) / math.comb(n - 1, k))
-    return float(easy.mean())
+    return float(easy.sum() / max(1, (counts > 1).sum()))  # a class of one example is in no task
 
 
 def _as_read(parts: Mapping[str, Pool]) -> str:
