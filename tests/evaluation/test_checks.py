@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from quickstudy.core import EpisodeSpec
 from quickstudy.evaluation import evaluate
 from quickstudy.evaluation.checks import (
     Finding,
+    Passed,
     check_contents,
+    check_differences,
     check_document,
     check_interval,
     check_learner,
+    check_protocol,
     check_source,
 )
+from quickstudy.evaluation.statistics import paired_p_value
 from quickstudy.learners import (
     ANIL,
     FOMAML,
@@ -293,6 +299,68 @@ def test_copies_are_counted_in_every_class_that_holds_them():
     found = {f.check: f for f in report.findings}
     assert found["duplicate-images"].evidence["pairs"] == 2
     assert found["identical-images"].evidence["different_labels"] == 2
+
+
+def compressed(x: torch.Tensor, quality: int = 92) -> torch.Tensor:
+    """Return the picture after a JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(x.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
+
+
+def smooth_pictures(seed: int, split: str = "all") -> Pool:
+    draw = np.random.default_rng(seed)
+    x = torch.from_numpy(draw.integers(0, 256, (40, 3, 6, 6)).astype(np.float32))
+    x = F.interpolate(x, (48, 48), mode="bicubic").clamp(0, 255).to(torch.uint8)
+    return Pool.build(x, [f"class {i // 8}" for i in range(40)], name="smooth", split=split)
+
+
+def test_compressed_copies_are_found_wherever_they_stand():
+    clean = smooth_pictures(0)
+    assert not check_contents({"all": clean}).findings
+    # in its own class: queries become easy, and it may be a film: a note with the share
+    x = clean.x.clone()
+    x[1], x[2] = compressed(x[0]), compressed(x[0], quality=85)
+    (note,) = check_contents({"all": clean.with_x(x)}, k_shot=1).findings
+    assert (note.check, note.severity) == ("near-copies", "note")
+    assert note.evidence["easy_queries"] == pytest.approx(3 / 8 * 2 / 7 / 5)
+    # under another label: one of the two is wrong
+    x = clean.x.clone()
+    x[9] = compressed(x[0])
+    (fault,) = check_contents({"all": clean.with_x(x)}).findings
+    assert (fault.check, fault.severity) == ("near-duplicates", "fault")
+    # in the other split, under the same name
+    test = smooth_pictures(1, "test")
+    y = test.x.clone()
+    y[3] = compressed(clean.x[2])
+    found = check_contents({"train": clean, "test": test.with_x(y)}).findings
+    assert [f.check for f in found] == ["near-duplicates", "class-in-two-splits"]
+    assert found[0].severity == "fault"
+
+
+def test_a_document_that_spoils_its_own_number():
+    document = {"accuracy": {"mean": 0.5, "ci95": 0.1}, "scores": [0.4, 0.6]}
+    assert [f.check for f in check_protocol(document)] == ["protocol"]
+    assert check_protocol(document | {"protocol": {"trained_on": False}}) == []
+    (fault,) = check_protocol(document | {"protocol": {"trained_on": True}})
+    assert fault.severity == "fault"
+    (fault,) = check_protocol(document | {"protocol": {"n_way": 5}, "calibration_error": 3})
+    assert "3 is no calibration error" in fault.summary
+
+
+def test_paired_differences_are_computed_again():
+    results = [
+        {"tasks": "t", "learner": name, "scores": scores}
+        for name, scores in (("a", [0.5, 0.6, 0.9]), ("b", [0.4, 0.6, 0.6]))
+    ]
+    gap = np.array([0.1, 0.0, 0.3])
+    pair = {"tasks": "t", "first": "a", "second": "b", "mean": gap.mean()}
+    right = pair | {"p": paired_p_value(gap)}
+    assert isinstance(check_differences({"results": results, "paired": [right]}), Passed)
+    for wrong in (right | {"mean": 0.2}, right | {"p": 1e-9}):
+        finding = check_differences({"results": results, "paired": [wrong]})
+        assert isinstance(finding, Finding)
+        assert finding.severity == "fault"
 
 
 def test_a_learner_without_numbers_passes_nothing():

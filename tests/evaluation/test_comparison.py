@@ -117,6 +117,18 @@ def test_roles_ranks_and_the_drop():
     assert sum(row.rank for row in rows.values()) == pytest.approx(1 + 2 + 3 + 4)
 
 
+def test_novel_domains_are_the_same_ones_for_all():
+    made = [*cells("novel domain", "one", 1), *cells("novel domain", "other", 2)]
+    last = made[-1]
+    assert last.tasks == "other"
+    # one learner was chosen by the second domain: it counts for none
+    made[-1] = dataclasses.replace(last, role="choosing domain")
+    found = Comparison(made, FAMILIES)
+    assert found.novel_to_all == ("one",)
+    for row in found.approaches:
+        assert row.accuracy["novel domain"].mean == found.cell(row.learner, "one").report.mean
+
+
 def test_other_episodes_are_refused():
     made = cells()
     other = evaluate(NearestNeighbour(), source(told=True), SPEC, episodes=100, seed=1)

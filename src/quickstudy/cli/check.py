@@ -26,9 +26,11 @@ from quickstudy.evaluation.checks import (
     Passed,
     Skipped,
     check_contents,
+    check_differences,
     check_document,
     check_interval,
     check_learner,
+    check_protocol,
     check_source,
 )
 from quickstudy.learners import Learner
@@ -137,7 +139,7 @@ class _Asked:
         shown = ", ".join(pool.class_names[i] for i in small[:_SHOWN])
         note = Finding(
             "small-classes",
-            "note",
+            "fault" if len(left) < 2 else "note",
             f"{len(small)} class(es) have one example and can be in no task: {shown}"
             f"{' ...' if len(small) > _SHOWN else ''}.",
             {"classes": [pool.class_names[i] for i in small]},
@@ -215,7 +217,7 @@ def _fitting(spec: EpisodeSpec, pool: Pool) -> EpisodeSpec | None:
 def _reports(target: str, data: str | None, asked: _Asked) -> list[CheckReport]:
     """Find out what the target is, and check it."""
     path = Path(target)
-    if path.is_file() and path.suffix == ".json":
+    if path.suffix == ".json":
         return [_document(path)]
     if (path / "recipe.json").is_file():
         return _run(path, data, asked)
@@ -231,10 +233,16 @@ def _document(path: Path) -> CheckReport:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         several = isinstance(document, dict) and isinstance(document.get("results"), list)
-        outcomes = tuple(map(check_document, document["results"] if several else [document]))
+        outcomes = [
+            outcome
+            for one in (document["results"] if several else [document])
+            for outcome in (check_document(one), *check_protocol(one))
+        ]
+        if several:
+            outcomes.append(check_differences(document))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be checked: {error}") from error
-    return CheckReport(str(path), outcomes, time.perf_counter() - start)
+    return CheckReport(str(path), tuple(outcomes), time.perf_counter() - start)
 
 
 # ------------------------------------------------------------------ data
@@ -398,16 +406,17 @@ def _own(target: str, data: str | None, asked: _Asked) -> list[CheckReport]:
                 tested, channels=asked.channels or own[0], size=asked.size or own[1]
             )
         return asked.learner(thing, PoolSource(tested), asked.spec, target)
+    if not isinstance(thing, TaskSource):
+        what = type(thing).__name__
+        raise ConfigError(
+            f"{target} is {'nothing (None)' if thing is None else f'of type {what}'}; it must be a "
+            "Learner, a TaskSource, or a function without arguments that returns one."
+        )
     if data is not None:
-        raise ConfigError(f"--data is for learners; {target} is a {type(thing).__name__}.")
+        raise ConfigError(f"--data is for learners; {target} is a source of tasks. Leave it out.")
     if isinstance(thing, PoolSource):
         return [asked.contents(_Data({thing.split: thing.pool}, thing.split)), asked.source(thing)]
-    if isinstance(thing, TaskSource):
-        return [asked.source(thing)]
-    raise ConfigError(
-        f"{target} is a {type(thing).__name__}; it must be a Learner, a TaskSource, or a function "
-        "without arguments that returns one."
-    )
+    return [asked.source(thing)]
 
 
 def _imported(target: str) -> Any:

@@ -123,14 +123,22 @@ def compare_command(
         there = sum(store.get(one, tasks) is not None for one in given for tasks in lists)
         if there:
             say(f"{there} of {total} are there already")
-        with tqdm(total=total, unit="cell", file=sys.stderr, dynamic_ncols=True) as bar:
-            comparison = compare_runs(
-                given,
-                lists,
-                store=store,
-                workers=workers if workers is not None else os.cpu_count() or 1,
-                progress=bar.update,
+        try:
+            with tqdm(total=total, unit="cell", file=sys.stderr, dynamic_ncols=True) as bar:
+                comparison = compare_runs(
+                    given,
+                    lists,
+                    store=store,
+                    workers=workers if workers is not None else os.cpu_count() or 1,
+                    progress=bar.update,
+                )
+        except KeyboardInterrupt as stop:
+            kept = (
+                "name --out next time, and a stopped comparison can go on"
+                if out is None
+                else ("the scores that were finished are kept: the same command goes on")
             )
+            raise KeyboardInterrupt(f"stopped; {kept}.") from stop
     comparison = replace(comparison, remarks=(*remarks, *comparison.remarks))
     seconds = time.perf_counter() - start
     document: dict[str, Any] = {"command": "compare", **comparison.to_dict(), "seconds": seconds}

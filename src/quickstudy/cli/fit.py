@@ -31,6 +31,10 @@ def fit_command(
         ),
     ] = "auto",
     label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Column of what belongs together: no input. See 'advise --group'."),
+    ] = None,
     unknown: Annotated[
         str | None, typer.Option(help="What to answer for inputs that fit no class.")
     ] = None,
@@ -47,13 +51,16 @@ def fit_command(
     """
     # imported here: the other commands need not wait for these
     from quickstudy.estimators import FewShotClassifier, get_embedder
-    from quickstudy.estimators.files import read_examples
+    from quickstudy.estimators.files import continuous, grouped, read_examples
 
     read = read_examples(examples, label=label)
-    assert read.y is not None
     writable(out, "--out")
     if read.note:
         say(f"note: {read.note}")
+    read, _ = grouped(read, group)
+    assert read.y is not None
+    if continuous(list(map(str, set(read.y)))):
+        say("note: the labels are numbers like measurements; each different one is a class here.")
     chosen = encoder or read.kind
     say(f"{len(read.y)} examples of {len(set(read.y))} classes; encoder: {chosen}")
     modality = get_embedder(chosen, device=device).modality
@@ -93,7 +100,15 @@ def fit_command(
         ],
     }
     lines = [f"{out}: {clf.support_.n_way} classes, {len(read.y)} examples, head {clf.head_}"]
-    lines.append(f"expected accuracy on new examples: {estimate}")
+    if clf.support_.n_way > 1:
+        lines.append(f"expected accuracy on new examples: {estimate}")
+    else:
+        lines.append("expected accuracy: nothing to say, there is one class only")
+    if group is not None:
+        lines.append(
+            f"  of the groups in {group} that are here; of others expect what 'quickstudy advise "
+            "--group' measures"
+        )
     lines += [
         f"check {read.names[s.row]}: labelled {s.label}, looks like {s.suggestion}"
         for s in suspects[:5]

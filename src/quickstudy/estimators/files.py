@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.core import ConfigError, DataError, nearest_names
+from quickstudy.estimators.inputs import is_missing
 from quickstudy.tasks.folders import find_images, split_folders
 from quickstudy.training.checkpoint import write_atomically
 
 __all__ = [
     "TABLES",
     "LabelledFiles",
+    "continuous",
+    "grouped",
     "read_examples",
     "read_inputs",
     "training_rows",
@@ -147,6 +150,46 @@ def _split_aside(read: LabelledFiles) -> LabelledFiles:
     aside = [name for name in read.x.column_names if _tells_part(name)]
     columns = {name: read.x.column(name).to_pylist() for name in aside}
     return replace(read, x=read.x.drop_columns(aside), columns={**read.columns, **columns})
+
+
+def grouped(read: LabelledFiles, group: str | None) -> tuple[LabelledFiles, list[Any] | None]:
+    """Return the examples without the column that groups them, and the group of each.
+
+    Args:
+        read: examples.
+        group: name of the column; ``None`` = there is none.
+
+    Raises:
+        ConfigError: if there is no such column.
+        DataError: if an example has no group.
+    """
+    if group is None:
+        return read, None
+    columns = dict(read.columns)
+    inside = read.kind == "table" and group in read.x.column_names
+    if read.kind == "table":
+        columns |= {n: read.x.column(n).to_pylist() for n in read.x.column_names}
+    if group not in columns:
+        raise ConfigError(
+            f"there is no column {group!r} to group by. {nearest_names(group, columns)}"
+        )
+    groups = columns[group]
+    if none := [i for i, value in enumerate(groups) if is_missing(value)]:
+        raise DataError(f"row {none[0]}: there is no group in {group!r}. Fill it in.")
+    return (replace(read, x=read.x.drop_columns([group])) if inside else read), groups
+
+
+def continuous(classes: Sequence[str]) -> bool:
+    """Return whether labels look like measurements: more than ten numbers, not all of them whole.
+
+    Args:
+        classes: the different labels.
+    """
+    try:
+        values = [float(name) for name in classes]
+    except ValueError:
+        return False
+    return len(values) > 10 and any(value != round(value) for value in values)
 
 
 def read_inputs(paths: Sequence[str | Path], *, label: str | None = None) -> LabelledFiles:

@@ -138,6 +138,10 @@ class TableEmbedder(Embedder):
         """Return where the columns of the support set stand in a new table."""
         if self._columns is None:
             return list(range(len(names)))
+        known = {column.name for column in self._columns}
+        if named and self._named and known.issubset(names):
+            # a table may hold more: a group, a label, a note
+            return [list(names).index(column.name) for column in self._columns]
         if len(names) != len(self._columns):
             raise DataError(
                 f"X has {len(names)} features, but the table embedder is expecting "

@@ -94,8 +94,9 @@ class Approach:
         learner: its name.
         family: metric, gradient, ... or baseline.
         cost: time and memory, or ``None`` if it was not measured.
-        accuracy: mean over the lists of each role that there is; over several lists the interval
-            is that of their mean, the lists being fixed.
+        accuracy: mean over the lists of each role that there is, of novel domains over those that
+            are novel to all learners; over several lists the interval is that of their mean, the
+            lists being fixed.
         drop: trained distribution minus the mean of the novel domains.
         rank: mean over the novel domains of its place among the learners; 1 = best.
     """
@@ -207,7 +208,8 @@ class Comparison:
         for name in self.learners:
             by_role: dict[Role, list[Report]] = defaultdict(list)
             for cell in self.cells:
-                if cell.learner == name:
+                outside = cell.role == "novel domain" and cell.tasks not in self.novel_to_all
+                if cell.learner == name and not outside:
                     by_role[cell.role].append(cell.report)
             accuracy = {role: _mean_of(reports) for role, reports in by_role.items()}
             trained, novel = accuracy.get("trained distribution"), accuracy.get("novel domain")
@@ -227,12 +229,20 @@ class Comparison:
             )
         return tuple(rows)
 
+    @property
+    def novel_to_all(self) -> tuple[str, ...]:
+        """The lists of domains that no learner was trained on or chosen by: on these alone the
+        means over novel domains compare."""
+        return tuple(
+            tasks
+            for tasks in self.tasks
+            if all(cell.role == "novel domain" for cell in self._on(tasks).values())
+        )
+
     def _ranks(self) -> dict[str, float]:
         places: dict[str, list[float]] = defaultdict(list)
-        for tasks in self.tasks:
+        for tasks in self.novel_to_all:
             here = self._on(tasks)
-            if any(cell.role != "novel domain" for cell in here.values()):
-                continue
             # the same number of right answers, added up in another order, is the same accuracy
             order = stats.rankdata([-round(cell.report.mean, _DIGITS) for cell in here.values()])
             for name, place in zip(here, order, strict=True):

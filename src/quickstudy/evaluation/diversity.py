@@ -67,6 +67,12 @@ class DiversityReport:
         return tuple(name for name, (gain, half) in own.items() if gain > _LEAST and gain > half)
 
     @property
+    def helped(self) -> tuple[str, ...]:
+        """Domains that lose more than a point with an embedding of their own, beyond chance."""
+        own = {name: self._own(name) for name in self.domains}
+        return tuple(name for name, (gain, half) in own.items() if -gain > _LEAST and -gain > half)
+
+    @property
     def untold(self) -> tuple[str, ...]:
         """Domains of which too few episodes were measured to say: the interval leaves room for a
         loss of more than three points."""
@@ -112,6 +118,11 @@ class DiversityReport:
                 f"too diverse for one shared embedding: its own one gains {cost}. What helps most: "
                 f"{self.best_remedy}, {_signed(self.gain[self.best_remedy])} points on average"
             )
+            if self.helped:
+                lost = "; ".join(
+                    f"{name} {_signed(self.gains[name][REMEDIES[0]])}" for name in self.helped
+                )
+                lines.append(f"others gain from sharing, and would lose their own way: {lost}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,6 +136,7 @@ class DiversityReport:
             "episodes": self.episodes,
             "too_diverse": self.too_diverse,
             "untold": list(self.untold),
+            "helped": list(self.helped),
             "costly": list(self.costly),
             "best_remedy": self.best_remedy,
             "accuracy": {name: plain(rows) for name, rows in self.accuracy.items()},
@@ -229,7 +241,7 @@ def _halves(pool: Pool, seed: int, spec: EpisodeSpec) -> tuple[Pool, Pool]:
     if middle < max(2, spec.max_way):
         raise TaskError(
             f"{pool.name} has {pool.n_classes} classes; half of them must give tasks of "
-            f"{spec.max_way}. Lower n_way or leave it out."
+            f"{spec.max_way}. Lower the number of classes per task (--n-way), or leave it out."
         )
     return pool.select(order[:middle]), pool.select(order[middle:])
 

@@ -174,9 +174,8 @@ _WHAT_APPROACH_MEANS = (
     "learned (measured). Times are medians for one task, one thread. Kept: the state that answers "
     "queries. MB: the rise of the process's memory while it learns one task. Trained distribution: "
     "other episodes of the training classes. Drop: trained distribution minus the mean of the "
-    "novel domains, on tasks of one kind. Learners of other data have other novel domains, and "
-    "their means over these do not compare. Mean rank: over the domains that are novel to all, 1 "
-    "is best."
+    "novel domains, on tasks of one kind. Novel domains: those that no learner here was trained on "
+    "or chosen by, the same for all. Mean rank: over them, 1 is best."
 )
 _WHAT_CLASSES_MEAN = (
     "What the same mean would be with other classes of the kind: 95 % by the bootstrap over the "

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from quickstudy.core import ConfigError, DataError, TaskError, nearest_names
+from quickstudy.core import ConfigError, DataError, TaskError
 from quickstudy.core.devices import choose_device
 from quickstudy.estimators.advice.approaches import Approach, Contender, contenders
 from quickstudy.estimators.advice.choice import choose, run_trials, run_until_clear
@@ -26,9 +26,16 @@ from quickstudy.estimators.advice.trials import (
 )
 from quickstudy.estimators.cache import EmbeddingCache
 from quickstudy.estimators.embedders import Item
-from quickstudy.estimators.files import LabelledFiles, read_examples, training_rows
+from quickstudy.estimators.files import (
+    LabelledFiles,
+    continuous,
+    grouped,
+    read_examples,
+    training_rows,
+)
 from quickstudy.estimators.inputs import is_missing, read_images, read_texts
 from quickstudy.estimators.tables import TableEmbedder
+from quickstudy.evaluation.statistics import mean_interval
 
 __all__ = ["SHOTS", "advise"]
 
@@ -42,6 +49,7 @@ _PER_CLASS = {"image": 300, "text": 300, "table": 1000}
 # a larger task is measured with all its classes as long as its support has so many examples
 _WHOLE_SUPPORT, _WHOLE_EPISODES = 800, 8
 _PAIRS = 6
+_BETTER = 0.01  # than guessing, beyond the interval
 
 
 # ---------------------------------------------------------------- the way of the data
@@ -94,13 +102,11 @@ def advise(
     else:
         read = read_examples(source, label=label)
     name = "examples" if isinstance(source, LabelledFiles) else str(source)
-    read, groups = _grouped(read, group)
+    _check_labels(read)
+    read, groups = grouped(read, group)
     notes = [read.note] if read.note else []
     if group is not None and read.kind == "table":
-        notes.append(
-            f"The column {group} was no input here. 'fit' takes every column but the label: remove "
-            "it from the table that is learned."
-        )
+        notes.append(f"The column {group} is no input, here and in the command below.")
     items = _items(read)
     labels = [str(value) for value in read.y or []]
     sample = take_sample(
@@ -136,6 +142,7 @@ def advise(
     ]
     facts = _facts(read, items, labels, sample)
     notes += _remarks(sample, shots, facts)
+    notes += _no_better(outcomes, chosen, n_way)
     gain = label_gain({k: o.scores for k, o in mine.items()}, labels=facts.per_class[1], seed=seed)
     return Advice(
         name,
@@ -149,7 +156,7 @@ def advise(
         _pairs(mine, sample, read.names, items),
         skipped,
         tuple(notes),
-        _command(name, chosen, label),
+        _command(name, chosen, label, group),
         seed,
         time.perf_counter() - start,
     )
@@ -164,27 +171,10 @@ def _check(most: int | None, episodes: int) -> None:
         raise ConfigError(f"most must be at least 20 examples; got {most}.")
 
 
-def _grouped(read: LabelledFiles, group: str | None) -> tuple[LabelledFiles, list[Any] | None]:
-    """Return the examples without the column that groups them, and the groups."""
+def _check_labels(read: LabelledFiles) -> None:
     y = read.y or []
     if none := [i for i, value in enumerate(y) if is_missing(value)]:
         raise DataError(f"{read.names[none[0]]}: there is no label. Fill it in, or leave it out.")
-    if group is None:
-        return read, None
-    columns = dict(read.columns)
-    table = read.kind == "table"
-    if table:
-        columns |= {n: read.x.column(n).to_pylist() for n in read.x.column_names}
-    if group not in columns:
-        raise ConfigError(
-            f"there is no column {group!r} to group by. {nearest_names(group, columns)}"
-        )
-    groups = columns[group]
-    if none := [i for i, value in enumerate(groups) if is_missing(value)]:
-        raise DataError(f"row {none[0]}: there is no group in {group!r}. Fill it in.")
-    if table and group in read.x.column_names:
-        read = replace(read, x=read.x.drop_columns([group]))
-    return read, groups
 
 
 def _items(read: LabelledFiles) -> list[Item]:
@@ -208,7 +198,7 @@ def _possible(sample: Sample) -> tuple[int, ...]:
                 "of the classes have too few examples outside their largest group. Label examples "
                 "of other groups, or leave --group out."
             )
-        if _continuous(sample.classes):
+        if continuous(sample.classes):
             raise TaskError(
                 f"the labels are {len(sample.classes):,} different numbers, most of them once: "
                 "these are measurements, not classes. Name another column with --label, or make "
@@ -220,15 +210,6 @@ def _possible(sample: Sample) -> tuple[int, ...]:
             "about). Label more examples."
         )
     return shots
-
-
-def _continuous(classes: Sequence[str]) -> bool:
-    """Return whether the labels look like measurements."""
-    try:
-        values = [float(name) for name in classes]
-    except ValueError:
-        return False
-    return len(values) > 10 and any(value != round(value) for value in values)
 
 
 # ---------------------------------------------------------------- measuring
@@ -361,6 +342,19 @@ def _remarks(sample: Sample, shots: Sequence[int], facts: Facts) -> list[str]:
     return notes
 
 
+def _no_better(
+    outcomes: Mapping[int, Mapping[str, Outcome]], chosen: Approach, n_way: int
+) -> list[str]:
+    """Say if what is taken is not clearly better than guessing, at any number of labels."""
+    scores = [np.array(by_name[chosen.name].scores) for by_name in outcomes.values()]
+    if any(float(s.mean()) - mean_interval(s) > 1 / n_way + _BETTER for s in scores):
+        return []
+    return [
+        f"No approach is clearly better than guessing ({100 / n_way:.0f} % of {n_way} classes): "
+        "the inputs tell little or nothing about these labels, or there are too few of them."
+    ]
+
+
 def _pairs(
     outcomes: Mapping[int, Outcome], sample: Sample, names: Sequence[str], items: Sequence[Item]
 ) -> tuple[Pair, ...]:
@@ -383,11 +377,12 @@ def _hardest(share: Any, sample: Sample, c: int) -> int:
     return int(members[np.argmin(share[members])])
 
 
-def _command(source: str, chosen: Approach, label: str | None) -> str:
+def _command(source: str, chosen: Approach, label: str | None, group: str | None) -> str:
     if chosen.encoder is None:
         inputs = f"  # X: {chosen.on}" if chosen.on else ""
         return f"in Python, scikit-learn: {chosen.how}.fit(X, y){inputs}"
     out = Path(source).stem or "examples"
     words = ["quickstudy", "fit", source, "--encoder", chosen.encoder, "--head", str(chosen.head)]
     words += ["--label", label] if label else []
+    words += ["--group", group] if group else []
     return shlex.join([*words, "--out", f"{out}.task"])

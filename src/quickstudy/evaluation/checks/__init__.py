@@ -13,7 +13,12 @@ from quickstudy.evaluation.checks.findings import (
     Passed,
     Skipped,
 )
-from quickstudy.evaluation.checks.intervals import check_document, check_interval
+from quickstudy.evaluation.checks.intervals import (
+    check_differences,
+    check_document,
+    check_interval,
+    check_protocol,
+)
 from quickstudy.evaluation.checks.learners import check_learner
 from quickstudy.evaluation.checks.snapshot import snapshot
 from quickstudy.evaluation.checks.sources import check_source
@@ -26,9 +31,11 @@ __all__ = [
     "Passed",
     "Skipped",
     "check_contents",
+    "check_differences",
     "check_document",
     "check_interval",
     "check_learner",
+    "check_protocol",
     "check_source",
     "snapshot",
 ]

@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["COARSE", "FINE", "SAME", "near_pairs", "standardised"]
+__all__ = ["COARSE", "COPY", "FINE", "SAME", "copies_inside", "near_pairs", "standardised"]
 
 COARSE, FINE = 0.994, 0.97
 SAME = 0.99
 """At this cosine and above it is one picture, not two that are alike."""
+COPY = 0.995
+"""At this cosine it is one picture, compressed or resized, also inside a split."""
 _COARSE_SIDE, _FINE_SIDE = 8, 32
 _BLOCK = 1024
 _MOST = 100_000  # candidates: a data set of copies of one picture must not fill the memory
@@ -76,6 +78,24 @@ def near_pairs(
     order = fine.argsort(descending=True, stable=True)
     order = order[fine[order] >= FINE]
     return pairs[order], fine[order]
+
+
+def copies_inside(x: Tensor) -> Tensor:
+    """Return pairs of rows ``[P, 2]`` that are one picture, identical ones among them.
+
+    Args:
+        x: images of one class ``[n, channels, height, width]``; of more than 1,024 every pair whose
+            rows lie in the same block of so many.
+    """
+    found = [torch.empty(0, 2, dtype=torch.int64)]
+    for begin in range(0, len(x), _BLOCK):
+        rows = x[begin : begin + _BLOCK]
+        alike = torch.ones(len(rows), len(rows), dtype=torch.bool).triu(1)
+        for side, least in ((_COARSE_SIDE, COPY), (_FINE_SIDE, COPY)):
+            z = standardised(rows, side)
+            alike &= z @ z.T >= least
+        found.append(alike.nonzero() + begin)
+    return torch.cat(found)
 
 
 def _candidates(

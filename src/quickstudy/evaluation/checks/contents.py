@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quickstudy.evaluation.checks.alike import COARSE, FINE, SAME, near_pairs
+from quickstudy.evaluation.checks.alike import COARSE, COPY, FINE, SAME, copies_inside, near_pairs
 from quickstudy.evaluation.checks.findings import (
     MOST_PAIRS,
     CheckReport,
@@ -62,8 +62,8 @@ def check_contents(
         progress: called with what is being done.
 
     Returns:
-        A report on ``identical-images``, ``duplicate-images``, ``near-duplicates`` and
-        ``class-in-two-splits``.
+        A report on ``identical-images``, ``duplicate-images``, ``near-duplicates``,
+        ``near-copies`` and ``class-in-two-splits``.
     """
     start, said = time.perf_counter(), progress or (lambda _: None)
     said("hashing every example")
@@ -73,6 +73,7 @@ def check_contents(
         _identical(apart, shown, parts),
         _duplicates(clusters, shown, parts, k_shot),
         *_near(parts, shown, said),
+        _near_copies(parts, shown, k_shot),
         _classes(parts),
     ]
     name = target or next(iter(parts.values())).name
@@ -185,18 +186,14 @@ def _duplicates(
 
 
 def _easy_queries(part: str, pool: Pool, clusters: list[_Cluster], k_shot: int) -> float:
-    """Return the expected share of queries that have a copy in the support of their episode.
-
-    A row is a query; its ``m - 1`` copies are not among the ``k`` support rows, drawn from the
-    other ``n - 1`` of its class, with probability ``C(n - m, k) / C(n - 1, k)``.
-    """
+    """Return the expected share of queries that have a copy in the support of their episode."""
     counts = pool.counts
     easy = np.zeros(len(counts))
     for rows in clusters:
         if rows[0].part == part:
             c = int(pool.y[rows[0].row])
-            n, m, k = int(counts[c]), len(rows), min(k_shot, int(counts[c]) - 1)
-            easy[c] += m / n * (1 - math.comb(n - m, k) / math.comb(n - 1, k))
+            n, m = int(counts[c]), len(rows)
+            easy[c] += m / n * _chance(n, m - 1, k_shot)
     return float(easy.sum() / max(1, (counts > 1).sum()))  # a class of one example is in no task
 
 
@@ -210,7 +207,7 @@ def _as_read(parts: Mapping[str, Pool]) -> str:
 def _near(
     parts: Mapping[str, Pool], shown: _Shown, said: Callable[[str], None]
 ) -> Iterator[Outcome]:
-    """Compare every two splits, and each split with itself; classes differ, pixels differ."""
+    """Compare every two splits, and the classes of each split; pixels differ."""
     shapes = {tuple(pool.x.shape[1:]) for pool in parts.values()}
     if len(shapes) > 1 or len(next(iter(shapes))) != 3:
         yield Skipped("near-duplicates", "it is asked of images of one shape")
@@ -220,7 +217,8 @@ def _near(
     inside: list[tuple[_Twin, float]] = []
     for a, b in [*((p, p) for p in parts), *combinations(parts, 2)]:
         said(f"comparing {a} with {'itself' if a == b else b}")
-        second = (None, None) if a == b else (parts[b].x, codes[b])
+        # of one split a class is alike by nature; of two splits not even that may be
+        second = (None, None) if a == b else (parts[b].x, torch.full_like(codes[b], -1))
         rows, cosines = near_pairs(parts[a].x, codes[a], *second)
         for (i, j), cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
             if not torch.equal(parts[a].x[i], parts[b].x[j]):
@@ -247,21 +245,78 @@ def _near(
         )
     if inside:
         twins = [twin for twin, _ in inside]
+        copied = inside[0][1] >= COPY
         yield Finding(
             "near-duplicates",
-            "note",
+            "fault" if copied else "note",
             f"{len(twins)} pair(s) of nearly identical pictures of one split have different "
             f"labels (cosine up to {inside[0][1]:.4f}).",
             shown.facts(twins) | rule | {"cosine": [c for _, c in inside[:10]]},
-            "Look at them: one label may be wrong.",
+            "Delete both, or the one whose label is wrong: it is one picture."
+            if copied
+            else "Look at them: one label may be wrong.",
             shown.pairs(twins),
         )
     if not across and not inside:
         yield Passed(
             "near-duplicates",
-            f"no two pictures of different classes have cosines of {FINE} at 32 pixels and "
-            f"{COARSE} at 8",
+            f"no two pictures of different classes or splits have cosines of {FINE} at 32 pixels "
+            f"and {COARSE} at 8",
         )
+
+
+def _near_copies(parts: Mapping[str, Pool], shown: _Shown, k_shot: int) -> Outcome:
+    """Which queries have a compressed or resized copy among the support of their own class?"""
+    check = "near-copies"
+    if any(pool.x.ndim != 4 for pool in parts.values()):
+        return Skipped(check, "it is asked of images")
+    twins: list[_Twin] = []
+    shares = []
+    for part, pool in parts.items():
+        pairs = [torch.empty(0, 2, dtype=torch.int64)]
+        easy, classes = 0.0, 0
+        for c, (start, n) in enumerate(zip(pool.offsets, pool.counts, strict=True)):
+            if n < 2:
+                continue
+            classes += 1
+            rows = pool.x[int(start) : int(start + n)]
+            found = copies_inside(rows)
+            _, content = np.unique(row_digests(rows), return_inverse=True)
+            same = content[found[:, 0].numpy()] == content[found[:, 1].numpy()]
+            found = found[torch.from_numpy(~same)]
+            if len(found):
+                copies = np.bincount(found.flatten().numpy(), minlength=int(n))
+                easy += float(np.mean([_chance(int(n), int(m), k_shot) for m in copies]))
+                pairs.append(found + int(start))
+                twins += [
+                    (
+                        _Row(part, int(i), pool.class_names[c]),
+                        _Row(part, int(j), pool.class_names[c]),
+                    )
+                    for i, j in (found[:MOST_PAIRS] + int(start)).tolist()
+                ]
+        shares.append((easy / max(1, classes), sum(map(len, pairs))))
+    share, count = max(shares)
+    if not twins:
+        return Passed(check, f"no two pictures of one class have a cosine of {COPY}")
+    return Finding(
+        check,
+        "note",
+        f"{count:,} pair(s) of pictures of one class are nearly the same (cosine {COPY} and "
+        f"more); in {k_shot}-shot tasks {100 * share:.3g} % of the queries have such a one in the "
+        "support.",
+        {"pairs": count, "easy_queries": share, "k_shot": k_shot, "cosine_at_least": COPY},
+        "Look at them: of one picture in two sizes or compressions keep one; frames of one film "
+        "belong into one group; simple signs may be alike by nature.",
+        shown.pairs(twins),
+    )
+
+
+def _chance(n: int, copies: int, k_shot: int) -> float:
+    """Return the probability that one of so many copies of a query is in its support, of ``k`` rows
+    from the other ``n - 1`` of its class: ``1 - C(n - 1 - copies, k) / C(n - 1, k)``."""
+    k = min(k_shot, n - 1)
+    return 1 - math.comb(n - 1 - copies, k) / math.comb(n - 1, k)
 
 
 def _codes(parts: Mapping[str, Pool]) -> dict[str, torch.Tensor]:

@@ -146,7 +146,7 @@ class CheckReport:
         notes = len(self.findings) - len(self.faults)
         lines = [
             f"{self.target}: {_count(len(self.faults), 'fault')}, {_count(notes, 'note')}, "
-            f"{len(self.passed)} checks passed, {len(self.skipped)} not asked "
+            f"{_count(len(self.passed), 'check')} passed, {len(self.skipped)} not asked "
             f"({self.seconds:.1f} s)"
         ]
         for finding in self.findings:

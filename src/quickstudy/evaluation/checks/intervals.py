@@ -12,9 +12,15 @@ import numpy.typing as npt
 from quickstudy.core import DataError
 from quickstudy.evaluation.checks.findings import Finding, Outcome, Passed, Skipped
 from quickstudy.evaluation.report import Report
-from quickstudy.evaluation.statistics import mean_interval
+from quickstudy.evaluation.statistics import mean_interval, paired_p_value
 
-__all__ = ["check_document", "check_interval", "episode_interval"]
+__all__ = [
+    "check_differences",
+    "check_document",
+    "check_interval",
+    "check_protocol",
+    "episode_interval",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -146,3 +152,83 @@ def check_document(document: Mapping[str, Any] | Report) -> Outcome:
         },
         "Take the interval over episodes, never over queries, and write both anew.",
     )
+
+
+def check_protocol(document: Mapping[str, Any]) -> list[Finding]:
+    """Return what a document says about itself that spoils its number, or what it leaves out.
+
+    Args:
+        document: as ``quickstudy evaluate --json`` prints it.
+    """
+    protocol = document.get("protocol")
+    if not isinstance(protocol, Mapping):
+        return [
+            Finding(
+                "protocol",
+                "note",
+                "The document does not say what its number is over: it has no protocol.",
+                {},
+                "Give data, split, way, shot, queries, episodes and seed beside every accuracy.",
+            )
+        ]
+    found = []
+    for key, severity, what, remedy in (
+        ("trained_on", "fault", "was trained or validated on these classes", "Judge on others."),
+        ("chosen_on", "note", "was chosen by its score on these classes", "Judge on others."),
+        (
+            "transductive",
+            "note",
+            "looks at all queries of a task together",
+            "Say so beside the number, or judge each query on its own.",
+        ),
+    ):
+        if protocol.get(key):
+            text = f"The learner {what}, as the document says ({key})."
+            found.append(Finding("protocol", severity, text, {key: True}, remedy))  # type: ignore[arg-type]
+    error = document.get("calibration_error")
+    if isinstance(error, int | float) and not 0 <= error <= 1:
+        found.append(
+            Finding(
+                "protocol",
+                "fault",
+                f"{error:g} is no calibration error: it lies between 0 and 1.",
+                {"calibration_error": error},
+                "Take the mean gap between confidence and accuracy.",
+            )
+        )
+    return found
+
+
+def check_differences(document: Mapping[str, Any]) -> Outcome:
+    """Compute the paired differences of a comparison again.
+
+    Args:
+        document: ``comparison.json`` of ``quickstudy compare``, with the scores of every result.
+    """
+    check = "paired-differences"
+    try:
+        scores = {
+            (r["tasks"], r["learner"]): np.asarray(r["scores"], dtype=np.float64)
+            for r in document["results"]
+        }
+        stated = [
+            (d["tasks"], d["first"], d["second"], d["mean"], d["p"])
+            for d in document.get("paired", [])
+        ]
+        gaps = [scores[t, a] - scores[t, b] for t, a, b, _, _ in stated]
+    except (KeyError, TypeError, ValueError) as error:
+        return Skipped(check, f"the document holds no scores to compute them from ({error!r})")
+    for (tasks, first, second, mean, p), gap in zip(stated, gaps, strict=True):
+        right, right_p = float(gap.mean()), paired_p_value(gap)
+        if not (
+            math.isclose(mean, right, abs_tol=_EXACT) and math.isclose(p, right_p, abs_tol=_EXACT)
+        ):
+            return Finding(
+                check,
+                "fault",
+                f"{first} minus {second} on {tasks} is said to be {mean:.6f} (p {p:.2g}); their "
+                f"scores give {right:.6f} (p {right_p:.2g}).",
+                {"stated": {"mean": mean, "p": p}, "computed": {"mean": right, "p": right_p}},
+                "Take the difference on each episode, and its mean over episodes.",
+            )
+    return Passed(check, f"{len(stated):,} differences follow from the scores")

@@ -22,6 +22,15 @@ __all__ = ["check_learner"]
 _JUNK = 1e4  # large beside pixels in [0, 1], and finite
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
 _PERMUTATIONS = 4
+_CHECKS = (
+    "repeatable",
+    "query-statistics",
+    "query-position",
+    "support-order",
+    "label-order",
+    "task-independence",
+    "evaluation-changes-model",
+)
 _SPREAD = 0.005  # of the accuracy, over namings of the labels, that is worth a note
 
 
@@ -60,7 +69,8 @@ def check_learner(
     except Exception as error:
         shape = list(source.episodes(spec, [0], seed=seed).support.x.shape[2:])
         outcome = _raised("finite", f"an ordinary episode of examples {shape}", error)
-        return CheckReport(name, (outcome,), time.perf_counter() - start)
+        others = [Skipped(check, "the learner fails on an ordinary episode") for check in _CHECKS]
+        return CheckReport(name, (outcome, *others), time.perf_counter() - start)
     asked: list[tuple[str, Callable[[], Iterator[Outcome]]]] = [
         ("finite", lambda: _finite(bench)),
         ("repeatable", lambda: _repeatable(bench)),

@@ -161,7 +161,7 @@ def _content(made: list[Episode], names: Sequence[str] | None) -> Outcome:
     return Finding(
         "shared-content",
         "fault",
-        f"{100 * share:.2g} % of the queries ({easy:,} of {queries:,}) are identical to a support "
+        f"{100 * share:.3g} % of the queries ({easy:,} of {queries:,}) are identical to a support "
         "example of their episode.",
         {"episodes": episodes, "queries": queries, "easy_queries": share, "first": first},
         "Delete the copies in the data, or keep support and query apart where they are drawn.",
