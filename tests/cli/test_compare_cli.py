@@ -164,7 +164,7 @@ def test_ctrl_c_does_not_wait_for_cells_that_take_minutes(runs, tmp_path):
         )
 
     def busy() -> int:
-        """Count the children that have computed for a second and more."""
+        """Count the children that have computed for three seconds and more."""
         count = 0
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:

@@ -88,8 +88,8 @@ def compare_runs(
         with ProcessPoolExecutor(
             workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
         ) as pool:
-            waiting = {pool.submit(_score, job, store): job for job in jobs}
             try:
+                waiting = {pool.submit(_score, job, store): job for job in jobs}
                 for future in as_completed(waiting):
                     future.result()
                     if progress is not None:
