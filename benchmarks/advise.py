@@ -66,11 +66,9 @@ WHOLE_EPISODES, SEED = 8, 1
 
 def part(read: LabelledFiles, rows: np.ndarray) -> LabelledFiles:
     """Return some of the examples, without other columns than the group."""
-    x = read.x.take(rows) if read.kind == "table" else [read.x[i] for i in rows]
-    y, names = [read.y[i] for i in rows], [read.names[i] for i in rows]
-    groups = groups_of(read)
-    columns = {} if groups is None else {GROUP: [groups[i] for i in rows]}
-    return replace(read, x=x, y=y, names=names, columns=columns)
+    taken = read.take(rows)
+    groups = groups_of(taken)
+    return replace(taken, columns={} if groups is None else {GROUP: groups})
 
 
 def groups_of(read: LabelledFiles) -> list[str] | None:

@@ -18,9 +18,10 @@ import typer
 from tqdm import tqdm
 
 from quickstudy import __version__
-from quickstudy.cli.output import count, emit, say
+from quickstudy.cli.output import emit, say
 from quickstudy.cli.protocol import Seed, read_number
 from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.core.words import count
 from quickstudy.pages.comparison import (
     Account,
     comparison_markdown,

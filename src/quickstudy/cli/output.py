@@ -18,7 +18,7 @@ import typer
 
 from quickstudy.core import ConfigError, QuickstudyError
 
-__all__ = ["count", "emit", "guarded", "say", "writable"]
+__all__ = ["emit", "guarded", "say", "writable"]
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -44,11 +44,6 @@ def say(text: str) -> None:
     """Tell a person what is going on, on standard error."""
     # file names need not be text
     print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
-
-
-def count(number: int, noun: str) -> str:
-    """Return ``1 task`` or ``1,000 tasks``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def writable(path: Path, option: str) -> Path:

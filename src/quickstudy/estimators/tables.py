@@ -138,18 +138,16 @@ class TableEmbedder(Embedder):
         """Return where the columns of the support set stand in a new table."""
         if self._columns is None:
             return list(range(len(names)))
-        known = {column.name for column in self._columns}
-        if named and self._named and known.issubset(names):
-            # a table may hold more: a group, a label, a note
-            return [list(names).index(column.name) for column in self._columns]
-        if len(names) != len(self._columns):
+        by_name = named and self._named
+        missing = [c.name for c in self._columns if c.name not in names] if by_name else []
+        # a table with names may hold more: a group, a label, a note
+        if len(names) != len(self._columns) and (missing or not by_name):
             raise DataError(
                 f"X has {len(names)} features, but the table embedder is expecting "
                 f"{len(self._columns)} features as input. Give the columns of the support set."
             )
-        if not (named and self._named):
+        if not by_name:
             return list(range(len(names)))
-        missing = [column.name for column in self._columns if column.name not in names]
         if missing:
             raise DataError(
                 f"the table lacks the column(s) {', '.join(map(repr, missing[:_SHOWN]))} of the "
@@ -377,11 +375,7 @@ def _check_finite(table: Numbers, names: Sequence[str], labels: Sequence[str | N
 
 
 def _value(cell: Any, where: str, column: str) -> float | str:
-    if is_missing(cell):
-        raise DataError(
-            f"{where}, column {column!r}: the value is missing (NaN). Fill it in (an imputer in a "
-            "Pipeline does) or leave the row out."
-        )
+    """Return a cell that is not missing."""
     if isinstance(cell, bool | int | float | np.number | np.bool_):
         number = float(cell)
         if not np.isfinite(number):

@@ -229,7 +229,7 @@ class Comparison:
             )
         return tuple(rows)
 
-    @property
+    @cached_property
     def novel_to_all(self) -> tuple[str, ...]:
         """The lists of domains that no learner was trained on or chosen by: on these alone the
         means over novel domains compare."""

@@ -252,11 +252,9 @@ def _build(
         rows = [i for i, (_, label) in enumerate(readable) if counts[label] >= min_per_class]
         x, readable = x[rows], [readable[i] for i in rows]
         _large_classes(root, readable, min_per_class)
-    # by class already, as a pool orders its rows: their files go along
-    order = sorted(range(len(readable)), key=lambda i: readable[i][1])
-    x, readable = x[order], [readable[i] for i in order]
     pool = Pool.build(x, [label for _, label in readable], name=name, split=split)
-    return pool, [file for file, _ in readable]
+    # a pool orders its rows by class, and leaves those of a class as they came
+    return pool, [file for file, _ in sorted(readable, key=lambda pair: pair[1])]
 
 
 def _large_classes(
@@ -312,15 +310,15 @@ def _listed(root: Path) -> tuple[list[str], list[str]]:
     above = frozenset(_node(folder) for folder in (resolved, *resolved.parents))
     files: list[str] = []
     others: list[str] = []
-    for file in _walk(root, "", above):
-        known = Path(file).suffix.lower() in IMAGE_SUFFIXES and (root / file).exists()
+    for file, there in _walk(root, "", above):
+        known = there and Path(file).suffix.lower() in IMAGE_SUFFIXES
         (files if known else others).append(file)
     return sorted(files), sorted(others)
 
 
-def _walk(folder: Path, prefix: str, above: frozenset[_NodeId]) -> Iterator[str]:
-    """Yield visible files, also links that lead nowhere. No link back to a folder that we are
-    inside of is followed."""
+def _walk(folder: Path, prefix: str, above: frozenset[_NodeId]) -> Iterator[tuple[str, bool]]:
+    """Yield visible files, and whether they are there: a link may lead nowhere. No link back to a
+    folder that we are inside of is followed."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -330,12 +328,14 @@ def _walk(folder: Path, prefix: str, above: frozenset[_NodeId]) -> Iterator[str]
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
-        if entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists()):
-            yield prefix + entry.name
+        if entry.is_file():
+            yield prefix + entry.name, True
         elif entry.is_dir():
             node = _node(Path(entry.path))
             if node not in above:
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {node})
+        elif entry.is_symlink():
+            yield prefix + entry.name, False
 
 
 def _node(folder: Path) -> _NodeId:

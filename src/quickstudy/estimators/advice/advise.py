@@ -98,10 +98,9 @@ def advise(
     _check(most, episodes)
     choose_device(device)
     if isinstance(source, LabelledFiles):
-        read = training_rows(source)
+        name, read = "examples", training_rows(source)
     else:
-        read = read_examples(source, label=label)
-    name = "examples" if isinstance(source, LabelledFiles) else str(source)
+        name, read = str(source), read_examples(source, label=label)
     _check_labels(read)
     read, groups = grouped(read, group)
     notes = [read.note] if read.note else []

@@ -109,44 +109,47 @@ def run_until_clear(
                     known = found.setdefault(k, {}).get(name)
                     found[k][name] = outcome if known is None else known.joined(outcome)
             drawn |= dict.fromkeys(names, target)
-        wanted = _behindhand(found, approaches)
-        if not wanted and target < most:
-            wanted, target = _unclear(found, approaches), min(2 * target, most)
+        wanted, target = _next(found, approaches, target, most)
     return found
 
 
-def _behindhand(
-    outcomes: Mapping[int, Mapping[str, Outcome]], approaches: Sequence[Approach]
-) -> list[str]:
-    """Return the approaches that have fewer episodes and might be taken, or be ahead, with all."""
+def _next(
+    outcomes: Mapping[int, Mapping[str, Outcome]],
+    approaches: Sequence[Approach],
+    drawn: int,
+    most: int,
+) -> tuple[list[str], int]:
+    """Return the approaches that need more episodes, and how many each is to have.
+
+    First those that have fewer than ``drawn`` and might be taken, or be ahead, with all; then, if
+    another may be ahead of the one taken, both and the best with twice as many.
+    """
     means = _means(outcomes, approaches)
     taken, rows, _ = choose(outcomes, approaches)
-    full = len(means[taken.name])
-    found = []
-    for row in rows:
-        if len(means[row.name]) < full:
-            behind, half = row.behind
-            near = behind <= _AT_MOST_WORSE and behind - half <= 0
-            if near or _ahead(means[row.name], means[taken.name]):
-                found.append(row.name)
-    return found
-
-
-def _unclear(
-    outcomes: Mapping[int, Mapping[str, Outcome]], approaches: Sequence[Approach]
-) -> list[str]:
-    """Return the approaches that need more episodes, or none if the choice is clear."""
-    means = _means(outcomes, approaches)
-    taken, rows, _ = choose(outcomes, approaches)
-    others = [name for name in means if name != taken.name]
-    ahead = [name for name in others if _ahead(means[name], means[taken.name])]
-    return list(dict.fromkeys([taken.name, rows[0].name, *ahead])) if ahead else []
+    ahead = [
+        row.name
+        for row in rows
+        if row.name != taken.name and _ahead(means[row.name], means[taken.name])
+    ]
+    behindhand = [
+        row.name
+        for row in rows
+        if row.episodes < drawn and (_near(*row.behind) or row.name in ahead)
+    ]
+    if behindhand or not ahead or drawn == most:
+        return behindhand, drawn
+    return list(dict.fromkeys([taken.name, rows[0].name, *ahead])), min(2 * drawn, most)
 
 
 def _ahead(mean: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> bool:
     """Return whether an approach may be clearly ahead, on the episodes that both answered."""
     gap = mean - taken[: len(mean)]
     return float(gap.mean()) + mean_interval(gap) > _CLEAR
+
+
+def _near(behind: float, half: float) -> bool:
+    """Return whether an approach is no clear step behind the best."""
+    return behind <= _AT_MOST_WORSE and behind - half <= 0
 
 
 def _means(
@@ -184,8 +187,7 @@ def choose(
     for a in approaches:
         gap = means[best.name][: len(means[a.name])] - means[a.name]
         behind, half = float(gap.mean()), mean_interval(gap)
-        near = behind <= _AT_MOST_WORSE and behind - half <= 0
-        if a is best or (near and len(means[a.name]) == full):
+        if a is best or (_near(behind, half) and len(means[a.name]) == full):
             equal.append(a)
         scores = {k: np.array(outcomes[k][a.name].scores) for k in shots}
         cells = {k: (float(s.mean()), mean_interval(s)) for k, s in scores.items()}

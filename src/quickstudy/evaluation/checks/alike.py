@@ -91,9 +91,9 @@ def copies_inside(x: Tensor) -> Tensor:
     for begin in range(0, len(x), _BLOCK):
         rows = x[begin : begin + _BLOCK]
         alike = torch.ones(len(rows), len(rows), dtype=torch.bool).triu(1)
-        for side, least in ((_COARSE_SIDE, COPY), (_FINE_SIDE, COPY)):
+        for side in (_COARSE_SIDE, _FINE_SIDE):
             z = standardised(rows, side)
-            alike &= z @ z.T >= least
+            alike &= z @ z.T >= COPY
         found.append(alike.nonzero() + begin)
     return torch.cat(found)
 

@@ -273,29 +273,16 @@ def _near_copies(parts: Mapping[str, Pool], shown: _Shown, k_shot: int) -> Outco
     twins: list[_Twin] = []
     shares = []
     for part, pool in parts.items():
-        pairs = [torch.empty(0, 2, dtype=torch.int64)]
-        easy, classes = 0.0, 0
-        for c, (start, n) in enumerate(zip(pool.offsets, pool.counts, strict=True)):
-            if n < 2:
-                continue
-            classes += 1
-            rows = pool.x[int(start) : int(start + n)]
-            found = copies_inside(rows)
-            _, content = np.unique(row_digests(rows), return_inverse=True)
-            same = content[found[:, 0].numpy()] == content[found[:, 1].numpy()]
-            found = found[torch.from_numpy(~same)]
+        easy, count = 0.0, 0
+        for name, start, n in zip(pool.class_names, pool.offsets, pool.counts, strict=True):
+            found = _unequal_copies(pool.x[int(start) : int(start + n)])
             if len(found):
                 copies = np.bincount(found.flatten().numpy(), minlength=int(n))
                 easy += float(np.mean([_chance(int(n), int(m), k_shot) for m in copies]))
-                pairs.append(found + int(start))
-                twins += [
-                    (
-                        _Row(part, int(i), pool.class_names[c]),
-                        _Row(part, int(j), pool.class_names[c]),
-                    )
-                    for i, j in (found[:MOST_PAIRS] + int(start)).tolist()
-                ]
-        shares.append((easy / max(1, classes), sum(map(len, pairs))))
+                count += len(found)
+                shown_rows = (found[:MOST_PAIRS] + int(start)).tolist()
+                twins += [(_Row(part, i, name), _Row(part, j, name)) for i, j in shown_rows]
+        shares.append((easy / max(1, int((pool.counts > 1).sum())), count))
     share, count = max(shares)
     if not twins:
         return Passed(check, f"no two pictures of one class have a cosine of {COPY}")
@@ -310,6 +297,16 @@ def _near_copies(parts: Mapping[str, Pool], shown: _Shown, k_shot: int) -> Outco
         "belong into one group; simple signs may be alike by nature.",
         shown.pairs(twins),
     )
+
+
+def _unequal_copies(x: torch.Tensor) -> torch.Tensor:
+    """Return pairs of rows ``[P, 2]`` that are one picture, but not pixel for pixel."""
+    found = copies_inside(x)
+    if not len(found):
+        return found
+    _, content = np.unique(row_digests(x), return_inverse=True)
+    same = content[found[:, 0].numpy()] == content[found[:, 1].numpy()]
+    return found[torch.from_numpy(~same)]
 
 
 def _chance(n: int, copies: int, k_shot: int) -> float:

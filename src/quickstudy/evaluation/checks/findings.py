@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from quickstudy.core import ConfigError
+from quickstudy.core.words import count
 
 __all__ = ["CheckReport", "Finding", "Outcome", "Pair", "Passed", "Skipped"]
 
@@ -145,8 +146,8 @@ class CheckReport:
     def __str__(self) -> str:
         notes = len(self.findings) - len(self.faults)
         lines = [
-            f"{self.target}: {_count(len(self.faults), 'fault')}, {_count(notes, 'note')}, "
-            f"{_count(len(self.passed), 'check')} passed, {len(self.skipped)} not asked "
+            f"{self.target}: {count(len(self.faults), 'fault')}, {count(notes, 'note')}, "
+            f"{count(len(self.passed), 'check')} passed, {len(self.skipped)} not asked "
             f"({self.seconds:.1f} s)"
         ]
         for finding in self.findings:
@@ -174,7 +175,3 @@ class CheckReport:
         parts = tuple(reports)
         outcomes = tuple(outcome for part in parts for outcome in part.outcomes)
         return cls(target, outcomes, sum(part.seconds for part in parts))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

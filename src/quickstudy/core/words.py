@@ -1,0 +1,10 @@
+"""Words for people."""
+
+from __future__ import annotations
+
+__all__ = ["count"]
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 task`` or ``1,000 tasks``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
