@@ -161,6 +161,8 @@ def test_ctrl_c_does_not_wait_for_cells_that_take_minutes(runs, tmp_path):
             [sys.executable, "-m", "quickstudy", *map(str, words)],
             stdout=subprocess.DEVNULL,
             stderr=errors,
+            # as a terminal starts it: a shell starts what runs in the background without Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def busy() -> int:

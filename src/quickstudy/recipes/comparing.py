@@ -86,10 +86,10 @@ def compare_runs(
         before = set(multiprocessing.active_children())
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_begin, initargs=(os.getpid(), jobs, store)
+            workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
         ) as pool:
             try:
-                waiting = {pool.submit(_score_one, i): job for i, job in enumerate(jobs)}
+                waiting = {pool.submit(_score, job, store): job for job in jobs}
                 for future in as_completed(waiting):
                     future.result()
                     if progress is not None:
@@ -101,20 +101,6 @@ def compare_runs(
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
     return _gathered(given, lists, store, _costs(given, lists[0]) if costs else {})
-
-
-# what a worker was told to do. A queue of numbers never fills a pipe; one of long lists of classes
-# does, and then keeps a pool from closing whose workers were ended
-_TOLD: dict[str, Any] = {}
-
-
-def _begin(parent: int, jobs: Sequence[_Job], store: CellStore) -> None:
-    _end_with(parent)
-    _TOLD.update(jobs=jobs, store=store)
-
-
-def _score_one(number: int) -> None:
-    _score(_TOLD["jobs"][number], _TOLD["store"])
 
 
 def _end_with(parent: int) -> None:
