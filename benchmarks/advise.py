@@ -23,18 +23,18 @@ from typing import Any
 import numpy as np
 
 from machine import ROOT, provenance, write_result
+from quickstudy.advice.advise import advise
+from quickstudy.advice.approaches import contenders
+from quickstudy.advice.choice import run_trials
+from quickstudy.advice.episodes import take_sample
+from quickstudy.advice.records import Advice
 from quickstudy.core import uniforms
-from quickstudy.estimators.advice.advise import advise
-from quickstudy.estimators.advice.approaches import contenders
-from quickstudy.estimators.advice.choice import run_trials
-from quickstudy.estimators.advice.records import Advice
-from quickstudy.estimators.advice.trials import take_sample
-from quickstudy.estimators.cache import EmbeddingCache
-from quickstudy.estimators.choose import get_embedder
-from quickstudy.estimators.embedders import Item
-from quickstudy.estimators.files import LabelledFiles, read_examples
-from quickstudy.estimators.inputs import read_images, read_texts
-from quickstudy.estimators.tables import TableEmbedder
+from quickstudy.embedders.base import Item
+from quickstudy.embedders.cache import EmbeddingCache
+from quickstudy.embedders.choose import get_embedder
+from quickstudy.embedders.inputs import read_images, read_texts
+from quickstudy.embedders.tables import TableEmbedder
+from quickstudy.tasks.labelled import LabelledFiles, read_examples
 
 TEXTS = (
     *("banking77", "clinc150", "huffpost41", "snips", "stackoverflow20", "trec6"),

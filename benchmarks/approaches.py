@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import ROOT, compare, provenance, write_result
-from quickstudy.recipes import read_recipe
+from quickstudy.runs.folder import read_recipe
 
 RESULTS = ROOT / "docs" / "results"
 

@@ -15,8 +15,8 @@ import time
 import torch
 
 from machine import provenance, write_result
+from quickstudy.advice.diversity import REMEDIES, DiversityReport, measure_diversity
 from quickstudy.core import EpisodeSpec
-from quickstudy.evaluation.diversity import REMEDIES, DiversityReport, measure_diversity
 from quickstudy.learners.heads import ClassMeanHead, LogisticHead
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.tasks.datasets import load_pool

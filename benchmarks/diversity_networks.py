@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import compare, provenance, write_result
-from quickstudy.recipes import read_recipe
+from quickstudy.runs.folder import read_recipe
 
 
 def main() -> None:

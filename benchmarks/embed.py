@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from quickstudy.estimators.cache import EmbeddingCache
-from quickstudy.estimators.choose import get_embedder
+from quickstudy.embedders.cache import EmbeddingCache
+from quickstudy.embedders.choose import get_embedder
 
 TEXTS = ("banking77", "clinc150", "huffpost41", "stackoverflow20", "snips", "trec6", "ag_news_test")
 PHOTOS = ("cifar_fs", "gtsrb", "dtd10", "quickdraw", "miniimagenet", "fashionmnist", "mnist")

@@ -31,9 +31,9 @@ import torch
 from PIL import Image
 
 from machine import provenance, write_result
+from quickstudy.embedders.cache import EmbeddingCache
+from quickstudy.embedders.choose import get_embedder
 from quickstudy.estimators import FewShotClassifier
-from quickstudy.estimators.cache import EmbeddingCache
-from quickstudy.estimators.choose import get_embedder
 from quickstudy.nets import Conv4
 
 FIRST = """

@@ -37,13 +37,13 @@ from torch import Tensor
 from learn_priors import read
 from machine import ROOT, provenance, write_result
 from quickstudy.estimators import TaskPrior, fit_task
-from quickstudy.estimators.auxiliary import AuxiliaryClasses
-from quickstudy.estimators.heads import CANDIDATES
-from quickstudy.estimators.novelty import nearest_cosine
-from quickstudy.estimators.task import FittedTask, held_out_quantile
 from quickstudy.evaluation.statistics import CalibrationCounts, mean_interval
+from quickstudy.fitting.draws import AuxiliaryClasses
+from quickstudy.fitting.heads import CANDIDATES
+from quickstudy.fitting.novelty import nearest_cosine
+from quickstudy.fitting.task import FittedTask, held_out_quantile
 
-PRIORS = ROOT / "src/quickstudy/estimators/priors"
+PRIORS = ROOT / "src/quickstudy/fitting/priors"
 DRAWINGS = ("omniglot", "mnist", "quickdraw")
 SCORED_SPLIT = {"cifar_fs": "test", "omniglot": "evaluation"}
 TEXTS, IMAGES = ("banking77", "clinc150"), ("cifar_fs", "gtsrb", "dtd10", "quickdraw")

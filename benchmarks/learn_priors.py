@@ -3,7 +3,7 @@
     python benchmarks/learn_priors.py text --embeddings FOLDER
 
 reads FOLDER/NAME.npz (benchmarks/embed.py writes them) and writes NAME.json and NAME.safetensors
-into src/quickstudy/estimators/priors, or elsewhere with ``--out``. Which classes a prior is learned
+into src/quickstudy/fitting/priors, or elsewhere with ``--out``. Which classes a prior is learned
 from is stated below. What ships for texts has seen all sets below, so BANKING77 and CLINC150 are
 scored with priors that were learned without them, and the others (snips, trec6, Stack Overflow, AG
 News) cannot be scored with it at all.
@@ -21,8 +21,8 @@ import numpy as np
 
 from embed import rank_in_class
 from machine import ROOT, provenance
-from quickstudy.estimators.choose import get_embedder
-from quickstudy.estimators.learning import learn_prior
+from quickstudy.embedders.choose import get_embedder
+from quickstudy.fitting.learn import learn_prior
 from quickstudy.tasks.splits import load_split
 
 # data sets and the splits of them that are read (None = all rows)
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("priors", nargs="+", choices=sorted(SOURCES))
     parser.add_argument("--embeddings", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=ROOT / "src/quickstudy/estimators/priors")
+    parser.add_argument("--out", type=Path, default=ROOT / "src/quickstudy/fitting/priors")
     given = parser.parse_args()
     for name in given.priors:
         begun = time.monotonic()

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from quickstudy.core import keys
-from quickstudy.tasks.store import data_home
+from quickstudy.storage.places import data_home
 
 OUT = Path(__file__).parents[1] / "src" / "quickstudy" / "tasks" / "splits"
 

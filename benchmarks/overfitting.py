@@ -21,10 +21,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from machine import ROOT, provenance, write_result
-from quickstudy.evaluation import Curve, mean_interval, parting
-from quickstudy.evaluation.overfitting import NOVEL, TRAINING
+from quickstudy.evaluation import mean_interval
 from quickstudy.recipes import RECIPES, Recipe, build_learner, domains, override, sources
 from quickstudy.training import TrainResult, train
+from quickstudy.training.overfitting import NOVEL, TRAINING, Curve, parting
 
 DOMAINS = ("mnist", "quickdraw")
 FOLLOWED = (f"domains={','.join(DOMAINS)}", "watch_episodes=400", "validation.episodes=400")

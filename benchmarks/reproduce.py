@@ -23,7 +23,8 @@ from quickstudy.core import EpisodeSpec, Examples, TaskState
 from quickstudy.evaluation import Report, evaluate
 from quickstudy.learners import EmbeddingLearner, Learner, NearestNeighbour
 from quickstudy.learners.gradient import GradientLearner
-from quickstudy.recipes import Run, get_recipe, load_run
+from quickstudy.recipes import get_recipe
+from quickstudy.runs.folder import Run, load_run
 from quickstudy.tasks import PoolSource
 from quickstudy.tasks.datasets import load_lake_runs, load_pool
 from quickstudy.tasks.fit import fit_images

@@ -14,12 +14,12 @@ import json
 import subprocess
 from pathlib import Path
 
-from quickstudy.estimators.runs import save_characters
-from quickstudy.recipes import read_facts, read_recipe
-from quickstudy.training.checkpoint import load_tensors
+from quickstudy.embedders.trained import save_characters
+from quickstudy.runs.folder import read_facts, read_recipe
+from quickstudy.storage.tensors import load_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ROOT / "src/quickstudy/estimators/weights/characters.safetensors"
+SHIPPED = ROOT / "src/quickstudy/embedders/weights/characters.safetensors"
 
 
 def commit() -> str:

@@ -25,7 +25,7 @@ from quickstudy.cli import main as command_line
 from quickstudy.core import DivergenceError, EpisodeSpec
 from quickstudy.evaluation import Report, compare, evaluate
 from quickstudy.learners.gradient import GradientLearner
-from quickstudy.recipes import load_run
+from quickstudy.runs.folder import load_run
 from quickstudy.tasks import SinusoidSource
 
 SHOTS, STEPS, EPISODES = (5, 10), (1, 10), 2000

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from result_tables import RESULTS, load
 
 # accuracy wanted by (set, task)
 WANTED = {
@@ -15,12 +14,6 @@ WANTED = {
     ("clinc150", "5-way 5-shot"): 99.0,
     ("omniglot", "20-way 1-shot"): 97.0,
 }
-
-
-def load(name: str) -> dict[str, Any] | None:
-    """Return a result file, or ``None`` if it was not made yet."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def tables(kind: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -194,7 +187,7 @@ def costs_list() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {
+BLOCKS: dict[str, Callable[[], str]] = {
     "estimators-text": lambda: accuracy_table("text"),
     "estimators-image": lambda: accuracy_table("image") + "\n\n" + means_table("image"),
     "estimators-characters": lambda: accuracy_table("characters") + "\n\n" + encoders_table(),

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from quickstudy.recipes import build_learner, get_recipe
-from quickstudy.recipes.build import save_recipe
-from quickstudy.training.checkpoint import save_tensors
+from quickstudy.runs.folder import save_recipe
+from quickstudy.storage.tensors import save_tensors
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

@@ -16,11 +16,11 @@ import torch
 
 import quickstudy.recipes.build
 from quickstudy.cli import main
+from quickstudy.comparing.contestants import contestants, seed_groups
+from quickstudy.comparing.tasklists import available_domains, role_of, task_lists
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError
 from quickstudy.evaluation import evaluate
-from quickstudy.recipes.contestants import contestants, seed_groups
 from quickstudy.recipes.schema import DataConfig, Recipe
-from quickstudy.recipes.tasklists import available_domains, role_of, task_lists
 from quickstudy.tasks import PoolSource
 from quickstudy.tasks.datasets import load_pool
 from quickstudy.testing import ConstantLearner, OracleLearner, PositionLearner
@@ -140,7 +140,7 @@ def test_scores_are_the_same_on_two_processes_and_after_a_kill(runs, tmp_path, c
 
 ORPHANS = """
 import concurrent.futures, multiprocessing, os, time
-from quickstudy.recipes.comparing import _end_with
+from quickstudy.comparing.scoring import _end_with
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
@@ -294,7 +294,7 @@ def test_classes_that_any_run_has_seen_are_not_novel(monkeypatch):
             torch.zeros(len(y), 1, 28, 28, dtype=torch.uint8), y, tuple(names), name, split
         )
 
-    monkeypatch.setattr(quickstudy.recipes.tasklists, "load_pool", pool)
+    monkeypatch.setattr(quickstudy.comparing.tasklists, "load_pool", pool)
     trained = [DataConfig(name="omniglot"), DataConfig(name="omniglot", split_file="other")]
     (seen, unseen), remarks = task_lists(
         trained, ["omniglot"], [EpisodeSpec((3, 20), 1, 2)], episodes=3, seed=0

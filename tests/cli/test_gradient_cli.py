@@ -12,7 +12,8 @@ import quickstudy.cli.evaluate
 import quickstudy.cli.train
 import quickstudy.recipes.build
 from quickstudy.core import CheckpointError
-from quickstudy.recipes import check_start, get_recipe, override
+from quickstudy.recipes import get_recipe, override
+from quickstudy.runs.start import check_start
 
 SMALL = [
     *("-s", "train.n_way=5", "-s", "train.n_query=2", "-s", "encoder.channels=8"),

@@ -8,7 +8,7 @@ import pytest
 from tests.cli.test_compare_cli import FAST, QUICK, run
 
 import quickstudy.cli.check
-from quickstudy.evaluation.checks import CheckReport
+from quickstudy.checks import CheckReport
 
 ALSO = '[{"name": "digits", "train": "all", "validation": "all"}]'
 

@@ -17,7 +17,8 @@ import torch
 from quickstudy.core import ConfigError, DataError, uniforms
 from quickstudy.demo import DemoData, DemoResult, find_data, run_demo
 from quickstudy.demo import data as demo_data
-from quickstudy.recipes import get_recipe, load_run
+from quickstudy.recipes import get_recipe
+from quickstudy.runs.folder import load_run
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.tasks.datasets import DatasetStatus
 

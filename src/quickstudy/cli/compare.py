@@ -20,19 +20,21 @@ from tqdm import tqdm
 from quickstudy import __version__
 from quickstudy.cli.output import emit, say
 from quickstudy.cli.protocol import Seed, read_number
-from quickstudy.core import ConfigError, EpisodeSpec
-from quickstudy.core.words import count
-from quickstudy.pages.comparison import (
+from quickstudy.comparing.cells import CellStore
+from quickstudy.comparing.contestants import BASELINES, contestants
+from quickstudy.comparing.hardest import draw_hardest
+from quickstudy.comparing.page import (
     Account,
     comparison_markdown,
     comparison_page,
     comparison_text,
 )
-from quickstudy.recipes import read_recipe
-from quickstudy.recipes.comparing import CellStore, compare_runs, draw_hardest
-from quickstudy.recipes.contestants import BASELINES, contestants
-from quickstudy.recipes.tasklists import available_domains, task_lists
-from quickstudy.training.checkpoint import write_atomically
+from quickstudy.comparing.scoring import compare_runs
+from quickstudy.comparing.tasklists import available_domains, task_lists
+from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.core.words import count
+from quickstudy.runs.folder import read_recipe
+from quickstudy.storage.files import write_atomically
 
 __all__ = ["compare_command"]
 

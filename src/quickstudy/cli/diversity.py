@@ -8,15 +8,16 @@ from typing import Annotated
 import torch
 import typer
 
+from quickstudy.advice.diversity import measure_diversity
 from quickstudy.cli.output import emit, say
 from quickstudy.cli.protocol import Seed
+from quickstudy.comparing.tasklists import task_lists
 from quickstudy.core import ConfigError, EpisodeSpec
 from quickstudy.evaluation import embed_pool
-from quickstudy.evaluation.diversity import measure_diversity
 from quickstudy.learners import EmbeddingLearner
 from quickstudy.learners.heads import ClassMeanHead, LogisticHead
-from quickstudy.recipes import encoder_of, load_run
-from quickstudy.recipes.tasklists import task_lists
+from quickstudy.recipes import encoder_of
+from quickstudy.runs.folder import load_run
 from quickstudy.tasks import PoolSource
 
 __all__ = ["diversity_command"]

@@ -26,8 +26,8 @@ from quickstudy.core.devices import choose_device
 from quickstudy.evaluation import Paired, Report, compare, evaluate
 from quickstudy.learners import Learner, NearestNeighbour
 from quickstudy.learners.gradient import GradientLearner
-from quickstudy.recipes import Run, load_run
-from quickstudy.recipes.exposure import chosen_on, trained_on
+from quickstudy.runs.exposure import chosen_on, trained_on
+from quickstudy.runs.folder import Run, load_run
 from quickstudy.tasks import Pool, PoolSource, SinusoidSource, TaskSource
 from quickstudy.tasks.catalogue import INK_SETS
 from quickstudy.tasks.datasets import DataPart, load_pool

@@ -51,7 +51,7 @@ def fit_command(
     """
     # imported here: the other commands need not wait for these
     from quickstudy.estimators import FewShotClassifier, get_embedder
-    from quickstudy.estimators.files import continuous, grouped, read_examples
+    from quickstudy.tasks.labelled import continuous, grouped, read_examples
 
     read = read_examples(examples, label=label)
     writable(out, "--out")
@@ -155,8 +155,9 @@ def predict_command(
 
     Example: quickstudy predict zoo.task new/*.jpg --json
     """
+    from quickstudy.cli.rows import write_rows
     from quickstudy.estimators import FewShotClassifier
-    from quickstudy.estimators.files import LabelledFiles, read_inputs, write_rows
+    from quickstudy.tasks.labelled import LabelledFiles, read_inputs
 
     if bool(inputs) == bool(text):
         raise ConfigError("give inputs: images, a table, or --text 'some text' (one kind).")

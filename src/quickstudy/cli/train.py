@@ -10,25 +10,19 @@ import typer
 from quickstudy.cli.output import emit, say
 from quickstudy.core import CheckpointError, ConfigError
 from quickstudy.core.devices import choose_device, computes_bfloat16
-from quickstudy.evaluation import Parting, parting
-from quickstudy.evaluation.overfitting import NOVEL
 from quickstudy.learners import Learner
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import (
     Recipe,
     build_learner,
-    check_start,
     domains,
     get_recipe,
     known_recipes,
-    load_start,
-    manifest,
     override,
-    read_facts,
-    read_recipe,
-    save_recipe,
     sources,
 )
+from quickstudy.runs.folder import manifest, read_facts, read_recipe, save_recipe
+from quickstudy.runs.start import check_start, load_start
 from quickstudy.tasks import TaskSource
 from quickstudy.training import (
     CHECKPOINT,
@@ -37,6 +31,7 @@ from quickstudy.training import (
     check_folder,
     train,
 )
+from quickstudy.training.overfitting import NOVEL, Parting, parting
 from quickstudy.training.step import check_config, chosen_schedule
 
 __all__ = ["train_command"]

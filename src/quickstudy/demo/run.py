@@ -12,14 +12,15 @@ from typing import Any
 from quickstudy.core import ConfigError, EpisodeSpec
 from quickstudy.core.devices import choose_device
 from quickstudy.demo.data import DemoData, find_data
-from quickstudy.demo.report import write_report
-from quickstudy.demo.words import Facts, Score
+from quickstudy.demo.page import write_report
+from quickstudy.demo.text import Facts, Score
 from quickstudy.evaluation import compare, evaluate
 from quickstudy.learners import EmbeddingLearner, NearestNeighbour
-from quickstudy.recipes import build_learner, save_recipe
+from quickstudy.recipes import build_learner
+from quickstudy.runs.folder import save_recipe
+from quickstudy.storage.tensors import save_tensors
 from quickstudy.tasks import PoolSource
 from quickstudy.training import TrainConfig, train
-from quickstudy.training.checkpoint import save_tensors
 
 __all__ = ["DemoResult", "run_demo"]
 

@@ -1,13 +1,13 @@
 """Estimators: few-shot learning on a user's own examples."""
 
-from quickstudy.estimators.cache import EmbeddingCache
-from quickstudy.estimators.choose import ENCODERS, get_embedder
+from quickstudy.embedders.base import Embedder, Item
+from quickstudy.embedders.cache import EmbeddingCache
+from quickstudy.embedders.choose import ENCODERS, get_embedder
+from quickstudy.embedders.modules import module_embedder
 from quickstudy.estimators.classifier import FewShotClassifier
-from quickstudy.estimators.embedders import Embedder, Item
-from quickstudy.estimators.learning import learn_prior
-from quickstudy.estimators.modules import module_embedder
-from quickstudy.estimators.prior import TaskPrior
-from quickstudy.estimators.task import FittedTask, fit_task
+from quickstudy.fitting.learn import learn_prior
+from quickstudy.fitting.prior import TaskPrior
+from quickstudy.fitting.task import FittedTask, fit_task
 
 __all__ = [
     "ENCODERS",

@@ -16,26 +16,20 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from quickstudy.core import CheckpointError, ConfigError, DataError, TaskError
-from quickstudy.estimators.choose import get_embedder
-from quickstudy.estimators.embedders import Embedder, Item
-from quickstudy.estimators.inputs import is_missing
+from quickstudy.core.values import is_missing
+from quickstudy.embedders.base import Embedder, Item
+from quickstudy.embedders.choose import get_embedder
+from quickstudy.estimators.answers import Answer, Conflict, Edit, Explanation, Suspect
 from quickstudy.estimators.labels import Label, as_labels, label_array, plain_label
 from quickstudy.estimators.model import Model
-from quickstudy.estimators.prior import TaskPrior
-from quickstudy.estimators.records import (
-    Answer,
-    Conflict,
-    Edit,
-    Estimate,
-    Explanation,
-    Suspect,
-)
-from quickstudy.estimators.shipped import shipped_prior
 from quickstudy.estimators.support import Floats, Support
+from quickstudy.fitting.prior import TaskPrior
+from quickstudy.fitting.shipped import shipped_prior
+from quickstudy.fitting.task import Estimate
 
 if TYPE_CHECKING:
     from quickstudy.estimators.export import Exported
-    from quickstudy.estimators.task import FittedTask
+    from quickstudy.fitting.task import FittedTask
 
 __all__ = ["FewShotClassifier"]
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from quickstudy import __version__
 from quickstudy.core import CheckpointError, ConfigError, Examples, MissingExtraError
-from quickstudy.estimators.heads import quick_twin
-from quickstudy.estimators.networks import Network
-from quickstudy.estimators.task import FittedTask
-from quickstudy.training.checkpoint import write_atomically
+from quickstudy.embedders.networks import Network
+from quickstudy.fitting.heads import quick_twin
+from quickstudy.fitting.task import FittedTask
+from quickstudy.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from quickstudy.estimators.classifier import FewShotClassifier

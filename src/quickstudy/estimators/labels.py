@@ -11,7 +11,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from quickstudy.core import ConfigError, TaskError
-from quickstudy.estimators.inputs import is_missing
+from quickstudy.core.values import is_missing
 
 __all__ = ["Label", "as_labels", "label_array", "plain_label"]
 

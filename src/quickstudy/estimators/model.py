@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quickstudy.estimators.prior import TaskPrior
-from quickstudy.estimators.records import Estimate, Explanation, Neighbour
+from quickstudy.estimators.answers import Explanation, Neighbour
 from quickstudy.estimators.support import Floats, Ints, Support
-from quickstudy.estimators.task import FittedTask, fit_task
+from quickstudy.fitting.prior import TaskPrior
+from quickstudy.fitting.task import Estimate, FittedTask, fit_task
 
 __all__ = ["Model"]
 

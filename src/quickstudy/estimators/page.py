@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from quickstudy.estimators.records import Conflict, Estimate, Suspect
+from quickstudy.estimators.answers import Conflict, Suspect
 from quickstudy.estimators.support import Support
+from quickstudy.fitting.task import Estimate
 from quickstudy.pages import document, embedding_map, map_legend, png_uri, table
-from quickstudy.training.checkpoint import write_atomically
+from quickstudy.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from quickstudy.estimators.classifier import FewShotClassifier

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from quickstudy.core import CheckpointError, ConfigError, DataError
-from quickstudy.estimators.choose import get_embedder
-from quickstudy.estimators.embedders import Embedder, Item
-from quickstudy.estimators.prior import TaskPrior
+from quickstudy.embedders.base import Embedder, Item
+from quickstudy.embedders.choose import get_embedder
+from quickstudy.embedders.tables import TableRow
 from quickstudy.estimators.support import Support
-from quickstudy.estimators.tables import TableRow
 from quickstudy.estimators.taskfile import (
     TaskFile,
     label_from_json,
@@ -21,6 +20,7 @@ from quickstudy.estimators.taskfile import (
     read_task,
     write_task,
 )
+from quickstudy.fitting.prior import TaskPrior
 
 if TYPE_CHECKING:
     from quickstudy.estimators.classifier import FewShotClassifier

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from quickstudy.core import ConfigError, Examples, nearest_names
-from quickstudy.estimators.embedders import Item
+from quickstudy.embedders.base import Item
+from quickstudy.estimators.answers import Conflict
 from quickstudy.estimators.labels import Label
-from quickstudy.estimators.records import Conflict
 
 __all__ = ["Floats", "Ints", "Support"]
 

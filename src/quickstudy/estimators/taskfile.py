@@ -31,7 +31,7 @@ from torch import Tensor
 from quickstudy import __version__
 from quickstudy.core import CheckpointError
 from quickstudy.estimators.labels import Label
-from quickstudy.training.checkpoint import write_atomically
+from quickstudy.storage.files import write_atomically
 
 __all__ = ["FORMAT", "TaskFile", "label_from_json", "label_to_json", "read_task", "write_task"]
 

@@ -1,34 +1,21 @@
-"""Honest evaluation: intervals, protocols, paired comparison, leak checks."""
+"""Honest evaluation: intervals, protocols, paired differences, cost."""
 
-from quickstudy.evaluation.comparison import Approach, Cell, Comparison, Difference, Mean, Role
 from quickstudy.evaluation.cost import Cost, measure_cost
 from quickstudy.evaluation.evaluate import embed_pool, evaluate
-from quickstudy.evaluation.leaks import LeakReport, check_leaks
-from quickstudy.evaluation.overfitting import Curve, Parting, parting
 from quickstudy.evaluation.report import Paired, Protocol, Report, compare
-from quickstudy.evaluation.statistics import Interval, class_bootstrap, mean_interval
+from quickstudy.evaluation.statistics import Interval, Mean, class_bootstrap, mean_interval
 
 __all__ = [
-    "Approach",
-    "Cell",
-    "Comparison",
     "Cost",
-    "Curve",
-    "Difference",
     "Interval",
-    "LeakReport",
     "Mean",
     "Paired",
-    "Parting",
     "Protocol",
     "Report",
-    "Role",
-    "check_leaks",
     "class_bootstrap",
     "compare",
     "embed_pool",
     "evaluate",
     "mean_interval",
     "measure_cost",
-    "parting",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from quickstudy.core import uniforms
 __all__ = [
     "CalibrationCounts",
     "Interval",
+    "Mean",
     "class_bootstrap",
     "holm",
     "mean_interval",
@@ -21,6 +23,22 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean with the half-width of its 95 % interval."""
+
+    mean: float
+    ci95: float
+
+    def __str__(self) -> str:
+        spread = "" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.2f}"
+        return f"{100 * self.mean:.2f}{spread}"
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return JSON-ready fractions; no interval is None."""
+        return {"mean": self.mean, "ci95": None if math.isnan(self.ci95) else self.ci95}
 
 
 @dataclass(frozen=True, slots=True)

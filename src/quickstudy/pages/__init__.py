@@ -1,7 +1,6 @@
 """What HTML pages share: the style sheet, charts and pictures, a table."""
 
 from quickstudy.pages.document import document
-from quickstudy.pages.episodes import draw_episode, draw_map
 from quickstudy.pages.pictures import (
     bar_chart,
     embedding_map,
@@ -15,8 +14,6 @@ from quickstudy.pages.table import table
 __all__ = [
     "bar_chart",
     "document",
-    "draw_episode",
-    "draw_map",
     "embedding_map",
     "image_uri",
     "line_chart",

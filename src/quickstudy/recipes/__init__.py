@@ -1,19 +1,11 @@
 """Recipes: typed configurations by name, and what builds objects from them."""
 
 from quickstudy.recipes.build import (
-    Run,
     build_encoder,
     build_learner,
-    check_start,
     domain_split,
     domains,
     encoder_of,
-    load_run,
-    load_start,
-    manifest,
-    read_facts,
-    read_recipe,
-    save_recipe,
     sources,
 )
 from quickstudy.recipes.registry import RECIPES, get_recipe, known_recipes
@@ -39,21 +31,13 @@ __all__ = [
     "MetricConfig",
     "PartConfig",
     "Recipe",
-    "Run",
     "build_encoder",
     "build_learner",
-    "check_start",
     "domain_split",
     "domains",
     "encoder_of",
     "get_recipe",
     "known_recipes",
-    "load_run",
-    "load_start",
-    "manifest",
     "override",
-    "read_facts",
-    "read_recipe",
-    "save_recipe",
     "sources",
 ]

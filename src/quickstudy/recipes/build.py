@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,26 +43,16 @@ from quickstudy.tasks import (
 from quickstudy.tasks.catalogue import same_images
 from quickstudy.tasks.datasets import DATASETS, load_pool
 from quickstudy.tasks.fit import fit_images
-from quickstudy.training.checkpoint import load_tensors, load_weights, write_atomically
 
 __all__ = [
-    "Run",
     "build_encoder",
     "build_learner",
-    "check_start",
     "domain_split",
     "domains",
     "encoder_of",
-    "load_run",
-    "load_start",
-    "manifest",
-    "read_facts",
-    "read_recipe",
-    "save_recipe",
     "sources",
 ]
 
-_RECIPE = "recipe.json"
 _CLASSES = 110  # one number per independent random decision, beside those of the samplers
 
 
@@ -255,142 +242,9 @@ def domain_split(name: str) -> str:
     return "val" if info is not None and "val" in info.splits else "all"
 
 
-def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:
-    """Refuse to start from a run of another recipe, encoder or split.
-
-    Args:
-        recipe: of the learner that is to start.
-        theirs: of the run to start from.
-        folder: of that run.
-
-    Raises:
-        CheckpointError: saying what differs. The norm may differ, and so may the data set; the same
-            data set must be split alike, or test classes would have been trained on.
-    """
-    pairs: dict[str, tuple[Any, Any]] = {"name": (theirs.name, recipe.start or theirs.name)}
-    for part in EncoderConfig.model_fields.keys() - {"norm"}:
-        pairs[f"encoder.{part}"] = (getattr(theirs.encoder, part), getattr(recipe.encoder, part))
-    for their in theirs.data.parts:
-        for ours in recipe.data.parts:
-            for part in ("split_file", "train") if their.name == ours.name else ():
-                pairs[f"data.{part}"] = (getattr(their, part), getattr(ours, part))
-    differ = [f"{n} is {a!r}, not {b!r}" for n, (a, b) in sorted(pairs.items()) if a != b]
-    if differ:
-        raise CheckpointError(
-            f"{recipe.name} cannot start from {folder}: {'; '.join(differ)}. Train {recipe.start} "
-            f"with these settings into another folder (--out ELSEWHERE/{recipe.start}) and name an "
-            "--out beside it, or set start=null."
-        )
-
-
-def load_start(learner: Learner, recipe: Recipe, folder: Path) -> dict[str, str]:
-    """Give a learner the encoder weights of a finished run.
-
-    Running averages of batch norm are left behind: the learner minds its own statistics.
-
-    Args:
-        learner: gets the weights.
-        recipe: of the learner.
-        folder: of the run to start from.
-
-    Returns:
-        Facts about the start, for the manifest.
-
-    Raises:
-        CheckpointError: if there is no finished run, or it is another one; see :func:`check_start`.
-    """
-    run = load_run(folder)
-    check_start(recipe, run.recipe, folder)
-    weights = {
-        name: value
-        for name, value in encoder_of(run.learner).state_dict().items()
-        if not name.rsplit(".", 1)[-1].startswith("running_")
-    }
-    load_weights(encoder_of(learner), weights, where=str(folder))
-    hasher = hashlib.sha256()
-    for name in sorted(weights):
-        hasher.update(name.encode() + weights[name].contiguous().numpy().tobytes())
-    return {"start": hasher.hexdigest()}
-
-
 def encoder_of(learner: Learner) -> Encoder:
     """Return the encoder inside a learner that was built from a recipe."""
     encoders = [m for m in learner.modules() if isinstance(m, Encoder)]
     if not encoders:
         raise CheckpointError(f"{type(learner).__name__} has no encoder to start from.")
     return encoders[0]
-
-
-def manifest(recipe: Recipe, facts: dict[str, str]) -> dict[str, Any]:
-    """Return what must not change when a run is resumed."""
-    document = recipe.model_dump(mode="json", exclude={"train", "summary"})
-    return {"recipe": document, **facts}
-
-
-def save_recipe(out: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
-    """Write the recipe and facts about the data into a run folder."""
-    document = {"format": 1, "recipe": recipe.model_dump(mode="json"), **facts}
-    write_atomically(out / _RECIPE, (json.dumps(document, indent=1) + "\n").encode())
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A finished run.
-
-    Args:
-        folder: where it lies.
-        recipe: how it was made.
-        learner: with the chosen weights, in evaluation mode.
-        meta: step and validation score of these weights.
-    """
-
-    folder: Path
-    recipe: Recipe
-    learner: Learner
-    meta: dict[str, Any]
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """Return the recipe in a run folder.
-
-    Raises:
-        CheckpointError: if it is missing or damaged.
-    """
-    path = folder / _RECIPE
-    if not path.exists():
-        raise CheckpointError(
-            f"{folder} holds no run (no {_RECIPE}). Name the folder that 'quickstudy train "
-            f"--out' wrote."
-        )
-    try:
-        return Recipe.model_validate(json.loads(path.read_text(encoding="utf-8"))["recipe"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Train again.") from error
-
-
-def load_run(folder: Path) -> Run:
-    """Return the run in a folder.
-
-    Raises:
-        CheckpointError: if it is missing, unfinished or damaged.
-    """
-    if (folder / _RECIPE).exists() and not (folder / "model.safetensors").exists():
-        raise CheckpointError(
-            f"the run in {folder} is not finished. Go on with 'quickstudy train ... --out "
-            f"{folder} --resume'."
-        )
-    recipe = read_recipe(folder)
-    tensors, meta = load_tensors(folder / "model.safetensors")
-    learner = build_learner(
-        recipe.encoder, recipe.learner, seed=recipe.train.seed, n_way=recipe.n_way
-    )
-    load_weights(learner, tensors, where=str(folder / "model.safetensors"))
-    learner.eval()
-    return Run(folder, recipe, learner, meta)
-
-
-def read_facts(folder: Path) -> dict[str, str]:
-    """Return the facts about data and start that were written into a run folder."""
-    read_recipe(folder)  # names what is wrong with the file
-    document = json.loads((folder / _RECIPE).read_text(encoding="utf-8"))
-    return {name: v for name, v in document.items() if name not in ("format", "recipe")}

@@ -16,9 +16,12 @@ import torch
 from PIL import Image
 
 from quickstudy.core import ChecksumError, ConfigError, DataError, nearest_names
-from quickstudy.tasks import store
+from quickstudy.storage import downloads
+from quickstudy.storage.downloads import sha256_of, verify
+from quickstudy.storage.places import cache_home, data_home, find_file
 from quickstudy.tasks.archives import pool_from_cifar100, pool_from_omniglot_zips
 from quickstudy.tasks.catalogue import DATASETS, DatasetInfo, RemoteFile, same_images
+from quickstudy.tasks.decoded import cached_pool
 from quickstudy.tasks.folders import pool_from_csv
 from quickstudy.tasks.glyphs import default_fonts, glyph_split, render_glyphs
 from quickstudy.tasks.parquet import pool_from_parquet
@@ -140,7 +143,7 @@ def _choose_split(info: DatasetInfo, split: str, split_file: str | None) -> Spli
 
 
 def _from_files(info: DatasetInfo, size: int, chosen: Split | None, split: str) -> Pool:
-    path = store.find_file(info.path)
+    path = find_file(info.path)
     options: dict[str, object] = {
         "name": Path(info.path).stem,  # CIFAR-FS and FC100 are the same images
         "size": size,
@@ -153,8 +156,8 @@ def _from_files(info: DatasetInfo, size: int, chosen: Split | None, split: str) 
     # only miniImageNet is so large that the part is worth decoding by itself
     part = {"split": split} if info.name == "miniimagenet" and split != "all" else {}
     if path is not None:
-        store.verify(path, info.sha256)
-        pool = store.cached_pool(
+        verify(path, info.sha256)
+        pool = cached_pool(
             {**options, **part, "source": info.sha256},
             lambda: pool_from_parquet(
                 path,
@@ -167,7 +170,7 @@ def _from_files(info: DatasetInfo, size: int, chosen: Split | None, split: str) 
                 name=info.name,
             ),
         )
-    elif info.folder and (folder := store.find_file(info.folder)) is not None:
+    elif info.folder and (folder := find_file(info.folder)) is not None:
         pool = _from_csv_folder(info, folder, size, split)
     elif info.remote:
         pool = _from_remote(info, size, options)
@@ -215,15 +218,15 @@ def _from_remote(info: DatasetInfo, size: int, options: Mapping[str, object]) ->
         return pool_from_cifar100(paths[0], size=size)
 
     source = [remote.digest for remote in info.remote]
-    return store.cached_pool({**options, "source": source}, build)
+    return cached_pool({**options, "source": source}, build)
 
 
 def _fetched(info: DatasetInfo, remote: RemoteFile) -> Path:
     """Return a published file that passes its check, downloaded to the cache folder if need be."""
-    found = store.find_file(remote.path)
+    found = find_file(remote.path)
     if found is None:
         try:
-            return store.download(remote.url, remote.digest, store.cache_home() / remote.path)
+            return downloads.download(remote.url, remote.digest, cache_home() / remote.path)
         except ChecksumError:
             raise
         except DataError as error:
@@ -232,18 +235,18 @@ def _fetched(info: DatasetInfo, remote: RemoteFile) -> Path:
             raise DataError(
                 f"{error} Or set QUICKSTUDY_DATA to a folder that holds {info.path}."
             ) from error
-    store.verify(found, remote.digest)
+    verify(found, remote.digest)
     return found
 
 
 def _how_to_get(info: DatasetInfo) -> str:
-    places = " and ".join(dict.fromkeys(map(str, (store.data_home(), store.cache_home()))))
+    places = " and ".join(dict.fromkeys(map(str, (data_home(), cache_home()))))
     text = f"{info.name}: not found. Looked for {info.path} in {places}. "
     if info.folder:
         text += (
             f"Its terms ({info.licence}) allow no download from here: get the images from "
             f"{info.source}, put images/ and train.csv, val.csv, test.csv (columns filename,label) "
-            f"into {store.data_home() / info.folder}, or set QUICKSTUDY_DATA."
+            f"into {data_home() / info.folder}, or set QUICKSTUDY_DATA."
         )
     else:
         text += (
@@ -257,11 +260,9 @@ def _how_to_get(info: DatasetInfo) -> str:
 
 
 def _glyphs(size: int) -> Pool:
-    fonts = hashlib.sha256(
-        "".join(store.sha256_of(f) for f in default_fonts()).encode()
-    ).hexdigest()
+    fonts = hashlib.sha256("".join(sha256_of(f) for f in default_fonts()).encode()).hexdigest()
     key = {"name": "glyphs", "version": 1, "size": size, "source": fonts, "pillow": PIL.__version__}
-    return store.cached_pool(key, lambda: render_glyphs(size=size))
+    return cached_pool(key, lambda: render_glyphs(size=size))
 
 
 def _glyph_part(class_name: str) -> str:
@@ -310,9 +311,9 @@ def dataset_status(name: str) -> DatasetStatus:
     info = _info(name)
     if not info.path:
         return DatasetStatus(name, "built-in", None, "needs no file")
-    remote = [store.find_file(r.path) for r in info.remote]
-    candidates = [store.find_file(info.path)]
-    candidates += [store.find_file(info.folder)] if info.folder else []
+    remote = [find_file(r.path) for r in info.remote]
+    candidates = [find_file(info.path)]
+    candidates += [find_file(info.folder)] if info.folder else []
     candidates += [remote[0]] if remote and all(p is not None for p in remote) else []
     found = next((path for path in candidates if path is not None), None)
     if found is not None:
@@ -356,15 +357,15 @@ def check_dataset(name: str) -> DatasetStatus:
     info, status = _info(name), dataset_status(name)
     if status.state != "found":
         return status
-    path = store.find_file(info.path)
+    path = find_file(info.path)
     if path is not None:
-        store.verify(path, info.sha256, reread=True)  # a disk may rot without a new date
+        verify(path, info.sha256, reread=True)  # a disk may rot without a new date
         return replace(status, message=f"found at {path}, sha256 as expected")
     if status.path is not None and status.path.is_dir():
         return replace(status, message=f"found at {status.path}; a folder has no checksum")
     for remote in info.remote:
-        if (file := store.find_file(remote.path)) is not None:
-            store.verify(file, remote.digest, reread=True)
+        if (file := find_file(remote.path)) is not None:
+            verify(file, remote.digest, reread=True)
     return replace(status, message=f"found at {status.path}, checksums as expected")
 
 
@@ -408,14 +409,14 @@ def load_lake_runs(path: str | Path | None = None, *, size: int = 28) -> LakeRun
         DataError: if the file is missing or damaged.
         ChecksumError: if the file of the data folder is not the expected one.
     """
-    found = store.find_file(_LAKE_PATH) if path is None else Path(path)
+    found = find_file(_LAKE_PATH) if path is None else Path(path)
     if found is None or not found.is_file():
         raise DataError(
             f"the one-shot runs are not there: looked for {path or _LAKE_PATH} "
-            f"({store.data_home()}). Set QUICKSTUDY_DATA to the folder that holds the file."
+            f"({data_home()}). Set QUICKSTUDY_DATA to the folder that holds the file."
         )
     if path is None:
-        store.verify(found, _LAKE_SHA256)
+        verify(found, _LAKE_SHA256)
     try:
         with np.load(found, allow_pickle=False) as file:
             train, test = (

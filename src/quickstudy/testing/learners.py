@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from quickstudy.checks.snapshot import changed, snapshot
 from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError, TaskState, generator
 from quickstudy.core.state import n_tasks, slice_tasks
 from quickstudy.evaluation import evaluate
-from quickstudy.evaluation.checks.snapshot import changed, snapshot
 from quickstudy.learners.base import Learner
 from quickstudy.tasks import PoolSource, SinusoidSource, TaskSource
 from quickstudy.testing.fakes import gaussian_pool

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from quickstudy.checks.guessing import label_evenness, position_gain
 from quickstudy.core import Episode, EpisodeSpec, Examples
-from quickstudy.evaluation.checks.guessing import label_evenness, position_gain
 from quickstudy.tasks import TaskSource
 
 __all__ = ["SourceConformance", "episode_digests"]

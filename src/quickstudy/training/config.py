@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from quickstudy.core import EpisodeSpec
-from quickstudy.evaluation.overfitting import NOVEL, TRAINING
+from quickstudy.training.overfitting import NOVEL, TRAINING
 
 __all__ = ["TrainConfig", "ValidationConfig"]
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from quickstudy.core import CheckpointError, MissingExtraError
-from quickstudy.training.checkpoint import write_atomically
+from quickstudy.storage.files import write_atomically
 
 __all__ = ["RunLog", "read_log"]
 

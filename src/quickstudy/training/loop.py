@@ -26,19 +26,14 @@ from quickstudy.core import (
 from quickstudy.core.allocator import keep_freed_memory
 from quickstudy.core.determinism import deterministic_on_cpu
 from quickstudy.core.devices import choose_device
-from quickstudy.evaluation import Curve
 from quickstudy.learners.base import Learner
+from quickstudy.storage.tensors import load_tensors, load_weights, save_tensors
 from quickstudy.tasks import TaskSource
-from quickstudy.training.checkpoint import (
-    load_tensors,
-    load_weights,
-    optimiser_state,
-    restore_optimiser,
-    save_tensors,
-)
+from quickstudy.training.checkpoint import optimiser_state, restore_optimiser
 from quickstudy.training.config import TrainConfig
 from quickstudy.training.fingerprint import changes, fingerprint
 from quickstudy.training.logs import RunLog
+from quickstudy.training.overfitting import Curve
 from quickstudy.training.step import (
     Average,
     build_optimiser,

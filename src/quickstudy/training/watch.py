@@ -8,10 +8,10 @@ from typing import Any
 
 from quickstudy.core import ConfigError, EpisodeSpec, ProtocolError, TaskError
 from quickstudy.evaluation import Report, evaluate
-from quickstudy.evaluation.overfitting import NOVEL, TRAINING
 from quickstudy.learners.base import Learner
 from quickstudy.tasks import AugmentedSource, PoolSource, TaskSource
 from quickstudy.training.config import ValidationConfig
+from quickstudy.training.overfitting import NOVEL, TRAINING
 
 __all__ = ["Watch", "curve_line", "domain_spec", "log_line"]
 

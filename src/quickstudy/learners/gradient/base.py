@@ -23,7 +23,7 @@ from quickstudy.core import (
 )
 from quickstudy.core.workers import Schedule, in_chunks, replica
 from quickstudy.learners.base import Learner, mean_loss
-from quickstudy.learners.gradient.heads import BIAS, WEIGHT, Head, build_head, logits
+from quickstudy.learners.gradient.starts import BIAS, WEIGHT, Head, build_head, logits
 from quickstudy.learners.gradient.taskwise import Engine, Params, TaskModule
 from quickstudy.nets import Encoder, NormContext, SupportNorm
 

@@ -17,8 +17,8 @@ from quickstudy.learners.gradient.base import (
     Task,
     blank_padding,
 )
-from quickstudy.learners.gradient.heads import BIAS, WEIGHT
 from quickstudy.learners.gradient.inner import Params, descend
+from quickstudy.learners.gradient.starts import BIAS, WEIGHT
 from quickstudy.learners.gradient.taskwise import Engine
 
 __all__ = ["ANIL", "FOMAML", "MAML", "MetaSGD", "ProtoMAML"]

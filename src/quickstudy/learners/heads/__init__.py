@@ -4,7 +4,7 @@ from quickstudy.learners.heads.centred import CentredHead
 from quickstudy.learners.heads.class_means import ClassMeanHead
 from quickstudy.learners.heads.finetuned import FineTunedHead
 from quickstudy.learners.heads.gradient import GradientHead
-from quickstudy.learners.heads.leaving import first_copies, held_out_in, held_out_logits
+from quickstudy.learners.heads.held_out import first_copies, held_out_in, held_out_logits
 from quickstudy.learners.heads.logistic import LogisticHead
 from quickstudy.learners.heads.neighbours import NeighbourHead
 from quickstudy.learners.heads.ridge import RidgeHead

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
 from quickstudy.learners.base import Learner
-from quickstudy.learners.metric import class_weights
+from quickstudy.learners.classes import class_weights
 
 __all__ = ["CentredHead"]
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import Examples, TaskState, check_state
-from quickstudy.learners.metric import PrototypeHead, class_means, class_weights
+from quickstudy.learners.classes import class_means, class_weights
+from quickstudy.learners.metric import PrototypeHead
 
 __all__ = ["ClassMeanHead"]
 

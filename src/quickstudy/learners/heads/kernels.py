@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import ConfigError
-from quickstudy.learners.metric import squared_distance
+from quickstudy.learners.classes import squared_distance
 
 __all__ = ["check_width", "gaussian_kernel"]
 

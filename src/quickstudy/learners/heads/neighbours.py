@@ -8,12 +8,8 @@ from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
 from quickstudy.learners.base import Learner
-from quickstudy.learners.metric import (
-    check_distance,
-    class_weights,
-    set_temperature,
-    squared_distance,
-)
+from quickstudy.learners.classes import class_weights, squared_distance
+from quickstudy.learners.metric import check_distance, set_temperature
 
 __all__ = ["NeighbourHead"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from quickstudy.core import Examples
-from quickstudy.learners.metric import class_weights
+from quickstudy.learners.classes import class_weights
 
 __all__ = ["weighted"]
 

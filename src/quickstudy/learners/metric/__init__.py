@@ -5,10 +5,7 @@ from quickstudy.learners.metric.prototypical import (
     PrototypeHead,
     PrototypicalNetwork,
     check_distance,
-    class_means,
-    class_weights,
     set_temperature,
-    squared_distance,
 )
 
 __all__ = [
@@ -18,8 +15,5 @@ __all__ = [
     "PrototypeHead",
     "PrototypicalNetwork",
     "check_distance",
-    "class_means",
-    "class_weights",
     "set_temperature",
-    "squared_distance",
 ]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from quickstudy.core import Examples, TaskState, check_state
 from quickstudy.learners.base import EmbeddingLearner, Learner
-from quickstudy.learners.metric.prototypical import class_weights, set_temperature
+from quickstudy.learners.classes import class_weights
+from quickstudy.learners.metric.prototypical import set_temperature
 from quickstudy.nets import Encoder
 
 __all__ = ["FullContext", "MatchingHead", "MatchingNetwork"]

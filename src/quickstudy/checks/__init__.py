@@ -1,0 +1,41 @@
+"""The leak and protocol suite: what is wrong with a data set, a source, a learner, an interval.
+
+Every check answers with a finding (evidence and remedy), that it passed, or why it was not asked.
+What each asks and how it decides is in ``docs/checks.md``.
+"""
+
+from quickstudy.checks.contents import check_contents
+from quickstudy.checks.findings import (
+    CheckReport,
+    Finding,
+    Outcome,
+    Pair,
+    Passed,
+    Skipped,
+)
+from quickstudy.checks.intervals import (
+    check_differences,
+    check_document,
+    check_interval,
+    check_protocol,
+)
+from quickstudy.checks.learners import check_learner
+from quickstudy.checks.snapshot import snapshot
+from quickstudy.checks.sources import check_source
+
+__all__ = [
+    "CheckReport",
+    "Finding",
+    "Outcome",
+    "Pair",
+    "Passed",
+    "Skipped",
+    "check_contents",
+    "check_differences",
+    "check_document",
+    "check_interval",
+    "check_learner",
+    "check_protocol",
+    "check_source",
+    "snapshot",
+]

@@ -1,0 +1,55 @@
+"""The hardest tasks of a comparison, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quickstudy.comparing.contestants import Contestant, learner_of, source_for
+from quickstudy.comparing.result import Comparison
+from quickstudy.comparing.tasklists import TaskList
+from quickstudy.evaluation.drawing import draw_episode
+
+__all__ = ["draw_hardest"]
+
+
+def draw_hardest(
+    given: Sequence[Contestant],
+    lists: Sequence[TaskList],
+    comparison: Comparison,
+    *,
+    n: int = 2,
+    most_ways: int = 10,
+) -> list[str]:
+    """Return the hardest tasks of each list as HTML figures, answered by the list's best learner.
+
+    Args:
+        given: what was compared.
+        lists: on which tasks.
+        comparison: the scores.
+        n: tasks of each list.
+        most_ways: tasks of more classes are not drawn.
+    """
+    drawn = []
+    by_name = {one.name: one for one in given}
+    for tasks in lists:
+        ways = tasks.spec.n_way
+        if (ways if isinstance(ways, int) else ways[1]) > most_ways:
+            continue
+        best, _ = comparison.best(tasks.name)
+        source = source_for(by_name[best], tasks)
+        for number, mean in comparison.hardest(tasks.name, n=n):
+            caption = (
+                f"{tasks.name}, episode {number}: {100 * mean:.0f} % on average over the learners; "
+                f"answers of {best}."
+            )
+            drawn.append(
+                draw_episode(
+                    learner_of(by_name[best]),
+                    source,
+                    tasks.spec,
+                    task_id=number,
+                    seed=tasks.seed,
+                    caption=caption,
+                )
+            )
+    return drawn

@@ -1,0 +1,277 @@
+"""Many learners on the same episodes: paired differences, ranks, and what each costs."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from quickstudy.core import ProtocolError
+from quickstudy.evaluation.cost import Cost
+from quickstudy.evaluation.report import Report, compare
+from quickstudy.evaluation.statistics import Mean, holm, paired_p_value
+
+__all__ = ["Approach", "Cell", "Comparison", "Difference", "Role"]
+
+Role = Literal["trained distribution", "novel classes", "choosing domain", "novel domain"]
+"""What tasks are to a learner. A choosing domain is one that it was not trained on, but whose score
+decided which weights were kept."""
+
+_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The scores of one learner on one list of episodes.
+
+    Args:
+        learner: its name in the comparison.
+        tasks: the list's name.
+        role: what the list is to this learner.
+        report: the scores.
+    """
+
+    learner: str
+    tasks: str
+    role: Role
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two learners on the same episodes.
+
+    Args:
+        tasks: the list's name.
+        first: name of the first.
+        second: name of the second.
+        gap: mean of first minus second, with its interval over episodes.
+        p: of the paired t-test.
+        p_holm: the same, adjusted for all pairs on this list (Holm 1979).
+    """
+
+    tasks: str
+    first: str
+    second: str
+    gap: Mean
+    p: float
+    p_holm: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        names = {"tasks": self.tasks, "first": self.first, "second": self.second}
+        return names | self.gap.to_dict() | {"p": self.p, "p_holm": self.p_holm}
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """One row of the approach table: what a learner needs, costs and reaches.
+
+    Args:
+        learner: its name.
+        family: metric, gradient, ... or baseline.
+        cost: time and memory, or ``None`` if it was not measured.
+        accuracy: mean over the lists of each role that there is, of novel domains over those that
+            are novel to all learners; over several lists the interval is that of their mean, the
+            lists being fixed.
+        drop: trained distribution minus the mean of the novel domains.
+        rank: mean over the novel domains of its place among the learners; 1 = best.
+    """
+
+    learner: str
+    family: str
+    cost: Cost | None
+    accuracy: Mapping[Role, Mean]
+    drop: Mean | None
+    rank: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            "learner": self.learner,
+            "family": self.family,
+            "cost": None if self.cost is None else self.cost.to_dict(),
+            "accuracy": {role: mean.to_dict() for role, mean in self.accuracy.items()},
+            "drop": None if self.drop is None else self.drop.to_dict(),
+            "mean_rank": self.rank,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of many learners on the same lists of episodes.
+
+    Args:
+        cells: one for each learner and list.
+        families: of each learner.
+        costs: of each learner that was measured.
+        seeds: learners that differ in nothing but their training seed, by a name for all of them.
+        remarks: what a reader must know beside the numbers, in sentences.
+
+    Raises:
+        ProtocolError: if two learners were not scored on the same episodes of a list, or a cell is
+            there twice or missing.
+    """
+
+    cells: Sequence[Cell]
+    families: Mapping[str, str]
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    seeds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        wanted = {(learner, tasks) for learner in self.learners for tasks in self.tasks}
+        given = [(cell.learner, cell.tasks) for cell in self.cells]
+        if len(given) != len(set(given)) or set(given) != wanted:
+            odd = sorted(wanted - set(given)) or sorted(x for x in given if given.count(x) > 1)
+            raise ProtocolError(
+                f"a comparison needs each learner once on each list of tasks; {odd[:2]} is missing "
+                "or there twice."
+            )
+        for tasks in self.tasks:
+            first, *rest = self._on(tasks).values()
+            for cell in rest:
+                compare(first.report, cell.report)
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """The learners' names, in the order given."""
+        return tuple(dict.fromkeys(cell.learner for cell in self.cells))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The lists' names, in the order given."""
+        return tuple(dict.fromkeys(cell.tasks for cell in self.cells))
+
+    def _on(self, tasks: str) -> dict[str, Cell]:
+        return {cell.learner: cell for cell in self.cells if cell.tasks == tasks}
+
+    def cell(self, learner: str, tasks: str) -> Cell:
+        """Return the scores of one learner on one list."""
+        return self._on(tasks)[learner]
+
+    @cached_property
+    def paired(self) -> tuple[Difference, ...]:
+        """All pairs of learners on all lists; Holm's correction is over the pairs of a list."""
+        found = []
+        for tasks in self.tasks:
+            here = self._on(tasks)
+            pairs = list(combinations(here, 2))
+            gaps = [here[a].report.scores - here[b].report.scores for a, b in pairs]
+            raw = np.array([paired_p_value(gap) for gap in gaps])
+            for (a, b), p, adjusted in zip(pairs, raw, holm(raw), strict=True):
+                both = compare(here[a].report, here[b].report)
+                gap = Mean(both.mean, both.ci95)
+                found.append(Difference(tasks, a, b, gap, float(p), float(adjusted)))
+        return tuple(found)
+
+    def best(self, tasks: str) -> tuple[str, tuple[str, ...]]:
+        """Return the learner with the highest mean on a list, and those that cannot be told from it
+        (Holm-adjusted p of 0.05 or more)."""
+        here = self._on(tasks)
+        top = max(here, key=lambda name: round(here[name].report.mean, _DIGITS))
+        equal = tuple(
+            d.second if d.first == top else d.first
+            for d in self.paired
+            if d.tasks == tasks and top in (d.first, d.second) and d.p_holm >= 0.05
+        )
+        return top, equal
+
+    @cached_property
+    def approaches(self) -> tuple[Approach, ...]:
+        """The approach table, a row for each learner."""
+        ranks = self._ranks()
+        rows = []
+        for name in self.learners:
+            by_role: dict[Role, list[Report]] = defaultdict(list)
+            for cell in self.cells:
+                outside = cell.role == "novel domain" and cell.tasks not in self.novel_to_all
+                if cell.learner == name and not outside:
+                    by_role[cell.role].append(cell.report)
+            accuracy = {role: _mean_of(reports) for role, reports in by_role.items()}
+            trained, novel = accuracy.get("trained distribution"), accuracy.get("novel domain")
+            drop = None
+            if trained is not None and novel is not None:
+                # other episodes: the two errors are independent
+                drop = Mean(trained.mean - novel.mean, math.hypot(trained.ci95, novel.ci95))
+            rows.append(
+                Approach(
+                    name,
+                    self.families[name],
+                    self.costs.get(name),
+                    accuracy,
+                    drop,
+                    ranks.get(name),
+                )
+            )
+        return tuple(rows)
+
+    @cached_property
+    def novel_to_all(self) -> tuple[str, ...]:
+        """The lists of domains that no learner was trained on or chosen by: on these alone the
+        means over novel domains compare."""
+        return tuple(
+            tasks
+            for tasks in self.tasks
+            if all(cell.role == "novel domain" for cell in self._on(tasks).values())
+        )
+
+    def _ranks(self) -> dict[str, float]:
+        places: dict[str, list[float]] = defaultdict(list)
+        for tasks in self.novel_to_all:
+            here = self._on(tasks)
+            # the same number of right answers, added up in another order, is the same accuracy
+            order = stats.rankdata([-round(cell.report.mean, _DIGITS) for cell in here.values()])
+            for name, place in zip(here, order, strict=True):
+                places[name].append(float(place))
+        return {name: float(np.mean(values)) for name, values in places.items()}
+
+    @cached_property
+    def over_seeds(self) -> tuple[tuple[str, str, Mean, int], ...]:
+        """The spread over training seeds: ``(group, list, mean with its interval over seeds, number
+        of seeds)`` for groups of two or more."""
+        found = []
+        for group, names in self.seeds.items():
+            if len(names) < 2:
+                continue
+            for tasks in self.tasks:
+                means = np.array([self.cell(name, tasks).report.mean for name in names])
+                n = len(means)
+                half = float(stats.t.ppf(0.975, n - 1) * means.std(ddof=1) / math.sqrt(n))
+                found.append((group, tasks, Mean(float(means.mean()), half), n))
+        return tuple(found)
+
+    def hardest(self, tasks: str, *, n: int = 3) -> list[tuple[int, float]]:
+        """Return the episodes of a list with the lowest mean score over the learners: ``(number,
+        mean score)``, hardest first."""
+        mean = np.mean([cell.report.scores for cell in self._on(tasks).values()], axis=0)
+        return [(int(i), float(mean[i])) for i in np.argsort(mean, kind="stable")[:n]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values: fractions, not per cents."""
+        return {
+            "results": [
+                {"tasks": cell.tasks, "role": cell.role} | cell.report.to_dict()
+                for cell in self.cells
+            ],
+            "paired": [difference.to_dict() for difference in self.paired],
+            "approaches": [approach.to_dict() for approach in self.approaches],
+            "remarks": list(self.remarks),
+            "over_seeds": [
+                {"group": group, "tasks": tasks, "seeds": n} | mean.to_dict()
+                for group, tasks, mean, n in self.over_seeds
+            ],
+        }
+
+
+def _mean_of(reports: Sequence[Report]) -> Mean:
+    """Return the mean over fixed lists, each with its own episodes."""
+    half = math.sqrt(sum(report.ci95**2 for report in reports)) / len(reports)
+    return Mean(float(np.mean([report.mean for report in reports])), half)

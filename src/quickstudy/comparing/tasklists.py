@@ -1,0 +1,233 @@
+"""Lists of tasks on which many runs are compared: classes that all of them have trained on, or that
+none of them has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from quickstudy.comparing.result import Role
+from quickstudy.core import ConfigError, EpisodeSpec, TaskError
+from quickstudy.recipes.schema import DataConfig, PartConfig, Recipe
+from quickstudy.runs.exposure import chose_domain
+from quickstudy.tasks import Pool, PoolSource
+from quickstudy.tasks.catalogue import DATASETS, same_images
+from quickstudy.tasks.datasets import dataset_status, load_pool
+from quickstudy.tasks.fit import fit_images
+from quickstudy.tasks.folders import pool_from_folder
+
+__all__ = ["DOMAINS", "TaskList", "available_domains", "role_of", "task_lists"]
+
+DOMAINS = (
+    "omniglot",
+    "miniimagenet",
+    "cifar-fs",
+    "quickdraw",
+    "gtsrb",
+    "dtd",
+    "fashion-mnist",
+    "mnist",
+    "digits",
+)
+"""The domains of the cross-domain suite, in the manner of Meta-Dataset (Triantafillou 2020)."""
+
+_TRAINED, _NOVEL = "trained", "novel"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskList:
+    """A list of episodes, whatever the size of the images a learner takes.
+
+    Args:
+        name: for tables.
+        data: named data set or folder of class folders.
+        split: ``"trained"``, ``"novel"``, or the part of the data set.
+        classes: names of the classes, before rotation; empty = all of the part.
+        rotations: turned classes are classes of their own.
+        group_aware: no track stands on both sides of an episode.
+        spec: way, shot, queries.
+        episodes: how many.
+        seed: names them.
+    """
+
+    name: str
+    data: str
+    split: str
+    classes: tuple[str, ...]
+    rotations: bool
+    group_aware: bool
+    spec: EpisodeSpec
+    episodes: int
+    seed: int
+
+    def source(self, *, size: int, channels: int) -> PoolSource:
+        """Return the episodes' source with images of this size.
+
+        Args:
+            size: side in pixels.
+            channels: 1 or 3.
+        """
+        pool = _images(self.data, self.split, size, channels)
+        if self.classes:
+            wanted = set(self.classes)
+            chosen = [i for i, name in enumerate(pool.class_names) if name in wanted]
+            pool = pool.select(chosen, split=self.split)
+        pool = fit_images(pool, channels=channels, size=size)
+        return PoolSource(pool.with_rotations() if self.rotations else pool, self.group_aware)
+
+
+@lru_cache(maxsize=2)
+def _images(data: str, split: str, size: int, channels: int) -> Pool:
+    if Path(data).is_dir():
+        return pool_from_folder(Path(data), size=size, channels=channels)
+    return load_pool(data, split="all" if split in (_TRAINED, _NOVEL) else split, size=size)
+
+
+def available_domains() -> tuple[str, ...]:
+    """Return the domains of the suite whose data is at hand."""
+    return tuple(name for name in DOMAINS if dataset_status(name).state in ("found", "built-in"))
+
+
+def role_of(tasks: TaskList, recipe: Recipe) -> Role:
+    """Return what a list of tasks is to a run of this recipe."""
+    if any(same_images(tasks.data, part.name) for part in recipe.data.parts):
+        return "trained distribution" if tasks.split == _TRAINED else "novel classes"
+    return "choosing domain" if chose_domain(recipe, tasks.data) else "novel domain"
+
+
+def task_lists(
+    trained: Sequence[DataConfig],
+    data: Sequence[str],
+    specs: Sequence[EpisodeSpec],
+    *,
+    episodes: int,
+    seed: int,
+    with_trained: bool = True,
+    rotations: bool | None = None,
+) -> tuple[list[TaskList], list[str]]:
+    """Return the lists on which runs are compared, and remarks on those that are not as asked for.
+
+    A data set that a run was trained on is given twice: the classes that all such runs have trained
+    on (without augmentation), and those that no run has trained, validated or chosen anything on.
+    Of other data sets the test part is taken. Classes that are too few for a task make no list.
+
+    Args:
+        trained: what the runs were trained on.
+        data: named data sets or folders of class folders.
+        specs: way, shot and queries; a range of ways ends at the number of classes. Where tracks
+            must not stand on both sides of a task, the geometric middle of a range is taken.
+        episodes: of each list.
+        seed: names the episodes.
+        with_trained: whether training classes are scored at all.
+        rotations: turned classes are classes too; ``None`` = as the runs were trained.
+
+    Returns:
+        The lists, and in sentences what was left out or made smaller.
+
+    Raises:
+        ConfigError: if a data set is named twice or unknown, or there are no episodes.
+        TaskError: if no list is left.
+    """
+    if episodes < 1:
+        raise ConfigError(f"episodes must be at least 1; got {episodes}.")
+    if len(set(data)) < len(data):
+        raise ConfigError(f"a data set is named twice: {', '.join(data)}. Name each once.")
+    found: list[TaskList] = []
+    remarks: list[str] = []
+    for name in data:
+        own = [part for config in trained for part in config.parts if same_images(part.name, name)]
+        turned = any(config.rotations for config in own) if rotations is None else rotations
+        parts: list[tuple[str, tuple[str, ...], int]] = []
+        if own:
+            parts = _seen_and_unseen(name, own, turned)
+            parts = parts if with_trained else parts[1:]
+        elif Path(name).is_dir():
+            parts = [("all", (), _images(name, "all", 28, 1).n_classes)]
+        else:
+            pool = load_pool(name, split="test")
+            parts = [("test", (), pool.n_classes * (4 if turned else 1))]
+        apart = "track" in DATASETS[name].group if name in DATASETS else False
+        for split, classes, n_classes in parts:
+            for spec in specs:
+                fewest = spec.n_way if isinstance(spec.n_way, int) else spec.n_way[0]
+                if n_classes < fewest:
+                    remarks.append(_too_few(name, split, n_classes, fewest))
+                    continue
+                capped = _capped(spec, n_classes)
+                if apart:
+                    capped = EpisodeSpec(
+                        _middle(capped.n_way), _middle(capped.k_shot), capped.n_query
+                    )
+                title = _title(name, split, capped)
+                if capped != spec:
+                    why = "its tracks must not stand on both sides" if apart else "it is small"
+                    remarks.append(f"{title}, not {_size(spec)}: {why}.")
+                found.append(
+                    TaskList(title, name, split, classes, turned, apart, capped, episodes, seed)
+                )
+    if not found:
+        raise TaskError(" ".join(remarks))
+    return found, list(dict.fromkeys(remarks))
+
+
+def _too_few(name: str, split: str, n_classes: int, fewest: int) -> str:
+    kinds = {
+        _TRAINED: "that all runs on it have trained on",
+        _NOVEL: "that no run has trained or validated on",
+    }
+    remedy = "Lower --n-way" if n_classes > 1 else "Name another data set"
+    if split == _NOVEL:
+        remedy += ", or leave out the runs that were trained on most of it"
+    part = {_TRAINED: "trained classes", _NOVEL: "novel classes"}.get(split, "all classes")
+    return (
+        f"{name}, {part}: left out. It has {n_classes} classes {kinds.get(split, 'there')}, too "
+        f"few for tasks of {fewest}. {remedy}."
+    )
+
+
+def _seen_and_unseen(
+    name: str, own: Sequence[PartConfig], turned: bool
+) -> list[tuple[str, tuple[str, ...], int]]:
+    """Return the classes that all runs have trained on, and those that none has seen."""
+    every = set(load_pool(name, split="all").class_names)
+    shared, seen = set(every), set()
+    for config in own:
+        train, val = (
+            set(load_pool(config.name, split=part, split_file=config.split_file).class_names)
+            for part in (config.train, config.validation)
+        )
+        shared &= train
+        seen |= train | val
+    times = 4 if turned else 1
+    return [
+        (split, tuple(sorted(classes)), times * len(classes))
+        for split, classes in ((_TRAINED, shared), (_NOVEL, every - seen))
+    ]
+
+
+def _capped(spec: EpisodeSpec, n_classes: int) -> EpisodeSpec:
+    """Return the specification with no more ways than there are classes."""
+    low, high = spec.n_way if isinstance(spec.n_way, tuple) else (spec.n_way, spec.n_way)
+    if high <= n_classes:
+        return spec
+    return EpisodeSpec((low, n_classes) if low < n_classes else low, spec.k_shot, spec.n_query)
+
+
+def _middle(number: int | tuple[int, int]) -> int:
+    return number if isinstance(number, int) else round((number[0] * number[1]) ** 0.5)
+
+
+def _size(spec: EpisodeSpec) -> str:
+    def text(number: int | tuple[int, int]) -> str:
+        return f"{number[0]} to {number[1]}" if isinstance(number, tuple) else str(number)
+
+    return f"{text(spec.n_way)}-way {text(spec.k_shot)}-shot"
+
+
+def _title(name: str, split: str, spec: EpisodeSpec) -> str:
+    words = {_TRAINED: "trained classes", _NOVEL: "novel classes"}
+    part = "" if split == "all" else f" {words.get(split, split)}"
+    short = Path(name).name if Path(name).is_dir() else name
+    return f"{short}{part}, {_size(spec)}"

@@ -1,0 +1,24 @@
+"""Single values and frames as users have them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+__all__ = ["is_frame", "is_missing"]
+
+
+def is_frame(X: Any) -> bool:
+    """Return whether ``X`` is a pandas DataFrame; pandas is not imported for that."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(X, pandas.DataFrame)
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value stands for none: ``None``, NaN, ``pandas.NA`` or ``NaT``."""
+    pandas = sys.modules.get("pandas")
+    if value is None or (pandas is not None and (value is pandas.NA or value is pandas.NaT)):
+        return True
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))

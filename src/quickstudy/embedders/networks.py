@@ -1,0 +1,152 @@
+"""Networks as embedders run them: whole modules, in evaluation mode, known by their weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.core import DataError
+from quickstudy.nets import Encoder
+from quickstudy.storage.tensors import hash_tensors
+
+__all__ = [
+    "Held",
+    "ManyViews",
+    "Network",
+    "PlainEncoder",
+    "affine_warp",
+    "hash_of",
+    "module_output",
+    "weights_hash",
+]
+
+
+class PlainEncoder(nn.Module):
+    """An encoder of ours as a module of one batch: ``[B, ...] -> [B, D]``."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return embeddings ``[B, D]``."""
+        return self.encoder.encode(x[None])[0][0]  # one task: [1, B, ...] -> [1, B, D]
+
+
+class ManyViews(nn.Module):
+    """The mean of a network's embeddings of an image and of warped copies of it.
+
+    A drawing that is turned a little means the same, and their mean moves less than each: test-time
+    augmentation (Krizhevsky, Sutskever and Hinton 2012, section 4.1, for crops).
+
+    Args:
+        net: ``[B, C, H, W] -> [B, D]``.
+        warps: affine maps from output to input places ``[V, 2, 3]``, in half sides of the image.
+    """
+
+    warps: Tensor
+
+    def __init__(self, net: nn.Module, warps: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("warps", warps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return embeddings ``[B, D]``."""
+        total: Tensor = self.net(x)
+        for warp in self.warps.to(x):
+            # by shape, not len(): a traced graph must take any number of images
+            maps = warp.expand(x.shape[0], 2, 3)
+            places = F.affine_grid(maps, list(x.shape), align_corners=False)
+            total = total + self.net(F.grid_sample(x, places, align_corners=False))
+        return total / (1 + len(self.warps))
+
+
+def affine_warp(degrees: float, scale: float, shear: float, left: float, up: float) -> Tensor:
+    """Return one warp ``[2, 3]`` of :class:`ManyViews`.
+
+    Args:
+        degrees: turned by.
+        scale: larger by this factor.
+        shear: columns moved by this share of their height.
+        left: moved by this share of half a side, once scaled; so is ``up``.
+        up: see ``left``.
+    """
+    c, s = math.cos(math.radians(degrees)) / scale, math.sin(math.radians(degrees)) / scale
+    return torch.tensor([[c, shear - s, left], [s, c, up]])
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Return the sha256 over names, types, shapes and values of all weights and buffers."""
+    hasher = sha256()
+    hash_tensors(hasher, module.state_dict())
+    return hasher.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What is traced of an embedder.
+
+    Args:
+        net: ``[B, *shape] -> [B, D]``, in evaluation mode on the CPU; ``None`` = the inputs are the
+            embeddings.
+        shape: of one input.
+        about: how a user makes such an input.
+        unit: whether embeddings are divided by their length.
+    """
+
+    net: nn.Module | None
+    shape: tuple[int, ...]
+    about: str
+    unit: bool = False
+
+
+class Held:
+    """Gives a network that is in memory already. A class: functions in functions have no pickle."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self._net = net
+
+    def __call__(self) -> nn.Module:
+        """Return the network."""
+        return self._net
+
+
+def module_output(net: nn.Module, x: Tensor, name: str) -> Tensor:
+    """Return the embeddings ``[B, D]`` of a batch, and leave the network as it was.
+
+    Raises:
+        DataError: if the network fails, or returns anything else.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.inference_mode():
+            z = net(x)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{name} failed on inputs of shape {list(x.shape)}: {reason}. Check size and channels."
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x) or not z.shape[1]:
+        got = list(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        raise DataError(
+            f"{name} returned {got} for {len(x)} inputs; an embedding needs [{len(x)}, D]. End the "
+            "network with pooling and flattening."
+        )
+    return z
+
+
+def hash_of(document: dict[str, Any]) -> str:
+    """Return the sha256 of a JSON document."""
+    return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,74 @@
+"""A run that starts from the encoder of another run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from quickstudy.core import CheckpointError
+from quickstudy.learners import Learner
+from quickstudy.recipes.build import encoder_of
+from quickstudy.recipes.schema import EncoderConfig, Recipe
+from quickstudy.runs.folder import load_run
+from quickstudy.storage.tensors import load_weights
+
+__all__ = ["check_start", "load_start"]
+
+
+def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:
+    """Refuse to start from a run of another recipe, encoder or split.
+
+    Args:
+        recipe: of the learner that is to start.
+        theirs: of the run to start from.
+        folder: of that run.
+
+    Raises:
+        CheckpointError: saying what differs. The norm may differ, and so may the data set; the same
+            data set must be split alike, or test classes would have been trained on.
+    """
+    pairs: dict[str, tuple[Any, Any]] = {"name": (theirs.name, recipe.start or theirs.name)}
+    for part in EncoderConfig.model_fields.keys() - {"norm"}:
+        pairs[f"encoder.{part}"] = (getattr(theirs.encoder, part), getattr(recipe.encoder, part))
+    for their in theirs.data.parts:
+        for ours in recipe.data.parts:
+            for part in ("split_file", "train") if their.name == ours.name else ():
+                pairs[f"data.{part}"] = (getattr(their, part), getattr(ours, part))
+    differ = [f"{n} is {a!r}, not {b!r}" for n, (a, b) in sorted(pairs.items()) if a != b]
+    if differ:
+        raise CheckpointError(
+            f"{recipe.name} cannot start from {folder}: {'; '.join(differ)}. Train {recipe.start} "
+            f"with these settings into another folder (--out ELSEWHERE/{recipe.start}) and name an "
+            "--out beside it, or set start=null."
+        )
+
+
+def load_start(learner: Learner, recipe: Recipe, folder: Path) -> dict[str, str]:
+    """Give a learner the encoder weights of a finished run.
+
+    Running averages of batch norm are left behind: the learner minds its own statistics.
+
+    Args:
+        learner: gets the weights.
+        recipe: of the learner.
+        folder: of the run to start from.
+
+    Returns:
+        Facts about the start, for the manifest.
+
+    Raises:
+        CheckpointError: if there is no finished run, or it is another one; see :func:`check_start`.
+    """
+    run = load_run(folder)
+    check_start(recipe, run.recipe, folder)
+    weights = {
+        name: value
+        for name, value in encoder_of(run.learner).state_dict().items()
+        if not name.rsplit(".", 1)[-1].startswith("running_")
+    }
+    load_weights(encoder_of(learner), weights, where=str(folder))
+    hasher = hashlib.sha256()
+    for name in sorted(weights):
+        hasher.update(name.encode() + weights[name].contiguous().numpy().tobytes())
+    return {"start": hasher.hexdigest()}
