@@ -88,7 +88,7 @@ def classifier(file: str, data: str, tasks: str, *, says: str) -> Row:
         file,
         f"{says}: {data}, {tasks}",
         f"{number(table['auto'])} %",
-        f"{best}: {number(baselines[best])}",
+        f"{best}, the best of {len(baselines)} baselines: {number(baselines[best])}",
         "" if goal is None else f"{goal:.1f}{' (missed)' * missed}",
     )
 
@@ -132,7 +132,7 @@ def chosen() -> list[Row]:
             "omniglot-maml",
             "omniglot-start",
             "omniglot, 20-way 1-shot, rotations as classes",
-            says="Handwritten characters (another split), MAML",
+            says="Handwritten characters, split at random, MAML",
         ),
         lake(
             "omniglot-background",
@@ -149,7 +149,7 @@ def chosen() -> list[Row]:
         other_domains(
             "cross-domain",
             "omniglot-protonet",
-            says="A shorter run on Omniglot alone, asked about other domains",
+            says="A shorter run on Omniglot alone, mixed ways and shots of other domains",
         ),
         classifier(
             "estimators-text-banking77",
@@ -181,7 +181,7 @@ def ten_numbers() -> str:
             for row in rows
         ),
         "",
-        f"± is the 95 % interval. All of it was measured on {' or '.join(map(str, cores))} CPU cores.",
+        f"± is the 95 % interval. Measured on {' or '.join(map(str, cores))} CPU cores.",
     ]
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from quickstudy.core import Examples
-from quickstudy.recipes import load_run
+from quickstudy.runs.folder import load_run
 from quickstudy.tasks.fit import fit_images
 from quickstudy.tasks.folders import pool_from_folder
 from quickstudy.tasks.images import IMAGE_SUFFIXES, read_image

@@ -18,8 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-import quickstudy.cli.evaluate
-import quickstudy.recipes.build
+import quickstudy.recipes.data
+import quickstudy.runs.judging
 from quickstudy.cli import main
 from quickstudy.core import ConfigError
 from quickstudy.tasks import Pool
@@ -48,8 +48,8 @@ def shapes_pool(name: str = "shapes", split: str = "train", **_: Any) -> Pool:
 
 @pytest.fixture
 def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quickstudy.recipes.build, "load_pool", shapes_pool)
-    monkeypatch.setattr(quickstudy.cli.evaluate, "load_pool", shapes_pool)
+    monkeypatch.setattr(quickstudy.recipes.data, "load_pool", shapes_pool)
+    monkeypatch.setattr(quickstudy.runs.judging, "load_pool", shapes_pool)
 
 
 def run(*words: str) -> int:
@@ -368,7 +368,7 @@ def test_ctrl_c_while_evaluating_is_said(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quickstudy.cli.evaluate, "evaluate", stop)
+        patch.setattr(quickstudy.runs.judging, "evaluate", stop)
         assert run("evaluate", str(out), "--data", "shapes") == 130
     assert capsys.readouterr().err == "stopped.\n"
 

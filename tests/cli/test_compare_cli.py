@@ -20,7 +20,7 @@ from quickstudy.comparing.contestants import contestants, seed_groups
 from quickstudy.comparing.tasklists import available_domains, role_of, task_lists
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError
 from quickstudy.evaluation import evaluate
-from quickstudy.recipes.schema import DataConfig, Recipe
+from quickstudy.recipes import ImageData, Recipe
 from quickstudy.tasks import PoolSource
 from quickstudy.tasks.datasets import load_pool
 from quickstudy.testing import ConstantLearner, OracleLearner, PositionLearner
@@ -216,7 +216,7 @@ def test_a_killed_comparison_leaves_no_workers_behind(tmp_path):
     assert not runs()
 
 
-def recipe(data: DataConfig) -> Recipe:
+def recipe(data: ImageData) -> Recipe:
     return Recipe(name="mine", data=data)
 
 
@@ -224,18 +224,18 @@ def test_a_domain_that_chose_the_weights_is_not_novel():
     (tasks,), _ = task_lists([], ["digits"], [EpisodeSpec(3, 1, 2)], episodes=3, seed=0)
     validation = ValidationConfig(domains=("digits",), choose_by="digits")
     chosen = Recipe(
-        name="mine", data=DataConfig(name="glyphs"), train=TrainConfig(validation=validation)
+        name="mine", data=ImageData(name="glyphs"), train=TrainConfig(validation=validation)
     )
     assert role_of(tasks, chosen) == "choosing domain"
     followed = ValidationConfig(domains=("digits",))  # looked at, and nothing else
     other = Recipe(
-        name="mine", data=DataConfig(name="glyphs"), train=TrainConfig(validation=followed)
+        name="mine", data=ImageData(name="glyphs"), train=TrainConfig(validation=followed)
     )
     assert role_of(tasks, other) == "novel domain"
 
 
 def test_one_data_set_without_classes_does_not_stop_the_others():
-    trained = DataConfig(name="glyphs", train="all", validation="all")
+    trained = ImageData(name="glyphs", train="all", validation="all")
     lists, remarks = task_lists(
         [trained], ["glyphs", "digits"], [EpisodeSpec(5, 1, 2)], episodes=3, seed=0
     )
@@ -295,7 +295,7 @@ def test_classes_that_any_run_has_seen_are_not_novel(monkeypatch):
         )
 
     monkeypatch.setattr(quickstudy.comparing.tasklists, "load_pool", pool)
-    trained = [DataConfig(name="omniglot"), DataConfig(name="omniglot", split_file="other")]
+    trained = [ImageData(name="omniglot"), ImageData(name="omniglot", split_file="other")]
     (seen, unseen), remarks = task_lists(
         trained, ["omniglot"], [EpisodeSpec((3, 20), 1, 2)], episodes=3, seed=0
     )
@@ -309,9 +309,9 @@ def test_classes_that_any_run_has_seen_are_not_novel(monkeypatch):
     ]
     assert role_of(seen, recipe(trained[0])) == "trained distribution"
     assert role_of(unseen, recipe(trained[0])) == "novel classes"
-    assert role_of(unseen, recipe(DataConfig(name="mnist"))) == "novel domain"
+    assert role_of(unseen, recipe(ImageData(name="mnist"))) == "novel domain"
     # a run on several data sets has seen the classes of each of them
-    several = DataConfig(name="mnist", also=[{"name": "omniglot", "split_file": "other"}])
+    several = ImageData(name="mnist", also=[{"name": "omniglot", "split_file": "other"}])
     assert role_of(unseen, recipe(several)) == "novel classes"
     (_, rest), _ = task_lists([several], ["omniglot"], [EpisodeSpec(3, 1, 2)], episodes=3, seed=0)
     assert "".join(rest.classes) == "abghmnopqr"

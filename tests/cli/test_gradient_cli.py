@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from test_cli import run, shapes_pool
 
-import quickstudy.cli.evaluate
-import quickstudy.cli.train
-import quickstudy.recipes.build
+import quickstudy.recipes.data
+import quickstudy.runs.judging
+import quickstudy.runs.train
 from quickstudy.core import CheckpointError
 from quickstudy.recipes import get_recipe, override
 from quickstudy.runs.start import check_start
@@ -24,8 +24,8 @@ SMALL = [
 
 @pytest.fixture(autouse=True)
 def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quickstudy.recipes.build, "load_pool", shapes_pool)
-    monkeypatch.setattr(quickstudy.cli.evaluate, "load_pool", shapes_pool)
+    monkeypatch.setattr(quickstudy.recipes.data, "load_pool", shapes_pool)
+    monkeypatch.setattr(quickstudy.runs.judging, "load_pool", shapes_pool)
 
 
 def train(recipe: str, out: Path, *settings: str) -> int:
@@ -54,9 +54,9 @@ def test_a_refusal_comes_before_data_and_folder(
     def never(_: object) -> None:
         raise AssertionError("data were read")
 
-    monkeypatch.setattr(quickstudy.cli.train, "sources", never)
+    monkeypatch.setattr(quickstudy.runs.train, "sources", never)
     # the harder case, on any processor: one that has something to note about bfloat16
-    monkeypatch.setattr(quickstudy.cli.train, "computes_bfloat16", lambda _: False)
+    monkeypatch.setattr(quickstudy.runs.train, "computes_bfloat16", lambda _: False)
     assert train(recipe, tmp_path / "run", setting) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -74,7 +74,7 @@ def test_a_refusal_comes_before_data_and_folder(
         ("inner_lr=-1", "setting learner.inner_lr: Input should be greater than 0; got -1."),
         ("train.n_way=abc", "setting train.n_way: Input should be a valid integer"),
         ("train.n_way=0", "setting train: n_way must be a whole number"),
-        ("learner.kind=mammal", "setting learner: Input tag 'mammal'"),
+        ("learner.kind=mammal", "setting learner.kind: there is no learner 'mammal'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named_as_it_was_written(
@@ -91,7 +91,7 @@ def inductive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run whose network has no batch norm."""
     out = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quickstudy.recipes.build, "load_pool", shapes_pool)
+        patch.setattr(quickstudy.recipes.data, "load_pool", shapes_pool)
         assert train("omniglot-maml", out, "start=null", "encoder.norm=group") == 0
     return out
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from tests.cli.test_compare_cli import FAST, QUICK, run
 
-import quickstudy.cli.check
+import quickstudy.checks.suite
 from quickstudy.checks import CheckReport
 
 ALSO = '[{"name": "digits", "train": "all", "validation": "all"}]'
@@ -51,7 +51,7 @@ def test_both_are_checked(mixed, capsys, monkeypatch):
         looked_at.append({pool.name for pool in parts.values()})
         return CheckReport("contents", ())
 
-    monkeypatch.setattr(quickstudy.cli.check, "check_contents", contents)
+    monkeypatch.setattr(quickstudy.checks.suite, "check_contents", contents)
     run("check", mixed, "--episodes", "4")
     assert looked_at == [{"glyphs"}, {"digits"}]
     printed = capsys.readouterr()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-import quickstudy.cli.evaluate
-import quickstudy.recipes.build
+import quickstudy.recipes.data
+import quickstudy.runs.judging
 from quickstudy.cli import main
 from quickstudy.tasks import Pool
 
@@ -35,8 +35,8 @@ def shapes(name: str = "shapes", split: str = "train", **_: Any) -> Pool:
 
 @pytest.fixture(autouse=True)
 def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quickstudy.recipes.build, "load_pool", shapes)
-    monkeypatch.setattr(quickstudy.cli.evaluate, "load_pool", shapes)
+    monkeypatch.setattr(quickstudy.recipes.data, "load_pool", shapes)
+    monkeypatch.setattr(quickstudy.runs.judging, "load_pool", shapes)
 
 
 def run(*words: str) -> int:

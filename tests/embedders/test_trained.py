@@ -19,11 +19,14 @@ from quickstudy.embedders.networks import affine_warp
 from quickstudy.embedders.trained import character_embedder, save_characters
 from quickstudy.nets import Conv4
 from quickstudy.recipes import (
-    DataConfig,
+    ANILConfig,
     EncoderConfig,
-    GradientConfig,
-    MetricConfig,
+    ImageData,
+    MAMLConfig,
+    MatchingConfig,
+    ProtoNetConfig,
     Recipe,
+    SinusoidData,
     build_learner,
     encoder_of,
 )
@@ -44,9 +47,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def make_run(folder: Path, *, data="omniglot", learner=None, start=None, **encoder) -> Path:
     recipe = Recipe(
         name="tiny",
-        data=DataConfig(name=data),
+        data=SinusoidData() if data == "sinusoid" else ImageData(name=data),
         encoder=EncoderConfig(**{"channels": 8, **encoder}),
-        learner=learner or MetricConfig(),
+        learner=learner or ProtoNetConfig(),
         start=start,
     )
     net = build_learner(recipe.encoder, recipe.learner, seed=0, n_way=recipe.n_way)
@@ -82,8 +85,8 @@ def test_size_and_channels_are_the_recipe_s(tmp_path):
 
 def test_cosine_learners_give_unit_embeddings(tmp_path):
     for name, learner in (
-        ("a", MetricConfig(kind="matching")),
-        ("b", MetricConfig(distance="cosine")),
+        ("a", MatchingConfig()),
+        ("b", ProtoNetConfig(distance="cosine")),
     ):
         embedder = get_embedder(make_run(tmp_path / name, learner=learner))
         z = embedder.embed(embedder.read(PIXELS))
@@ -103,7 +106,7 @@ def test_the_same_run_is_the_same_space_wherever_it_lies(tmp_path):
     ("options", "says"),
     [
         ({"norm": "support", "start": "omniglot-start"}, "its start 'omniglot-start'"),
-        ({"norm": "batch", "learner": GradientConfig(kind="maml")}, "norm='group'"),
+        ({"norm": "batch", "learner": MAMLConfig()}, "norm='group'"),
         (
             {"kind": "mlp", "in_features": 1, "data": "sinusoid"},
             "learns sinusoid, not images",
@@ -116,7 +119,7 @@ def test_runs_without_embeddings_of_one_image_say_why(tmp_path, options, says):
 
 
 def test_gradient_learners_with_group_norm_embed(tmp_path):
-    folder = make_run(tmp_path / "run", norm="group", learner=GradientConfig(kind="anil"))
+    folder = make_run(tmp_path / "run", norm="group", learner=ANILConfig())
     embedder = get_embedder(folder)
     assert embedder.embed(embedder.read(PIXELS)).shape == (5, 8)
 

@@ -22,7 +22,7 @@ from quickstudy.learners import (
 from quickstudy.recipes import (
     RECIPES,
     EncoderConfig,
-    MetricConfig,
+    ProtoNetConfig,
     build_learner,
     get_recipe,
     override,
@@ -78,7 +78,7 @@ def test_override_refuses(setting: str) -> None:
 
 
 def test_weights_depend_on_the_seed_alone_and_the_global_generator_is_left_alone() -> None:
-    config = EncoderConfig(channels=8), MetricConfig()
+    config = EncoderConfig(channels=8), ProtoNetConfig()
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = build_learner(*config, seed=5)
@@ -96,7 +96,7 @@ def test_a_run_of_another_shape_is_refused(tmp_path: Path) -> None:
 
     recipe = get_recipe("omniglot-protonet")
     save_recipe(tmp_path, recipe, {})
-    small = build_learner(EncoderConfig(channels=8), MetricConfig(), seed=0)
+    small = build_learner(EncoderConfig(channels=8), ProtoNetConfig(), seed=0)
     save_tensors(tmp_path / "model.safetensors", small.state_dict(), {"step": 1})
     with pytest.raises(CheckpointError, match="does not fit the model"):
         load_run(tmp_path)

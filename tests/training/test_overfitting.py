@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from quickstudy.core import TaskError, normals
-from quickstudy.training.overfitting import NOVEL, TRAINING, Curve, parting
+from quickstudy.training.overfitting import NOVEL, TRAINING, Curve, find_overfitting
 
 STEPS = tuple(range(10, 101, 10))
 
@@ -33,7 +33,7 @@ FALLING = [0.5, 0.6, 0.65, 0.64, 0.62, 0.6, 0.59, 0.58, 0.57, 0.56]
 
 
 def test_a_fall_is_found_with_its_evidence():
-    (found,) = parting(curve(rising(0.6, 0.9), FALLING))
+    (found,) = find_overfitting(curve(rising(0.6, 0.9), FALLING))
     assert (found.novel, found.kind, found.since, found.last) == (NOVEL, "falls", 30, 100)
     assert found.change.low < -0.085 < found.change.high < 0
     assert found.gap.low > 0.085
@@ -55,17 +55,17 @@ def test_a_fall_is_found_with_its_evidence():
 
 def test_a_domain_that_parts_alone_is_named_alone():
     both = curve(rising(0.6, 0.9), rising(0.5, 0.8), mnist=FALLING)
-    assert [(f.novel, f.kind) for f in parting(both)] == [("mnist", "falls")]
-    assert "choose_by=mnist" in parting(both)[0].advice(kept=90)
+    assert [(f.novel, f.kind) for f in find_overfitting(both)] == [("mnist", "falls")]
+    assert "choose_by=mnist" in find_overfitting(both)[0].advice(kept=90)
 
 
 def test_classes_that_stand_still_while_training_rises_are_found():
-    (found,) = parting(curve(rising(0.5, 0.95), [0.5] * 10))
+    (found,) = find_overfitting(curve(rising(0.5, 0.95), [0.5] * 10))
     assert (found.kind, found.since) == ("stalls", 10)
     assert "did not rise" in str(found)
     assert "taught nothing that carries over" in found.advice(kept=100)
     # it rises by less than training classes do, but it rises
-    assert parting(curve(rising(0.5, 0.95), rising(0.5, 0.65))) == ()
+    assert find_overfitting(curve(rising(0.5, 0.95), rising(0.5, 0.65))) == ()
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,20 @@ def test_classes_that_stand_still_while_training_rises_are_found():
     ],
 )
 def test_a_healthy_curve_is_left_alone(training, novel, why):
-    found = [f for f in parting(curve(training, novel, n=4000)) if f.kind == "falls"]
+    found = [f for f in find_overfitting(curve(training, novel, n=4000)) if f.kind == "falls"]
     assert not found, why
 
 
 def test_noise_is_called_a_parting_in_at_most_5_per_cent():
     runs = 400
     # no change at all; best of ten looks 1 to 2 points better than the last, by chance
-    flat = sum(bool(parting(curve([0.9] * 10, [0.7] * 10, n=100, seed=s))) for s in range(runs))
+    flat = sum(
+        bool(find_overfitting(curve([0.9] * 10, [0.7] * 10, n=100, seed=s))) for s in range(runs)
+    )
     # a healthy run that levels off, with two domains
     healthy = sum(
         bool(
-            parting(
+            find_overfitting(
                 curve(
                     rising(0.6, 0.9, 15),
                     rising(0.5, 0.8, 15),
@@ -117,7 +119,7 @@ def test_weights_that_sway_are_called_a_parting_in_at_most_5_per_cent(sway, nove
     for seed in range(runs):
         swayed = np.asarray(novel) + sway * normals(seed, 2, np.arange(20))
         lists = {TRAINING: episodes(training, 200, seed), NOVEL: episodes(swayed, 200, seed + 7919)}
-        found += bool(parting(Curve(steps, lists)))
+        found += bool(find_overfitting(Curve(steps, lists)))
         fall = lists[NOVEL][-1] - lists[NOVEL][lists[NOVEL].mean(1).argmax()]
         naive += bool(fall.mean() + 3.1 * fall.std() / np.sqrt(200) < 0)
     assert found <= 0.05 * runs + 2 * np.sqrt(0.05 * 0.95 * runs)
@@ -126,9 +128,9 @@ def test_weights_that_sway_are_called_a_parting_in_at_most_5_per_cent(sway, nove
 
 def test_one_bad_validation_is_no_fall_and_two_are():
     dip = [*rising(0.5, 0.8, 15)[:-1], 0.74]
-    assert parting(curve(rising(0.6, 0.9), dip)) == ()
+    assert find_overfitting(curve(rising(0.6, 0.9), dip)) == ()
     fallen = [0.5, 0.58, 0.64, 0.68, 0.7, 0.7, 0.68, 0.66, 0.62, 0.6]
-    assert [f.kind for f in parting(curve(rising(0.6, 0.9), fallen))] == ["falls"]
+    assert [f.kind for f in find_overfitting(curve(rising(0.6, 0.9), fallen))] == ["falls"]
 
 
 def test_the_interval_minds_how_many_steps_were_looked_at(monkeypatch):
@@ -138,7 +140,7 @@ def test_the_interval_minds_how_many_steps_were_looked_at(monkeypatch):
     novel = 0.5 + 0.1 * rng.normal(size=(200, 20, 50))
     steps = tuple(range(20))
     lists = [Curve(steps, {TRAINING: training, NOVEL: n}) for n in novel]
-    falls = [f for c in lists for f in parting(c) if f.kind == "falls"]
+    falls = [f for c in lists for f in find_overfitting(c) if f.kind == "falls"]
     assert len(falls) <= 16  # 5 % of 200, and two standard errors
     naive = sum(
         (d := n[-1] - n[n.mean(1).argmax()]).mean() + 1.96 * d.std() / np.sqrt(50) < 0
@@ -150,7 +152,7 @@ def test_the_interval_minds_how_many_steps_were_looked_at(monkeypatch):
 def test_errors_part_when_they_grow():
     c = curve(rising(0.6, 0.9), FALLING)
     errors = Curve(c.steps, {name: 2 - s for name, s in c.scores.items()}, "mse")
-    (found,) = parting(errors)
+    (found,) = find_overfitting(errors)
     assert found.since == 30
     assert found.after > found.before
     assert "an error of" in str(found)
@@ -159,10 +161,10 @@ def test_errors_part_when_they_grow():
 
 def test_what_cannot_be_judged_gives_nothing():
     c = curve(rising(0.6, 0.9), FALLING)
-    assert parting(Curve(STEPS, {NOVEL: c.scores[NOVEL]})) == ()
+    assert find_overfitting(Curve(STEPS, {NOVEL: c.scores[NOVEL]})) == ()
     for few in (1, 2, 3):
-        assert parting(Curve(STEPS[:few], {n: s[:few] for n, s in c.scores.items()})) == ()
-    assert parting(Curve(STEPS, {n: s[:, :1] for n, s in c.scores.items()})) == ()
+        assert find_overfitting(Curve(STEPS[:few], {n: s[:few] for n, s in c.scores.items()})) == ()
+    assert find_overfitting(Curve(STEPS, {n: s[:, :1] for n, s in c.scores.items()})) == ()
     with pytest.raises(TaskError, match=r"needs \[3, episodes\]"):
         Curve((1, 2, 3), c.scores)
 

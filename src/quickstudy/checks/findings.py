@@ -158,6 +158,10 @@ class CheckReport:
         lines += [f"not asked: {s.check}: {s.reason}" for s in self.skipped]
         return "\n".join(lines)
 
+    def text(self) -> str:
+        """Return the report for people."""
+        return str(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
         return {

@@ -17,13 +17,12 @@ from quickstudy.cli.protocol import (
     NQuery,
     Rotations,
     Seed,
-    is_folder,
     read_number,
 )
 from quickstudy.core import ConfigError, EpisodeSpec, ProtocolError
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.tasks.datasets import load_pool
-from quickstudy.tasks.folders import pool_from_folder
+from quickstudy.tasks.folders import is_folder, pool_from_folder
 from quickstudy.tasks.published import draw_episodes, read_episodes
 
 __all__ = ["episodes_app"]

@@ -230,7 +230,7 @@ def show_command(
 
     target = out or task.with_suffix(".html")
     clf = FewShotClassifier.load(task, encoder=encoder)
-    write_page(clf, target, title=task.stem)
+    write_page(clf.version_, target, title=task.stem)
     document = {"command": "show", "task": str(task), "page": str(target)}
     emit(document, as_json=as_json, text=f"{target}: open it in a browser")
 

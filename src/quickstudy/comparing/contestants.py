@@ -12,7 +12,6 @@ from typing import Any, Literal
 from quickstudy.comparing.tasklists import TaskList
 from quickstudy.core import ConfigError
 from quickstudy.learners import EmbeddingLearner, Learner, NearestNeighbour
-from quickstudy.learners.gradient import GradientLearner
 from quickstudy.learners.heads import FineTunedHead, LogisticHead
 from quickstudy.recipes.build import encoder_of
 from quickstudy.runs.folder import Run, load_run, read_recipe
@@ -46,7 +45,7 @@ class Contestant:
         name: in tables.
         kind: a run itself, or a baseline.
         run: folder of the run; of a baseline, the one whose features (or image size) it uses.
-        family: metric, gradient or baseline.
+        family: of the learner, see :data:`quickstudy.learners.base.Family`.
         fingerprint: sha256 of what decides its answers.
     """
 
@@ -85,12 +84,11 @@ def contestants(
     known: dict[str, Path] = {}
     for name, folder in zip(names, runs, strict=True):
         loaded = _run(folder.resolve())
-        if loaded.recipe.data.name == "sinusoid":
+        if loaded.recipe.data.regression:
             raise ConfigError(
                 f"{folder} was trained on sine waves, which is regression: compare is for classes. "
                 "Leave it out."
             )
-        family = "gradient" if isinstance(loaded.learner, GradientLearner) else "metric"
         weights = _digest(folder / "model.safetensors")
         if weights in known:
             raise ConfigError(
@@ -98,6 +96,7 @@ def contestants(
                 "compared with itself. Name it once."
             )
         known[weights] = folder
+        family = loaded.learner.family
         found.append(Contestant(name, "run", folder.resolve(), family, _fingerprint(folder, "run")))
     source = (features or runs[0]).resolve()
     if baselines:
@@ -119,10 +118,7 @@ def learner_of(contestant: Contestant) -> Learner:
         return NearestNeighbour()
     if contestant.kind != "run":
         return EmbeddingLearner(encoder_of(run.learner), _HEADS[contestant.kind]()).eval()
-    learner = run.learner
-    if isinstance(learner, GradientLearner):
-        return learner.judged(query_statistics="support")
-    return learner
+    return run.learner.inductive()
 
 
 def source_for(contestant: Contestant, tasks: TaskList) -> PoolSource:

@@ -31,13 +31,13 @@ from quickstudy.runs.folder import read_recipe
 from quickstudy.tasks import PoolSource
 
 __all__ = [
-    "compare_runs",
+    "score_all",
 ]
 
 _Job = tuple[tuple[Contestant, ...], TaskList]
 
 
-def compare_runs(
+def score_all(
     given: Sequence[Contestant],
     lists: Sequence[TaskList],
     *,

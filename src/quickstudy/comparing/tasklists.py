@@ -10,7 +10,8 @@ from pathlib import Path
 
 from quickstudy.comparing.result import Role
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError
-from quickstudy.recipes.schema import DataConfig, PartConfig, Recipe
+from quickstudy.recipes.data import PartConfig, TaskData
+from quickstudy.recipes.schema import Recipe
 from quickstudy.runs.exposure import chose_domain
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.tasks.catalogue import DATASETS, same_images
@@ -98,7 +99,7 @@ def role_of(tasks: TaskList, recipe: Recipe) -> Role:
 
 
 def task_lists(
-    trained: Sequence[DataConfig],
+    trained: Sequence[TaskData],
     data: Sequence[str],
     specs: Sequence[EpisodeSpec],
     *,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from quickstudy.core import DataError
-from quickstudy.recipes import Recipe, get_recipe, sources
+from quickstudy.recipes import ImageData, Recipe, get_recipe, sources
 from quickstudy.tasks import AugmentedSource, PoolSource, TaskSource
 from quickstudy.tasks.catalogue import DATASETS
 from quickstudy.tasks.datasets import dataset_status, get_dataset, load_pool
@@ -118,6 +118,7 @@ def _load(name: str) -> DemoData:
     )
     train, validation, facts = sources(recipe)
     data, size = recipe.data, recipe.encoder.image_size
+    assert isinstance(data, ImageData)
     unseen = load_pool(data.name, split="test", split_file=data.split_file, size=size)
     drawn = train.source if isinstance(train, AugmentedSource) else train
     # what the recipes of the demonstration are made of

@@ -22,8 +22,6 @@ from quickstudy.embedders.networks import (
 from quickstudy.nets import Encoder
 from quickstudy.recipes import (
     EncoderConfig,
-    GradientConfig,
-    MetricConfig,
     Recipe,
     build_encoder,
     encoder_of,
@@ -69,7 +67,7 @@ def run_embedder(
         recipe.encoder,
         ink=recipe.encoder.in_channels == 1
         and all(part.name in INK_SETS for part in recipe.data.parts),
-        unit=_cosine(recipe.learner),
+        unit=recipe.learner.cosine,
         name=str(folder),
         recipe={"encoder": str(folder.resolve()), "run": recipe.name},
         device=device,
@@ -88,17 +86,11 @@ def _check_recipe(recipe: Recipe, folder: Path) -> None:
             "none of its own. Take a run with norm='batch' or 'group'"
             + (f", such as its start {recipe.start!r}." if recipe.start else ".")
         )
-    if isinstance(recipe.learner, GradientConfig) and recipe.encoder.norm == "batch":
+    if recipe.learner.adapts_encoder and recipe.encoder.norm == "batch":
         raise ConfigError(
             f"{folder}: {recipe.learner.kind} normalises each task by its own batch and keeps no "
             "averages to embed one image with. Take a run with norm='group', or a metric learner."
         )
-
-
-def _cosine(learner: MetricConfig | GradientConfig) -> bool:
-    return isinstance(learner, MetricConfig) and (
-        learner.kind == "matching" or learner.distance == "cosine"
-    )
 
 
 def _embedder(
@@ -216,7 +208,7 @@ def save_characters(folder: Path, out: Path, *, about: dict[str, Any]) -> int:
         )
     meta = {
         "encoder": recipe.encoder.model_dump(mode="json"),
-        "unit": _cosine(recipe.learner),
+        "unit": recipe.learner.cosine,
         "views": _VIEWS,
         "recipe": recipe.model_dump(mode="json"),
         "chosen": {name: run.meta.get(name) for name in ("step", "validation")},

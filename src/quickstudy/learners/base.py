@@ -4,18 +4,22 @@ logits``."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import Episode, Examples, TaskState, slice_tasks
+from quickstudy.core import ConfigError, Episode, Examples, TaskState, slice_tasks
 from quickstudy.core.workers import Schedule
 from quickstudy.nets import BatchNorm, Encoder
 
 __all__ = [
     "EmbeddingLearner",
+    "Family",
     "Learner",
+    "Roles",
     "mean_loss",
     "meta_loss",
     "predict_queries",
@@ -23,10 +27,28 @@ __all__ = [
 
 _STATS = "encoder."
 
+Family = Literal["metric", "gradient", "memory", "in-context", "baseline", "other"]
+"""How a learner learns a task, for tables: by distances, by gradient steps, by reading the support
+into a memory, by attending to it, or (a baseline) without having meta-learned how."""
+
+Roles = Callable[[Episode], Episode]
+"""Gives the examples of an episode other roles, see :func:`quickstudy.training.every_role`."""
+
 
 class Learner(nn.Module, ABC):
     """Learns to learn. Owns meta-parameters only; ``adapt`` and ``predict`` change nothing on
-    ``self``."""
+    ``self``.
+
+    Example::
+
+        learner = PrototypicalNetwork(Conv4())
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        state = learner.adapt(episode.support, n_way=5)
+        logits = learner.predict(state, episode.query.x)  # [1, Q, 5]
+    """
+
+    family: Family = "other"
+    """Printed beside every number in a comparison."""
 
     transductive: bool = False
     """True only if ``predict`` looks at the other queries; printed beside every number."""
@@ -79,14 +101,53 @@ class Learner(nn.Module, ABC):
         better."""
         return Schedule(episode.n_tasks)
 
-    def training_loss(self, episode: Episode, *, progress: float) -> Tensor:  # noqa: ARG002
+    def training_loss(
+        self,
+        episode: Episode,
+        *,
+        progress: float,  # noqa: ARG002
+        roles: Roles | None = None,
+    ) -> Tensor:
         """Return what meta-training minimises, one number for each task ``[T]``.
+
+        This one function is what is trained and what
+        :func:`quickstudy.testing.check_meta_gradient` certifies. A learner that is trained on
+        something else, or on more, overrides it.
 
         Args:
             episode: ``T`` tasks.
             progress: share of the meta-training that is done, from 0 to 1.
+            roles: gives the examples of the episode other roles before the loss is taken; then
+                there may be more than ``T`` tasks. ``None`` = as they were drawn.
         """
-        return meta_loss(self, episode)
+        return meta_loss(self, episode if roles is None else roles(episode))
+
+    # -------------------------------------------------- other ways to judge the same weights
+
+    def inductive(self) -> Self:
+        """Return this learner as it judges each query alone: itself, or a twin on the same weights
+        where it can also judge queries together."""
+        return self
+
+    def transductive_twin(self) -> Self | None:
+        """Return a twin on the same weights that judges all queries together, or ``None`` if the
+        learner has no such mode."""
+        return None
+
+    @property
+    def inner_steps(self) -> int | None:
+        """Gradient steps on a support set outside training; ``None`` = no inner loop."""
+        return None
+
+    def with_inner_steps(self, steps: int) -> Self:
+        """Return a twin on the same weights that takes so many inner steps outside training.
+
+        Raises:
+            ConfigError: if the learner has no inner loop.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} has no inner loop; got inner steps={steps}. Leave it out."
+        )
 
 
 class EmbeddingLearner(Learner):
@@ -105,6 +166,7 @@ class EmbeddingLearner(Learner):
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.family = head.family
         self.transductive = head.transductive
         self.order_sensitive = head.order_sensitive
         self.label_sensitive = head.label_sensitive
@@ -143,6 +205,21 @@ class EmbeddingLearner(Learner):
         return Episode(
             Examples(zs, s.y, s.mask), Examples(zq, q.y, q.mask), episode.n_way, episode.info
         )
+
+    def training_loss(
+        self, episode: Episode, *, progress: float, roles: Roles | None = None
+    ) -> Tensor:
+        """Return the head's training loss on embeddings; support and query are embedded in one
+        pass, and examples change their roles afterwards, so that each is embedded once.
+
+        The head computes in float32 also where the encoder runs in bfloat16. An encoder that uses
+        the statistics of the support embeds each side on its own, as in ``adapt`` and ``predict``.
+        """
+        if self.encoder.episodic:
+            return super().training_loss(episode, progress=progress, roles=roles)
+        embedded = self.embed_episode(episode, track=True)
+        with torch.autocast(embedded.support.x.device.type, enabled=False):
+            return self.head.training_loss(embedded, progress=progress, roles=roles)
 
     def _encode(
         self,

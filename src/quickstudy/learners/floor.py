@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import Examples, TaskState, check_state
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Family, Learner
 
 __all__ = ["NearestNeighbour"]
 
@@ -17,6 +17,8 @@ class NearestNeighbour(Learner):
 
     Distances are Euclidean on the flattened inputs. It has no parameters and needs no training.
     """
+
+    family: Family = "baseline"
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return the support itself, flattened: ``support`` ``[T, S, D]``."""

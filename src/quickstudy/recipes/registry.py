@@ -7,15 +7,13 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from quickstudy.core import ConfigError, nearest_names
-from quickstudy.recipes.schema import (
-    AlsoConfig,
-    DataConfig,
-    EncoderConfig,
-    GradientConfig,
-    JitterConfig,
-    MetricConfig,
-    Recipe,
-)
+from quickstudy.recipes.base import LearnerConfig
+from quickstudy.recipes.data import AlsoConfig, ImageData, JitterConfig, SinusoidData
+from quickstudy.recipes.encoders import EncoderConfig
+from quickstudy.recipes.gradient import ANILConfig, MAMLConfig, ProtoMAMLConfig
+from quickstudy.recipes.kinds import learner_config
+from quickstudy.recipes.metric import MatchingConfig, ProtoNetConfig
+from quickstudy.recipes.schema import Recipe
 from quickstudy.training import TrainConfig, ValidationConfig
 
 __all__ = ["RECIPES", "get_recipe", "known_recipes"]
@@ -26,8 +24,8 @@ _INK = {
     "jitter": JitterConfig(),
     "class_jitter": JitterConfig(degrees=36, scale=0.15, shear=0.3, shift=0, flip=True),
 }
-_OMNIGLOT = DataConfig(name="omniglot", split_file="vinyals", **_INK)
-_BACKGROUND = DataConfig(name="omniglot", split_file="background-evaluation", **_INK)
+_OMNIGLOT = ImageData(name="omniglot", split_file="vinyals", **_INK)
+_BACKGROUND = ImageData(name="omniglot", split_file="background-evaluation", **_INK)
 _PHOTO_JITTER = JitterConfig(
     degrees=10, scale=0.15, shear=0.1, shift=0.15, flip=True, brightness=0.3
 )
@@ -46,7 +44,7 @@ _OMNIGLOT_TRAINING = TrainConfig(
     validation=ValidationConfig(n_way=20, k_shot=1, episodes=1000, every=2000),
 )
 # the gradient-based papers draw their 1,200 training characters at random
-_RANDOM = DataConfig(name="omniglot", split_file="random", **_INK)
+_RANDOM = ImageData(name="omniglot", split_file="random", **_INK)
 _TASK_NET = EncoderConfig(norm="support")
 _GRADIENT_TRAINING = TrainConfig(
     steps=360,
@@ -78,7 +76,7 @@ _SINE_TRAINING = TrainConfig(
 )
 
 
-def _gradient(name: str, summary: str, learner: GradientConfig, **training: Any) -> Recipe:
+def _gradient(name: str, summary: str, learner: LearnerConfig, **training: Any) -> Recipe:
     """Return a recipe of a gradient learner on Omniglot that starts from a trained encoder."""
     return Recipe(
         name=name,
@@ -91,15 +89,16 @@ def _gradient(name: str, summary: str, learner: GradientConfig, **training: Any)
     )
 
 
-def _both_ways(kind: Any, title: str, **settings: Any) -> dict[str, Recipe]:
+def _both_ways(kind: str, title: str, **settings: Any) -> dict[str, Recipe]:
     """Return a learner's recipes for 20-way and 5-way tasks, as the papers train one for each.
 
     The gradient of a 5-way loss is larger: the inner rate that is best at 20-way (0.2) diverges at
     5-way. Both were chosen on validation classes, before any meta-training.
     """
     name = f"omniglot-{kind}"
-    twenty = GradientConfig(kind=kind, inner_steps=6, inner_lr=0.2, **settings)
-    five = GradientConfig(kind=kind, inner_steps=5, eval_steps=8, inner_lr=0.06, **settings)
+    same = {"kind": kind, **settings}
+    twenty = learner_config({**same, "inner_steps": 6, "inner_lr": 0.2})
+    five = learner_config({**same, "inner_steps": 5, "eval_steps": 8, "inner_lr": 0.06})
     validation = ValidationConfig(n_way=5, k_shot=1, n_query=5, episodes=400, every=40)
     return {
         name: _gradient(name, f"{title}, on Omniglot, 20-way", twenty, steps=60, outer_lr=1e-4),
@@ -113,7 +112,7 @@ def _both_ways(kind: Any, title: str, **settings: Any) -> dict[str, Recipe]:
     }
 
 
-_PROTOMAML = GradientConfig(kind="protomaml", inner_steps=1, inner_lr=0.05, temperature=4)
+_PROTOMAML = ProtoMAMLConfig(inner_steps=1, inner_lr=0.05, temperature=4)
 _PROTOMAML_TRAINING = {"tasks_per_step": 8, "outer_lr": 5e-4}
 
 _CIFAR_TRAINING = TrainConfig(
@@ -152,21 +151,21 @@ RECIPES: dict[str, Recipe] = {
         name="omniglot-protonet",
         summary="Prototypical Network on Omniglot (Vinyals split, rotations); 15 minutes, 2 cores",
         data=_OMNIGLOT,
-        learner=MetricConfig(temperature=4),
+        learner=ProtoNetConfig(temperature=4),
         train=_OMNIGLOT_TRAINING,
     ),
     "omniglot-matching": Recipe(
         name="omniglot-matching",
         summary="Matching Network on Omniglot, Vinyals split with rotations; 10 minutes on 2 cores",
         data=_OMNIGLOT,
-        learner=MetricConfig(kind="matching"),
+        learner=MatchingConfig(),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 6_000}),
     ),
     "omniglot-matching-fce": Recipe(
         name="omniglot-matching-fce",
         summary="Matching Network with full-context embeddings on Omniglot",
         data=_OMNIGLOT,
-        learner=MetricConfig(kind="matching", full_context=True),
+        learner=MatchingConfig(full_context=True),
         train=_OMNIGLOT_TRAINING.model_copy(
             update={"steps": 8_000, "n_way": 20, "roles": "fixed", "tasks_per_step": 2}
         ),
@@ -182,14 +181,14 @@ RECIPES: dict[str, Recipe] = {
         summary="The encoder of characters that the wheel carries: background alphabets, wide net",
         data=_BACKGROUND,
         encoder=EncoderConfig(channels=128),
-        learner=MetricConfig(temperature=8),
+        learner=ProtoNetConfig(temperature=8),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 4_000}),
     ),
     "omniglot-start": Recipe(
         name="omniglot-start",
         summary="The encoder that gradient learners start from: 12 minutes on 2 cores",
         data=_RANDOM,
-        learner=MetricConfig(temperature=4),
+        learner=ProtoNetConfig(temperature=4),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 5_000}),
     ),
     **_both_ways("maml", "MAML, exact second order"),
@@ -199,7 +198,7 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-anil": _gradient(
         "omniglot-anil",
         "ANIL on Omniglot: the head alone is adapted",
-        GradientConfig(kind="anil", inner_steps=5, eval_steps=25, inner_lr=0.4),
+        ANILConfig(inner_steps=5, eval_steps=25, inner_lr=0.4),
     ),
     "omniglot-protomaml": _gradient(
         "omniglot-protomaml",
@@ -212,7 +211,7 @@ RECIPES: dict[str, Recipe] = {
         name="omniglot-start-vinyals",
         summary="The same start on the Vinyals split",
         data=_OMNIGLOT,
-        learner=MetricConfig(temperature=4),
+        learner=ProtoNetConfig(temperature=4),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 3_000}),
     ),
     "omniglot-protomaml-vinyals": _gradient(
@@ -225,30 +224,30 @@ RECIPES: dict[str, Recipe] = {
     "sinusoid-maml": Recipe(
         name="sinusoid-maml",
         summary="MAML on sine waves (Finn et al. 2017, section 5.1): needs no data",
-        data=DataConfig(name="sinusoid"),
+        data=SinusoidData(),
         encoder=_SINE_NET,
-        learner=GradientConfig(kind="maml", inner_steps=1, inner_lr=0.01),
+        learner=MAMLConfig(inner_steps=1, inner_lr=0.01),
         train=_SINE_TRAINING,
     ),
     "sinusoid-pretrained": Recipe(
         name="sinusoid-pretrained",
         summary="The baseline: one net for all sine waves, fine-tuned to each at test",
-        data=DataConfig(name="sinusoid"),
+        data=SinusoidData(),
         encoder=_SINE_NET,
-        learner=GradientConfig(kind="maml", inner_steps=0, eval_steps=1, inner_lr=0.01),
+        learner=MAMLConfig(inner_steps=0, eval_steps=1, inner_lr=0.01),
         train=_SINE_TRAINING,
     ),
     "cifar-fs-protonet": Recipe(
         name="cifar-fs-protonet",
         summary="Prototypical Network (Conv-4) on CIFAR-FS",
-        data=DataConfig(name="cifar-fs", jitter=_PHOTO_JITTER),
+        data=ImageData(name="cifar-fs", jitter=_PHOTO_JITTER),
         encoder=EncoderConfig(image_size=32, in_channels=3),
         train=_CIFAR_TRAINING,
     ),
     "cifar-fs-protonet-5shot": Recipe(
         name="cifar-fs-protonet-5shot",
         summary="The same, trained on 5-shot episodes",
-        data=DataConfig(name="cifar-fs", jitter=_PHOTO_JITTER),
+        data=ImageData(name="cifar-fs", jitter=_PHOTO_JITTER),
         encoder=EncoderConfig(image_size=32, in_channels=3),
         train=_CIFAR_TRAINING.model_copy(
             update={
@@ -261,11 +260,11 @@ RECIPES: dict[str, Recipe] = {
     "miniimagenet-protonet": Recipe(
         name="miniimagenet-protonet",
         summary="Prototypical Network (Conv-4) on miniImageNet; 75 minutes on 2 cores",
-        data=DataConfig(name="miniimagenet", jitter=_LIGHT_JITTER),
+        data=ImageData(name="miniimagenet", jitter=_LIGHT_JITTER),
         encoder=EncoderConfig(image_size=84, in_channels=3),
         # 1,600 features add up to large distances; as they are, the softmax starts saturated and
         # the first thousands of steps go into shrinking the embedding
-        learner=MetricConfig(temperature=200),
+        learner=ProtoNetConfig(temperature=200),
         train=TrainConfig(
             steps=14_000,
             n_way=20,
@@ -283,7 +282,7 @@ RECIPES: dict[str, Recipe] = {
     "several-protonet": Recipe(
         name="several-protonet",
         summary="Prototypical Network on characters and photographs: Omniglot and CIFAR-FS",
-        data=DataConfig(
+        data=ImageData(
             name="omniglot",
             split_file="vinyals",
             **_INK,
@@ -296,21 +295,21 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-few": Recipe(
         name="omniglot-few",
         summary="Overfits on purpose: 20 characters of Omniglot, no augmentation; seconds",
-        data=DataConfig(name="omniglot", split_file="vinyals", classes=20),
+        data=ImageData(name="omniglot", split_file="vinyals", classes=20),
         encoder=_FEW_NET,
         train=_FEW_TRAINING,
     ),
     "glyphs-few": Recipe(
         name="glyphs-few",
         summary="Overfits on purpose: 20 rendered characters, no augmentation; needs no data",
-        data=DataConfig(name="glyphs", classes=20),
+        data=ImageData(name="glyphs", classes=20),
         encoder=_FEW_NET,
         train=_FEW_TRAINING,
     ),
     "glyphs-protonet": Recipe(
         name="glyphs-protonet",
         summary="Prototypical Network on characters rendered from fonts: needs no data",
-        data=DataConfig(name="glyphs", rotations=True, jitter=JitterConfig()),
+        data=ImageData(name="glyphs", rotations=True, jitter=JitterConfig()),
         train=_OMNIGLOT_TRAINING.model_copy(
             update={
                 "steps": 1_500,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quickstudy.recipes.build import domain_split
+from quickstudy.recipes.data import domain_split
 from quickstudy.recipes.schema import Recipe
 from quickstudy.tasks.catalogue import DATASETS, same_images
 from quickstudy.tasks.datasets import DataPart

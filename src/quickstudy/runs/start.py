@@ -9,7 +9,8 @@ from typing import Any
 from quickstudy.core import CheckpointError
 from quickstudy.learners import Learner
 from quickstudy.recipes.build import encoder_of
-from quickstudy.recipes.schema import EncoderConfig, Recipe
+from quickstudy.recipes.encoders import EncoderConfig
+from quickstudy.recipes.schema import Recipe
 from quickstudy.runs.folder import load_run
 from quickstudy.storage.tensors import load_weights
 

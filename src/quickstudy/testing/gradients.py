@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import Episode, generator
-from quickstudy.learners.base import Learner, meta_loss
+from quickstudy.learners.base import Learner
 
 __all__ = ["check_meta_gradient", "directional_derivatives"]
 
@@ -46,13 +46,15 @@ def check_meta_gradient(
     steps: tuple[float, float] = (1e-5, 2e-6),
     tolerance: float = 1e-4,
     seed: int = 0,
+    progress: float = 1.0,
 ) -> None:
     """Assert that the meta-gradient of every parameter equals its central difference.
 
+    The loss is :meth:`~quickstudy.learners.Learner.training_loss`, the one that is trained.
+
     Each parameter tensor is checked along one random direction. The two step sizes have to agree
     first: with a kink or a tiny batch variance within reach of the step, a quotient says nothing
-        (ReLU and batch norm on
-    five images: -67 where the truth is 0.39).
+    (ReLU and batch norm on five images: -67 where the truth is 0.39).
 
     Args:
         learner: in float64.
@@ -61,13 +63,14 @@ def check_meta_gradient(
         tolerance: allowed error, relative to the largest directional derivative of the tensor or of
             the loss.
         seed: of the directions.
+        progress: share of the meta-training that is done, which some losses depend on.
 
     Raises:
         AssertionError: if the quotients disagree with each other or with the gradient.
     """
 
     def loss() -> Tensor:
-        return meta_loss(learner, episode).mean()
+        return learner.training_loss(episode, progress=progress).mean()
 
     names, parameters = zip(
         *((n, p) for n, p in learner.named_parameters() if p.requires_grad), strict=True

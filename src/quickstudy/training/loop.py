@@ -8,14 +8,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from quickstudy.core import (
     CheckpointError,
@@ -26,6 +25,7 @@ from quickstudy.core import (
 from quickstudy.core.allocator import keep_freed_memory
 from quickstudy.core.determinism import deterministic_on_cpu
 from quickstudy.core.devices import choose_device
+from quickstudy.evaluation import Report
 from quickstudy.learners.base import Learner
 from quickstudy.storage.tensors import load_tensors, load_weights, save_tensors
 from quickstudy.tasks import TaskSource
@@ -41,7 +41,8 @@ from quickstudy.training.step import (
     learning_rate,
     meta_gradient,
 )
-from quickstudy.training.watch import Watch, curve_line, log_line
+from quickstudy.training.validation import Validator, curve_line, log_line
+from quickstudy.training.watcher import ProgressBar, Watcher
 
 __all__ = [
     "CHECKPOINT",
@@ -63,12 +64,16 @@ class TrainingInterrupted(KeyboardInterrupt):
         step: outer steps done.
         steps: outer steps wanted.
         out: folder of the run, or ``None``.
+        go_on: the command that resumes it, if there is one.
     """
 
-    def __init__(self, step: int, steps: int, out: Path | None) -> None:
+    def __init__(self, step: int, steps: int, out: Path | None, go_on: str | None = None) -> None:
         self.step, self.steps, self.out = step, steps, out
         kept = "nothing is kept" if out is None else f"{out} can be resumed"
-        super().__init__(f"training stopped at step {step} of {steps}; {kept}.")
+        text = f"training stopped at step {step} of {steps}; {kept}."
+        if go_on is not None:
+            text = f"stopped at step {step} of {steps}; nothing is lost. Go on with: {go_on}"
+        super().__init__(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ def train(
     manifest: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
     progress: bool = False,
-    begun: Callable[[], None] | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> TrainResult:
     """Meta-train a learner in place; afterwards it holds the weights that validation chose.
 
@@ -146,7 +151,7 @@ def train(
             hashes).
         tensorboard: write event files too.
         progress: show a bar with rate and time left on standard error.
-        begun: called once the folder and the settings are accepted, before the first step.
+        watchers: are told what happens, and may stop the training.
 
     Raises:
         ConfigError: if the learner cannot be trained like this; nothing has been written then.
@@ -164,11 +169,8 @@ def train(
             )
     check_config(learner, config)
 
-    def warn(text: str) -> None:
-        if progress:
-            print(text, file=sys.stderr)
-
-    watch = _watch(config, source, validation, domains or {}, warn)
+    watch = _Watchers([*watchers, *([ProgressBar(config.steps)] if progress else [])])
+    validator = _validator(config, source, validation, domains or {}, watch.on_warning)
     keep_freed_memory()
     where = choose_device(device)
     learner.to(where).train()
@@ -176,34 +178,32 @@ def train(
     if out is not None:
         check_folder(out, resume=resume)
     if resume:
-        run.restore(warn=warn)
-    if begun is not None:
-        begun()
+        run.restore(warn=watch.on_warning)
     clock, done = _Clock(), run.progress.step
-    keeps = watch is not None and watch.keeps_curve
+    keeps = validator is not None and validator.keeps_curve
     with (
         RunLog(out, from_step=done, tensorboard=tensorboard) as log,
         RunLog(out if keeps else None, name=CURVE, from_step=done) as curve,
         _stop_signal() as stop,
         deterministic_on_cpu(where),
-        _bar(config.steps, done, progress) as bar,
+        watch.started(done),
     ):
-        stopped = _loop(run, source, watch, (log, curve), clock, stop, bar, where)
+        stopped = _loop(run, source, validator, (log, curve), clock, stop, watch, where)
     run.finish(validation is not None)
     return _result(run, stopped, clock, log, curve)
 
 
-def _watch(
+def _validator(
     config: TrainConfig,
     source: TaskSource,
     validation: TaskSource | None,
     domains: Mapping[str, TaskSource],
     warn: Callable[[str], None],
-) -> Watch | None:
+) -> Validator | None:
     """Return what is scored at each validation, or ``None`` if there is none."""
     if validation is not None:
         v = config.validation
-        return Watch(v, source, validation, domains, seed=config.seed, warn=warn)
+        return Validator(v, source, validation, domains, seed=config.seed, warn=warn)
     if config.validation.domains or domains:
         raise ConfigError("domains are followed beside validation classes. Give validation too.")
     return None
@@ -226,19 +226,6 @@ def check_folder(out: Path, *, resume: bool) -> None:
         )
 
 
-def _bar(steps: int, done: int, shown: bool) -> tqdm[Any]:
-    return tqdm(
-        total=steps,
-        initial=done,
-        disable=not shown,
-        unit="step",
-        file=sys.stderr,
-        dynamic_ncols=True,
-        smoothing=0.05,
-        mininterval=0.1 if sys.stderr.isatty() else 30,  # a log file wants a line now and then
-    )
-
-
 def _result(run: _Run, stopped: str, clock: _Clock, log: RunLog, curve: RunLog) -> TrainResult:
     p, tasks = run.progress, run.config.tasks_per_step
     return TrainResult(
@@ -257,17 +244,18 @@ def _result(run: _Run, stopped: str, clock: _Clock, log: RunLog, curve: RunLog) 
 def _loop(
     run: _Run,
     source: TaskSource,
-    watch: Watch | None,
+    validator: Validator | None,
     logs: tuple[RunLog, RunLog],
     clock: _Clock,
     stop: threading.Event,
-    bar: tqdm[Any],
+    watch: _Watchers,
     where: torch.device,
 ) -> str:
     """Run until the last step or patience; returns which it was."""
     config, p = run.config, run.progress
     v, (log, curve) = config.validation, logs
     followed: dict[str, str] = {}
+    figures: dict[str, str] = {}
     while p.step < config.steps:
         if v.patience is not None and p.worse >= v.patience:
             return "early"
@@ -291,19 +279,24 @@ def _loop(
             lr = learning_rate(config, p.step - 1)
             log.write({"step": p.step, "loss": value, "lr": lr, "episodes_per_second": rate})
             best = {} if p.best is None else {"validation": f"{p.best:.4f}"}
-            words = {"loss": f"{value:.3f}", **best, **followed}
-            bar.set_postfix(words, refresh=False)
-        if watch is not None and (p.step % v.every == 0 or last):
-            reports = watch.reports(run.average)
-            run.judge(watch.chosen(reports))
+            figures = {"loss": f"{value:.3f}", **best, **followed}
+        wants_stop = False
+        if validator is not None and (p.step % v.every == 0 or last):
+            reports = validator.reports(run.average)
+            run.judge(validator.chosen(reports))
+            wants_stop = watch.on_validation(p.step, reports)
             log.write(log_line(p.step, reports))
-            if watch.keeps_curve:
+            if validator.keeps_curve:
                 curve.write(curve_line(p.step, reports))
                 followed = {name: f"{report.mean:.3f}" for name, report in reports.items()}
         p.seconds += time.perf_counter() - begin
-        if p.step % config.checkpoint_every == 0 or last:
+        if p.step % config.checkpoint_every == 0 or last or wants_stop:
             run.save()
-        bar.update()
+            if run.out is not None:
+                watch.on_checkpoint(p.step, run.out / CHECKPOINT)
+        watch.on_step(p.step, figures)
+        if wants_stop and not last:
+            return "early"
     return "done"
 
 
@@ -314,6 +307,41 @@ def _diverged(what: str, step: int, out: Path | None) -> str:
         f"training has diverged at step {step + 1}: {what.rstrip('. ')}.{kept} Lower outer_lr or "
         "set clip_norm (both may be changed when a run is resumed), or check the inputs for NaN."
     )
+
+
+class _Watchers:
+    """Several watchers as one."""
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self._watchers = watchers
+
+    @contextmanager
+    def started(self, step: int) -> Iterator[None]:
+        """Tell that training begins, and at last that it ends."""
+        try:
+            for one in self._watchers:
+                one.on_start(step)
+            yield
+        finally:
+            for one in self._watchers:
+                one.on_end()
+
+    def on_step(self, step: int, figures: Mapping[str, str]) -> None:
+        for one in self._watchers:
+            one.on_step(step, figures)
+
+    def on_validation(self, step: int, reports: Mapping[str, Report]) -> bool:
+        # all of them are told, whatever the first one wants
+        wishes = [one.on_validation(step, reports) for one in self._watchers]
+        return any(wishes)
+
+    def on_checkpoint(self, step: int, path: Path) -> None:
+        for one in self._watchers:
+            one.on_checkpoint(step, path)
+
+    def on_warning(self, text: str) -> None:
+        for one in self._watchers:
+            one.on_warning(text)
 
 
 class _Clock:

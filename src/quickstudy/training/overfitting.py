@@ -1,4 +1,4 @@
-"""Meta-overfitting: do training classes and novel ones part while a learner is trained?
+"""Meta-overfitting: does accuracy on novel classes stop following accuracy on training classes?
 
 Each validation scores fixed lists of episodes: of training classes, of novel classes and of any
 novel domains. The same episodes come back at every step, so differences over steps are paired.
@@ -17,16 +17,16 @@ from scipy import stats
 from quickstudy.core import TaskError
 from quickstudy.evaluation.statistics import mean_interval
 
-__all__ = ["NOVEL", "TRAINING", "Change", "Curve", "Parting", "parting"]
+__all__ = ["NOVEL", "TRAINING", "Change", "Curve", "Overfitting", "find_overfitting"]
 
 Floats = npt.NDArray[np.float64]
 
 TRAINING, NOVEL = "training classes", "novel classes"
 
-_END = 2  # validations that have to agree on a fall
+_LAST_VALIDATIONS = 2  # that have to agree on a fall
 _LEAST_FALL = 0.005  # half a point: a smaller fall is not worth a word, however sure it is
 _LEAST_RISE = 0.05  # of training classes, before novel ones that stand still say anything
-_SHARE = 0.2  # novel classes that gain less than a fifth of that stand still
+_STALLED_SHARE = 0.2  # novel classes that gain less than a fifth of that stand still
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class Overfitting:
     """Evidence that a learner goes on learning its training classes and nothing else.
 
     Args:
@@ -186,8 +186,9 @@ class Parting:
         return f"{digits} points" if self.metric == "accuracy" else digits
 
 
-def parting(curve: Curve) -> tuple[Parting, ...]:
-    """Return the lists of novel tasks that part from the training classes; none in a healthy run.
+def find_overfitting(curve: Curve) -> tuple[Overfitting, ...]:
+    """Return the lists of novel tasks that stopped following the training classes; none in a
+    healthy run.
 
     The last two validations are compared with each one before them. A list *falls* if they are
     below its best step: the 95 % interval of the difference excludes 0; the fall is at least half a
@@ -212,29 +213,29 @@ def parting(curve: Curve) -> tuple[Parting, ...]:
         return ()
     sign = -1.0 if curve.metric == "mse" else 1.0
     training = sign * curve.scores[TRAINING]
-    comparisons = (len(curve.steps) - _END) * len(novel)
+    comparisons = (len(curve.steps) - _LAST_VALIDATIONS) * len(novel)
     found = []
     for name in novel:
         scores = sign * curve.scores[name]
-        seen = _falls(scores, training, curve.metric, comparisons)
+        seen = _find_fall(scores, training, curve.metric, comparisons)
         kind: Literal["falls", "stalls"] = "falls"
         if seen is None:
-            seen = _stalls(scores, training, curve.metric, comparisons)
+            seen = _find_stall(scores, training, curve.metric, comparisons)
             kind = "stalls"
         if seen is None:
             continue
         at, change, gap = seen
         means, ours = curve.scores[name].mean(1), curve.scores[TRAINING].mean(1)
         found.append(
-            Parting(
+            Overfitting(
                 novel=name,
                 kind=kind,
                 since=curve.steps[at],
                 last=curve.steps[-1],
                 before=float(means[at]),
-                after=float(means[-_END:].mean()),
+                after=float(means[-_LAST_VALIDATIONS:].mean()),
                 training_before=float(ours[at]),
-                training_after=float(ours[-_END:].mean()),
+                training_after=float(ours[-_LAST_VALIDATIONS:].mean()),
                 change=change,
                 gap=gap,
                 episodes=scores.shape[1],
@@ -245,14 +246,14 @@ def parting(curve: Curve) -> tuple[Parting, ...]:
     return tuple(found)
 
 
-def _falls(
+def _find_fall(
     scores: Floats, training: Floats, metric: str, comparisons: int
 ) -> tuple[int, Change, Change] | None:
     """Return the best step, the change since and the growth of the gap, if there is a fall."""
     best = int(scores.mean(1).argmax())
-    if best >= len(scores) - _END:
+    if best >= len(scores) - _LAST_VALIDATIONS:
         return None
-    change = _swaying(scores, best, comparisons)
+    change = _fluctuating(scores, best, comparisons)
     own = _change(_since(training, best), 1)
     gap = _gap(_since(training, best), _since(scores, best))
     least = _LEAST_FALL * _unit(scores, metric)
@@ -260,16 +261,16 @@ def _falls(
     return (best, change, gap) if fell and own.high >= 0 and gap.low > 0 else None
 
 
-def _stalls(
+def _find_stall(
     scores: Floats, training: Floats, metric: str, comparisons: int
 ) -> tuple[int, Change, Change] | None:
     """Return the step since which training classes rose most without the others, if there is."""
     least, found = _LEAST_RISE * _unit(scores, metric), None
-    for at in range(len(scores) - _END):
+    for at in range(len(scores) - _LAST_VALIDATIONS):
         rise = _change(_since(training, at), comparisons)
-        change = _swaying(scores, at, comparisons)
+        change = _fluctuating(scores, at, comparisons)
         gap = _gap(_since(training, at), _since(scores, at))
-        stands = rise.low >= least and change.high <= _SHARE * rise.mean and gap.low > 0
+        stands = rise.low >= least and change.high <= _STALLED_SHARE * rise.mean and gap.low > 0
         if stands and (found is None or gap.mean > found[2].mean):
             found = (at, change, gap)
     return found
@@ -277,7 +278,7 @@ def _stalls(
 
 def _since(scores: Floats, at: int) -> Floats:
     """Return the change ``[E]`` of each episode since a step, by the last validations."""
-    change: Floats = scores[-_END:].mean(0) - scores[at]
+    change: Floats = scores[-_LAST_VALIDATIONS:].mean(0) - scores[at]
     return change
 
 
@@ -296,11 +297,12 @@ def _change(differences: Floats, comparisons: int) -> Change:
     return Change(mean, mean - half, mean + half)
 
 
-def _swaying(scores: Floats, at: int, comparisons: int) -> Change:
-    """Return the change since a step, with an interval that covers the swaying of the weights."""
+def _fluctuating(scores: Floats, at: int, comparisons: int) -> Change:
+    """Return the change since a step, with an interval that also covers fluctuation between
+    validations."""
     change = _change(_since(scores, at), comparisons)
     bends = np.diff(scores.mean(1), 2)  # 6 times the variance of a mean, if these are independent
-    spread = float(np.sqrt((bends**2).mean() / 6 * (1 + 1 / _END)))
+    spread = float(np.sqrt((bends**2).mean() / 6 * (1 + 1 / _LAST_VALIDATIONS)))
     half = spread * float(stats.t.ppf(1 - 0.025 / comparisons, len(bends)))
     half = float(np.hypot(change.high - change.mean, half))
     return Change(change.mean, change.mean - half, change.mean + half)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from quickstudy.core import ConfigError, Episode
 from quickstudy.core.devices import computes_bfloat16
 from quickstudy.core.workers import Schedule, in_chunks
-from quickstudy.learners.base import EmbeddingLearner, Learner, meta_loss
+from quickstudy.learners.base import EmbeddingLearner, Learner, Roles
 from quickstudy.training.config import TrainConfig
 from quickstudy.training.roles import every_role
 
@@ -90,6 +92,11 @@ def check_config(learner: Learner, config: TrainConfig) -> None:
             "roles='every' needs embeddings that do not depend on the support, and norm='support' "
             "makes them so. Set roles='fixed', or norm='group' or 'batch'."
         )
+    if config.roles == "every" and "roles" not in signature(learner.training_loss).parameters:
+        raise ConfigError(
+            f"the training_loss of {kind} takes no roles, so roles='every' would be ignored. Give "
+            "it the argument, or set roles='fixed'."
+        )
     if at_once < config.tasks_per_step and not learner.independent_tasks:
         raise ConfigError(
             "tasks_at_once would change the gradient: batch norm sees all tasks of a step as one "
@@ -110,8 +117,8 @@ def batch_loss(
 ) -> Tensor:
     """Return the loss of each task ``[T]`` (``[T * turns]`` with ``roles="every"``).
 
-    A learner with an encoder embeds support and query in one pass; then its head is trained like
-    any learner.
+    That is the learner's own :meth:`~quickstudy.learners.Learner.training_loss`, computed in the
+    precision and with the roles of the configuration.
 
     Raises:
         ConfigError: see :func:`check_config`.
@@ -120,12 +127,11 @@ def batch_loss(
     device = episode.support.x.device
     bf16 = config.precision == "bfloat16" and computes_bfloat16(device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        if not isinstance(learner, EmbeddingLearner) or learner.encoder.episodic:
+        if config.roles == "fixed":
+            # not handed in: a learner whose own training_loss knows no roles is trained too
             return learner.training_loss(episode, progress=progress)
-        embedded = learner.embed_episode(episode, track=True)
-    if config.roles == "every":
-        embedded = every_role(embedded, k_shot=config.spec.max_shot)
-    return meta_loss(learner.head, embedded)
+        roles: Roles = partial(every_role, k_shot=config.spec.max_shot)
+        return learner.training_loss(episode, progress=progress, roles=roles)
 
 
 def build_optimiser(learner: Learner, config: TrainConfig) -> torch.optim.Optimizer:

@@ -22,12 +22,20 @@ from quickstudy.core import (
     slice_tasks,
 )
 from quickstudy.core.workers import Schedule, in_chunks, replica
-from quickstudy.learners.base import Learner, mean_loss
+from quickstudy.learners.base import Family, Learner, mean_loss
 from quickstudy.learners.gradient.starts import BIAS, WEIGHT, Head, build_head, logits
 from quickstudy.learners.gradient.taskwise import Engine, Params, TaskModule
 from quickstudy.nets import Encoder, NormContext, SupportNorm
 
-__all__ = ["GradientLearner", "GradientOptions", "InnerLoop", "Task", "blank_padding"]
+__all__ = [
+    "GradientLearner",
+    "GradientOptions",
+    "InnerLoop",
+    "NetOptions",
+    "StartOptions",
+    "Task",
+    "blank_padding",
+]
 
 _NET, _PRESENT, _NORM = "net.", "present", "norm."
 # chunks of about this many input numbers keep their activations near a cache of some megabytes
@@ -116,16 +124,26 @@ class _Features(nn.Module):
         return self.encoder.features(x, NormContext(None, 1))
 
 
-class GradientOptions(TypedDict, total=False):
-    """The arguments that every gradient learner takes, see :class:`GradientLearner`."""
+class NetOptions(TypedDict, total=False):
+    """The arguments of :class:`GradientLearner` that have nothing to do with its head."""
 
-    head: Literal["linear", "shared", "prototype"] | None
-    n_way: int
     features: int | None
-    temperature: float
     inner: InnerLoop | None
     query_statistics: Literal["support", "query"]
     engine: Engine
+
+
+class StartOptions(NetOptions, total=False):
+    """Those of a learner whose head has a learned start."""
+
+    head: Literal["linear", "shared", "prototype"] | None
+    n_way: int
+
+
+class GradientOptions(StartOptions, total=False):
+    """All arguments of :class:`GradientLearner`."""
+
+    temperature: float
 
 
 class GradientLearner(Learner):
@@ -150,6 +168,8 @@ class GradientLearner(Learner):
     Raises:
         ConfigError: if the module cannot be right in an inner loop, or settings do not fit.
     """
+
+    family: Family = "gradient"
 
     default_inner = InnerLoop()
     """How a task is learned if ``inner`` is not given."""
@@ -289,6 +309,24 @@ class GradientLearner(Learner):
         if eval_steps is not None:
             other.inner = replace(self.inner, eval_steps=eval_steps)
         return other
+
+    def inductive(self) -> Self:
+        """Return the same learner, whose queries are normalised with the support's statistics."""
+        return self.judged(query_statistics="support")
+
+    def transductive_twin(self) -> Self | None:
+        """Return the same learner, whose queries are normalised with the statistics of all of them,
+        as in the papers; ``None`` if the network has no batch norm."""
+        return self.judged(query_statistics="query") if self.normed else None
+
+    @property
+    def inner_steps(self) -> int | None:
+        """Inner steps outside training."""
+        return self.inner.steps if self.inner.eval_steps is None else self.inner.eval_steps
+
+    def with_inner_steps(self, steps: int) -> Self:
+        """Return the same learner with so many inner steps outside training."""
+        return self.judged(eval_steps=steps)
 
     # ------------------------------------------------------------------- for the subclasses
 

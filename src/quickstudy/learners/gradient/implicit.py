@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from quickstudy.core import ConfigError
-from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, Task
+from quickstudy.learners.gradient.base import GradientLearner, GradientOptions, InnerLoop, Task
 from quickstudy.learners.gradient.inner import (
     Params,
     SupportLoss,
@@ -20,7 +20,6 @@ from quickstudy.learners.gradient.inner import (
     hessian_products,
     task_gradients,
 )
-from quickstudy.learners.gradient.taskwise import Engine
 
 __all__ = ["IMAML", "proximal_minimum"]
 
@@ -166,10 +165,10 @@ class IMAML(GradientLearner):
     *Difference from the paper*: query statistics as in :class:`MAML`; no damping in the solver.
 
     Args:
-        net: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`, and so are the
-            arguments that are not named here.
+        net: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
         strength: ``lambda``, how strongly the start holds; 2 in the paper.
         solver_steps: steps of conjugate gradients; 5 in the paper.
+        **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
 
     Raises:
         ConfigError: if settings do not fit.
@@ -181,26 +180,11 @@ class IMAML(GradientLearner):
         self,
         net: nn.Module,
         *,
-        head: Literal["linear", "shared", "prototype"] | None = "linear",
-        n_way: int = 5,
-        features: int | None = None,
-        temperature: float = 1.0,
-        inner: InnerLoop | None = None,
-        query_statistics: Literal["support", "query"] = "support",
-        engine: Engine = "auto",
         strength: float = 2.0,
         solver_steps: int = 5,
+        **options: Unpack[GradientOptions],
     ) -> None:
-        super().__init__(
-            net,
-            head=head,
-            n_way=n_way,
-            features=features,
-            temperature=temperature,
-            inner=inner,
-            query_statistics=query_statistics,
-            engine=engine,
-        )
+        super().__init__(net, **options)
         if not strength > 0 or solver_steps < 1:
             raise ConfigError(
                 f"strength must be greater than 0 and solver_steps at least 1; got {strength} and "

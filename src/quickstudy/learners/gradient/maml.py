@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode
-from quickstudy.learners.base import mean_loss, predict_queries
+from quickstudy.learners.base import Roles, mean_loss, predict_queries
 from quickstudy.learners.gradient.base import (
     GradientLearner,
     GradientOptions,
     InnerLoop,
+    NetOptions,
     Task,
     blank_padding,
 )
 from quickstudy.learners.gradient.inner import Params, descend
 from quickstudy.learners.gradient.starts import BIAS, WEIGHT
-from quickstudy.learners.gradient.taskwise import Engine
 
 __all__ = ["ANIL", "FOMAML", "MAML", "MetaSGD", "ProtoMAML"]
 
@@ -39,8 +39,7 @@ class MAML(GradientLearner):
     ``"query"``. The parameters of batch norm are adapted like all others.
 
     Args:
-        net: see :class:`~quickstudy.learners.gradient.base.GradientLearner`; so are all arguments
-            that are not named here.
+        net: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
         order: ``"second"``, or ``"first"``: the Hessians are left out (FOMAML, section 5.2).
         rates: inner learning rates: ``"fixed"``, or learned: one for each parameter tensor
             (``"layer"``), for each tensor and step (``"layer-step"``), or for each number
@@ -49,6 +48,7 @@ class MAML(GradientLearner):
         multi_step: while less than this share of the meta-training is done, the query loss after
             every inner step counts, the early ones less and less.
         first_order_until: while less than this share is done, the order is first.
+        **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
 
     Raises:
         ConfigError: if settings do not fit.
@@ -58,29 +58,14 @@ class MAML(GradientLearner):
         self,
         net: nn.Module,
         *,
-        head: Literal["linear", "shared", "prototype"] | None = "linear",
-        n_way: int = 5,
-        features: int | None = None,
-        temperature: float = 1.0,
-        inner: InnerLoop | None = None,
-        query_statistics: Literal["support", "query"] = "support",
-        engine: Engine = "auto",
         order: Literal["second", "first"] = "second",
         rates: Rates = "fixed",
         adapted: Literal["all", "head"] = "all",
         multi_step: float = 0.0,
         first_order_until: float = 0.0,
+        **options: Unpack[GradientOptions],
     ) -> None:
-        super().__init__(
-            net,
-            head=head,
-            n_way=n_way,
-            features=features,
-            temperature=temperature,
-            inner=inner,
-            query_statistics=query_statistics,
-            engine=engine,
-        )
+        super().__init__(net, **options)
         for name, value, known in (
             ("order", order, ("second", "first")),
             ("rates", rates, ("fixed", "layer", "layer-step", "parameter")),
@@ -170,8 +155,11 @@ class MAML(GradientLearner):
         output = self.output(params, context[0], task.n_way)
         return self.loss(output, task.support, task.present)
 
-    def training_loss(self, episode: Episode, *, progress: float) -> Tensor:
+    def training_loss(
+        self, episode: Episode, *, progress: float, roles: Roles | None = None
+    ) -> Tensor:
         """Return the query loss after the inner loop, or with ``multi_step`` after every step."""
+        episode = episode if roles is None else roles(episode)
         early = progress < self._first_order_until
         task = self.prepare(episode.support, episode.n_way)
         query = blank_padding(episode.query)
@@ -255,7 +243,14 @@ class ProtoMAML(MAML):
     the temperature of the prototypes.
 
     Args:
-        net: as in :class:`MAML`, and so are the other arguments.
+        net: as in :class:`MAML`.
+        temperature: of the prototypes.
+        order: as in :class:`MAML`.
+        rates: as in :class:`MAML`.
+        multi_step: as in :class:`MAML`.
+        first_order_until: as in :class:`MAML`.
+        **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`, without
+            ``head`` and ``n_way``: its head is made from the support.
     """
 
     default_inner = InnerLoop(steps=3, lr=0.1)
@@ -264,26 +259,23 @@ class ProtoMAML(MAML):
         self,
         net: nn.Module,
         *,
-        features: int | None = None,
         temperature: float = 1.0,
-        inner: InnerLoop | None = None,
-        query_statistics: Literal["support", "query"] = "support",
-        engine: Engine = "auto",
         order: Literal["second", "first"] = "second",
         rates: Rates = "layer-step",
         multi_step: float = 0.0,
         first_order_until: float = 0.0,
+        **options: Unpack[NetOptions],
     ) -> None:
+        for name in ("head", "n_way"):
+            if name in options:
+                raise TypeError(f"ProtoMAML takes no {name}: its head is made from the support.")
         super().__init__(
             net,
             head="prototype",
-            features=features,
             temperature=temperature,
-            inner=inner,
-            query_statistics=query_statistics,
-            engine=engine,
             order=order,
             rates=rates,
             multi_step=multi_step,
             first_order_until=first_order_until,
+            **options,
         )

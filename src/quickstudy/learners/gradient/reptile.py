@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode, Examples
-from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, Task
+from quickstudy.learners.base import Roles
+from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, StartOptions, Task
 from quickstudy.learners.gradient.inner import Params, check_finite
-from quickstudy.learners.gradient.taskwise import Engine
 
 __all__ = ["Reptile"]
 
@@ -29,12 +29,13 @@ class Reptile(GradientLearner):
     hold equally many examples of each class.
 
     Args:
-        net: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`, and so are the
-            arguments that are not named here.
+        net: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
         optimiser: of the inner loop: ``"sgd"``, or ``"adam"`` without momentum (beta1 = 0), as the
             paper takes for images.
         minibatches: into how many a training task is cut; the inner steps take turns. 1 = all
             examples in every step.
+        **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`, without
+            ``temperature``: there are no prototypes.
 
     Raises:
         ConfigError: if settings do not fit.
@@ -46,29 +47,18 @@ class Reptile(GradientLearner):
         self,
         net: nn.Module,
         *,
-        head: Literal["linear", "shared", "prototype"] | None = "linear",
-        n_way: int = 5,
-        features: int | None = None,
-        inner: InnerLoop | None = None,
-        query_statistics: Literal["support", "query"] = "support",
-        engine: Engine = "auto",
         optimiser: Literal["sgd", "adam"] = "sgd",
         minibatches: int = 1,
+        **options: Unpack[StartOptions],
     ) -> None:
-        super().__init__(
-            net,
-            head=head,
-            n_way=n_way,
-            features=features,
-            inner=inner,
-            query_statistics=query_statistics,
-            engine=engine,
-        )
+        if "temperature" in options:
+            raise TypeError("Reptile takes no temperature: it has no prototypes.")
+        super().__init__(net, **options)
         if optimiser not in ("sgd", "adam"):
             raise ConfigError(f"optimiser must be 'sgd' or 'adam'; got {optimiser!r}.")
         if minibatches < 1:
             raise ConfigError(f"minibatches must be at least 1; got {minibatches}.")
-        if head == "prototype":
+        if options.get("head") == "prototype":
             raise ConfigError(
                 "Reptile moves the start of the head, and head='prototype' has none. Take 'linear' "
                 "or 'shared'."
@@ -105,9 +95,12 @@ class Reptile(GradientLearner):
             check_finite(losses[1:])
         return params, losses[-1]
 
-    def training_loss(self, episode: Episode, *, progress: float) -> Tensor:
+    def training_loss(
+        self, episode: Episode, *, progress: float, roles: Roles | None = None
+    ) -> Tensor:
         """Return each task's last training loss, with ``theta - phi`` as its gradient."""
         del progress
+        episode = episode if roles is None else roles(episode)
         with torch.autocast(episode.support.x.device.type, enabled=False):
             joint = _join(episode.support, episode.query)
             parts = [self.prepare(p, episode.n_way) for p in _cut(joint, self._minibatches)]

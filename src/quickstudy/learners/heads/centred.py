@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Family, Learner
 from quickstudy.learners.classes import class_weights
 
 __all__ = ["CentredHead"]
@@ -31,6 +31,8 @@ class CentredHead(Learner):
     Raises:
         ConfigError: if the weight is negative.
     """
+
+    family: Family = "baseline"
 
     def __init__(self, head: Learner, *, prior: float = 0.0) -> None:
         super().__init__()

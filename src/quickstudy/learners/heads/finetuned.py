@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Family, Learner
 from quickstudy.learners.heads.weights import weighted
 
 __all__ = ["FineTunedHead"]
@@ -40,6 +40,8 @@ class FineTunedHead(Learner):
     Raises:
         ConfigError: if a number is not positive, or the momentum is 1 or more.
     """
+
+    family: Family = "baseline"
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from quickstudy.core import ConfigError
+from quickstudy.learners.base import Family
 from quickstudy.learners.gradient import InnerLoop, ProtoMAML
 
 __all__ = ["GradientHead"]
@@ -28,6 +29,8 @@ class GradientHead(ProtoMAML):
     Raises:
         ConfigError: if a number is not positive.
     """
+
+    family: Family = "gradient"
 
     def __init__(
         self, features: int, *, steps: int = 10, lr: float = 0.1, temperature: float = 1.0

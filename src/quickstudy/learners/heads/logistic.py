@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Family, Learner
 from quickstudy.learners.heads.kernels import check_width, gaussian_kernel
 from quickstudy.learners.heads.weights import weighted
 
@@ -41,6 +41,8 @@ class LogisticHead(Learner):
     Raises:
         ConfigError: if a number is not positive.
     """
+
+    family: Family = "baseline"
 
     log_c: Tensor
     log_scale: Tensor

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Family, Learner
 from quickstudy.learners.classes import class_weights, squared_distance
 from quickstudy.learners.metric import check_distance, set_temperature
 
@@ -32,6 +32,8 @@ class NeighbourHead(Learner):
     Raises:
         ConfigError: if a setting is not known or not positive.
     """
+
+    family: Family = "baseline"
 
     log_scale: Tensor
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Examples, TaskState
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Family, Learner
 from quickstudy.learners.heads.kernels import check_width, gaussian_kernel
 from quickstudy.learners.heads.weights import weighted
 
@@ -40,6 +40,8 @@ class RidgeHead(Learner):
     Raises:
         ConfigError: if the penalty or the scale is not positive.
     """
+
+    family: Family = "baseline"
 
     log_penalty: Tensor
     log_scale: Tensor

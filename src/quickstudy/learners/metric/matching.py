@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import Examples, TaskState, check_state
-from quickstudy.learners.base import EmbeddingLearner, Learner
+from quickstudy.learners.base import EmbeddingLearner, Family, Learner
 from quickstudy.learners.classes import class_weights
 from quickstudy.learners.metric.prototypical import set_temperature
 from quickstudy.nets import Encoder
@@ -87,6 +87,8 @@ class MatchingHead(Learner):
     Raises:
         ConfigError: if the temperature is not positive.
     """
+
+    family: Family = "metric"
 
     log_scale: Tensor
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Examples, TaskState, check_state
-from quickstudy.learners.base import EmbeddingLearner, Learner
+from quickstudy.learners.base import EmbeddingLearner, Family, Learner
 from quickstudy.learners.classes import class_means, class_weights, squared_distance
 from quickstudy.nets import Encoder
 
@@ -71,6 +71,8 @@ class PrototypeHead(Learner):
         ConfigError: if the distance is unknown, the temperature not positive or the shrinkage
             negative.
     """
+
+    family: Family = "metric"
 
     log_scale: Tensor
 

@@ -13,7 +13,7 @@ from quickstudy.tasks import AugmentedSource, PoolSource, TaskSource
 from quickstudy.training.config import ValidationConfig
 from quickstudy.training.overfitting import NOVEL, TRAINING
 
-__all__ = ["Watch", "curve_line", "domain_spec", "log_line"]
+__all__ = ["Validator", "curve_line", "domain_spec", "log_line"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def domain_spec(spec: EpisodeSpec, source: TaskSource) -> EpisodeSpec:
     )
 
 
-class Watch:
+class Validator:
     """Scores the same episodes at every validation, and changes nothing on what it scores.
 
     Args:

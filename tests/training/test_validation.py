@@ -17,7 +17,7 @@ from quickstudy.testing import gaussian_pool
 from quickstudy.training import TrainConfig, ValidationConfig, train
 from quickstudy.training.fingerprint import changes
 from quickstudy.training.logs import read_log
-from quickstudy.training.overfitting import NOVEL, TRAINING, parting
+from quickstudy.training.overfitting import NOVEL, TRAINING, find_overfitting
 
 VALIDATION = ValidationConfig(n_way=4, n_query=3, episodes=6, every=4, watch_episodes=5)
 CONFIG = TrainConfig(
@@ -165,7 +165,7 @@ def test_a_resumed_run_has_the_curve_of_the_unbroken_one(tmp_path, at):
     assert again.best_step == straight.best_step
     files = [(tmp_path / run / "curve.jsonl").read_text() for run in "ab"]
     assert files[0] == files[1]
-    assert parting(again.curve) == parting(straight.curve)
+    assert find_overfitting(again.curve) == find_overfitting(straight.curve)
 
 
 def test_a_run_from_before_there_was_a_curve_can_be_resumed(tmp_path):
@@ -308,12 +308,12 @@ def test_the_recipe_that_overfits_is_caught_and_more_classes_heal_it():
     recipe = override(RECIPES["glyphs-few"], ["validation.episodes=200", "channels=128"])
     assert sources(recipe)[0].pool.n_classes == 20
     few = trained(recipe)
-    (found,) = parting(few.curve)
+    (found,) = find_overfitting(few.curve)
     assert (found.novel, found.kind) == (NOVEL, "falls")
     assert few.best_step <= found.since
     assert few.curve.scores[TRAINING][-1].mean() > 0.99
     healthy = trained(override(recipe, ["classes=null", "rotations=true", "outer_lr=0.001"]))
-    assert parting(healthy.curve) == ()
+    assert find_overfitting(healthy.curve) == ()
     assert healthy.best_validation > few.best_validation
 
 

@@ -1,0 +1,293 @@
+"""The suite: which checks are asked of data, of a source of tasks, of a learner, of a document."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from quickstudy.checks.contents import check_contents
+from quickstudy.checks.findings import CheckReport, Finding, Outcome, Passed, Skipped
+from quickstudy.checks.intervals import (
+    check_differences,
+    check_document,
+    check_interval,
+    check_protocol,
+)
+from quickstudy.checks.learners import check_learner
+from quickstudy.checks.sources import check_source
+from quickstudy.core import ConfigError, DataError, EpisodeSpec, nearest_names
+from quickstudy.core.words import quiet
+from quickstudy.learners.base import Learner
+from quickstudy.tasks import Pool, PoolSource, TaskSource
+from quickstudy.tasks.datasets import DATASETS, load_pool
+from quickstudy.tasks.folders import FolderReading, is_folder, read_folder, split_folders
+
+__all__ = ["CheckedData", "Suite", "check_file", "read_data", "read_named"]
+
+_FOLDER_SIZE = 84
+_LEARNER_EPISODES = 40  # that accuracies of learners are taken over, at most
+_NAMED_IN_SENTENCE, _NAMED_AS_EVIDENCE = 5, 100  # files
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedData:
+    """The parts of a data set, and which of them episodes are drawn from.
+
+    Args:
+        parts: pools by the name of the part.
+        tested: the part whose episodes are checked.
+        names: of each example, by part, for reports.
+        reading: what came up while it was read.
+    """
+
+    parts: dict[str, Pool]
+    tested: str
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reading: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """The checks, with how much is asked.
+
+    Args:
+        spec: way, shot and queries of the episodes.
+        episodes: how many are looked at.
+        say: is told what is being done.
+    """
+
+    spec: EpisodeSpec
+    episodes: int = 1000
+    say: Callable[[str], None] = quiet
+
+    def data(self, found: CheckedData) -> list[CheckReport]:
+        """Check the examples, and the episodes of the part that is judged."""
+        pool = found.parts[found.tested]
+        reading = CheckReport(pool.name, found.reading)
+        names = found.names.get(found.tested)
+        return [reading, self.contents(found), *self.pool(pool, names)]
+
+    def pool(self, pool: Pool, names: Sequence[str] | None = None) -> list[CheckReport]:
+        """Check the episodes of a pool, without the classes that can be in none."""
+        small = [i for i, n in enumerate(pool.counts) if n < 2]
+        if not small:
+            return [self.source(PoolSource(pool), names)]
+        left = [i for i in range(pool.n_classes) if i not in small]
+        shown = ", ".join(pool.class_names[i] for i in small[:_NAMED_IN_SENTENCE])
+        note = Finding(
+            "small-classes",
+            "fault" if len(left) < 2 else "note",
+            f"{len(small)} class(es) have one example and can be in no task: {shown}"
+            f"{' ...' if len(small) > _NAMED_IN_SENTENCE else ''}.",
+            {"classes": [pool.class_names[i] for i in small]},
+            "Give each class two examples or more. Episodes were checked without these.",
+        )
+        reports = [CheckReport(pool.name, (note,))]
+        if len(left) < 2:
+            why = "fewer than two classes have two examples: no episode can be drawn"
+            return [*reports, CheckReport(pool.name, (Skipped("episodes", why),))]
+        if names is not None:
+            kept = np.isin(pool.y.numpy(), left)
+            names = [name for name, keep in zip(names, kept, strict=True) if keep]
+        return [*reports, self.source(PoolSource(pool.select(left)), names)]
+
+    def contents(self, found: CheckedData) -> CheckReport:
+        """Check the examples."""
+        return check_contents(
+            found.parts,
+            names=found.names,
+            k_shot=self.spec.max_shot,
+            progress=self._progress(next(iter(found.parts.values())).name),
+        )
+
+    def source(self, source: TaskSource, names: Sequence[str] | None = None) -> CheckReport:
+        """Check the episodes of a source."""
+        name = f"{source.name} ({source.split})"
+        spec = self.spec
+        if isinstance(source, PoolSource):
+            fitted = self._fitting(spec, source.pool)
+            if fitted is None:
+                reason = f"a class of {name} has one example: no episode can be drawn"
+                return CheckReport(name, (Skipped("episodes", reason),))
+            spec = fitted
+        return check_source(
+            source, spec, episodes=self.episodes, names=names, progress=self._progress(name)
+        )
+
+    def learner(
+        self, learner: Learner, source: TaskSource, spec: EpisodeSpec, name: str
+    ) -> list[CheckReport]:
+        """Check a learner, and the interval that is printed beside its score."""
+        if (
+            isinstance(source, PoolSource)
+            and (small := self._fitting(spec, source.pool)) is not None
+        ):
+            spec = small
+        found = check_learner(
+            learner,
+            source,
+            spec,
+            episodes=min(self.episodes, _LEARNER_EPISODES),
+            target=name,
+            progress=self._progress(name),
+        )
+        start = time.perf_counter()
+        outcome = check_interval()
+        return [found, CheckReport(name, (outcome,), time.perf_counter() - start)]
+
+    def _progress(self, name: str) -> Callable[[str], None]:
+        return lambda what: self.say(f"{name}: {what} ...")
+
+    def _fitting(self, spec: EpisodeSpec, pool: Pool) -> EpisodeSpec | None:
+        """Return the specification, made smaller if the data has too few classes or examples."""
+        fewest = int(pool.counts.min())
+        if fewest < 2 or pool.n_classes < 2:
+            return None
+        way = spec.n_way if spec.max_way <= pool.n_classes else pool.n_classes
+        shot = spec.k_shot if spec.max_shot < fewest else max(1, fewest // 2)
+        most = shot if isinstance(shot, int) else shot[1]
+        fitted = EpisodeSpec(way, shot, max(1, min(spec.n_query, fewest - most)))
+        if fitted != spec:
+            self.say(
+                f"{pool.name} ({pool.split}) is small: {fitted} tasks with {fitted.n_query} "
+                "queries."
+            )
+        return fitted
+
+
+def check_file(path: Path) -> CheckReport:
+    """Check a JSON document of ``evaluate`` or ``compare``: do its numbers follow from its scores?
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    start = time.perf_counter()
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        several = isinstance(document, dict) and isinstance(document.get("results"), list)
+        outcomes = [
+            outcome
+            for one in (document["results"] if several else [document])
+            for outcome in (check_document(one), *check_protocol(one))
+        ]
+        if several:
+            outcomes.append(check_differences(document))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be checked: {error}") from error
+    return CheckReport(str(path), tuple(outcomes), time.perf_counter() - start)
+
+
+def read_data(
+    data: str,
+    *,
+    size: int = _FOLDER_SIZE,
+    channels: int = 3,
+    say: Callable[[str], None] = quiet,
+) -> CheckedData:
+    """Return all parts of a named data set or of a folder, and what of it cannot be read.
+
+    Args:
+        data: a named data set, or a folder of class folders or of ``train/``, ``test/`` with such.
+        size: side in pixels of the images of a folder.
+        channels: of these, 1 or 3.
+        say: is told what is being read.
+
+    Raises:
+        ConfigError: if there is no such data set.
+        DataError: if there is no such folder.
+    """
+    if data in DATASETS and not is_folder(data):
+        return read_named(data, say=say)
+    if not Path(data).is_dir():
+        if "/" in data or data.startswith("."):
+            raise DataError(f"{data}: there is no such folder. Check the path.")
+        raise ConfigError(
+            f"there is no data set or folder {data!r}. {nearest_names(data, DATASETS)}"
+        )
+    root = Path(data)
+    split = split_folders(root)
+    # by their own names: 'Train' and 'TRAIN' are shown as they are written
+    folders = {folder.name: folder for folder in split.values()} if split else {"all": root}
+    pools, names, reading = {}, {}, list[Outcome]()
+    for part, folder in folders.items():
+        read = read_folder(folder, size=size, channels=channels, name=root.name, split=part)
+        prefix = folder.relative_to(root).as_posix()
+        start = "" if prefix == "." else f"{prefix}/"
+        pools[part], names[part] = read.pool, tuple(start + file for file in read.files)
+        reading += _reading(read, start)
+    if not reading:
+        rows = sum(len(pool.y) for pool in pools.values())
+        reading.append(Passed("readable", f"{rows:,} images, all that is in the class folders"))
+    return CheckedData(pools, list(pools)[-1], names, tuple(reading))
+
+
+def _reading(read: FolderReading, start: str) -> list[Outcome]:
+    """Return what of a folder is not among the examples."""
+    found: list[Outcome] = []
+    for check, severity, files, what, remedy in (
+        (
+            "readable",
+            "fault",
+            read.unreadable,
+            "image(s) cannot be read",
+            "Replace or remove them.",
+        ),
+        (
+            "files-passed-over",
+            "note",
+            read.passed_over,
+            "file(s) are no image in a class folder, and were passed over",
+            "Remove them, save them as PNG or JPEG, or put them into a class folder.",
+        ),
+        (
+            "empty-classes",
+            "note",
+            read.empty,
+            "folder(s) hold no image, and are no class",
+            "Add images, or remove the folder.",
+        ),
+    ):
+        if files:
+            shown = ", ".join(start + file for file in files[:_NAMED_IN_SENTENCE])
+            more = " ..." if len(files) > _NAMED_IN_SENTENCE else ""
+            found.append(
+                Finding(
+                    check,
+                    severity,  # type: ignore[arg-type]
+                    f"{len(files):,} {what}: {shown}{more}.",
+                    {
+                        "files": [start + file for file in files[:_NAMED_AS_EVIDENCE]],
+                        "count": len(files),
+                    },
+                    remedy,
+                )
+            )
+    return found
+
+
+def read_named(
+    name: str,
+    split_file: str | None = None,
+    *,
+    size: int | None = None,
+    say: Callable[[str], None] = quiet,
+) -> CheckedData:
+    """Return all parts of a named data set.
+
+    Args:
+        name: of the data set.
+        split_file: which published split; ``None`` = its first.
+        size: side in pixels; ``None`` = the data set's own.
+        say: is told what is being read.
+    """
+    splits = [s for s in DATASETS[name].splits if s != "all"]
+    pools = {}
+    for split in splits:
+        say(f"{name}: reading {split} ...")
+        pools[split] = load_pool(name, split=split, split_file=split_file, size=size)
+    return CheckedData(pools, splits[-1])

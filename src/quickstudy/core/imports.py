@@ -1,0 +1,115 @@
+"""A user's own code: what ``module:attribute`` or ``file.py:attribute`` names."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from quickstudy.core.errors import ConfigError, nearest_names
+
+__all__ = ["call_own", "import_file", "load_attribute", "names_code"]
+
+
+def names_code(target: str) -> bool:
+    """Return whether a text means code: ``module:attribute``, ``file.py:attribute`` or a file that
+    ends in ``.py``."""
+    return target.endswith(".py") or (":" in target and not Path(target).exists())
+
+
+def load_attribute(target: str, *, example: str) -> Any:
+    """Return what a text like ``mypackage.models:build`` or ``models.py:build`` names.
+
+    Args:
+        target: a module as ``import`` writes it, or the path of a Python file; a colon; a name.
+        example: a target of the kind that is wanted, for errors.
+
+    Raises:
+        ConfigError: if the text is not of this form, the code cannot be imported or fails when it
+            is, or there is no such name in it.
+    """
+    where, _, attribute = target.rpartition(":")
+    is_file = where.endswith(".py")
+    if not where or not attribute or ("/" in where and not is_file):
+        raise ConfigError(
+            f"{target!r} is not module:attribute. Write the module as 'import' does, or name a "
+            f"file, for example {example}."
+        )
+    module = import_file(Path(where)) if is_file else _import_module(where)
+    if not hasattr(module, attribute):
+        known = [name for name in vars(module) if not name.startswith("_")]
+        raise ConfigError(f"{where} has no {attribute!r}. {nearest_names(attribute, known)}")
+    return getattr(module, attribute)
+
+
+def import_file(path: Path) -> ModuleType:
+    """Return a Python file as a module; a file that was imported before is not run again.
+
+    Raises:
+        ConfigError: if it is not there, or fails when it is imported.
+    """
+    file = path.resolve()
+    if not file.is_file():
+        raise ConfigError(f"there is no file {path}. Check the path.")
+    # a name that another file of the same name does not have, in this process or in a worker
+    digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
+    name = f"quickstudy_own_{file.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} cannot be imported. Name a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise own_code_failed(str(path), "was imported", error) from error
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as 'python -m' does: the user's module lies here
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{name} cannot be imported ({error}). Run from the folder that holds it, or "
+            "install it."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise own_code_failed(name, "was imported", error) from error
+
+
+def call_own(target: str, function: Any) -> Any:
+    """Return what a user's own function gives when it is called without arguments.
+
+    Raises:
+        ConfigError: if it needs arguments, or fails.
+    """
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{target} cannot be called without arguments ({error}). Name a function that takes "
+            "none."
+        ) from error
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        raise own_code_failed(target, "was called", error) from error
+
+
+def own_code_failed(what: str, when: str, error: BaseException) -> ConfigError:
+    """Return an error that says that the user's own code failed, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f", {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
+    return ConfigError(f"{what} failed when it {when}: {type(error).__name__}: {error}{where}.")

@@ -1,0 +1,85 @@
+"""The kinds of learner that a recipe can name: a literal dict.
+
+Installed packages add theirs through the entry point group ``quickstudy.learners``: its names are
+kinds, its objects subclasses of :class:`~quickstudy.recipes.base.LearnerConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from quickstudy.core import ConfigError, nearest_names
+from quickstudy.recipes.base import LearnerConfig
+from quickstudy.recipes.gradient import (
+    ANILConfig,
+    FOMAMLConfig,
+    IMAMLConfig,
+    MAMLConfig,
+    MetaSGDConfig,
+    ProtoMAMLConfig,
+    ReptileConfig,
+)
+from quickstudy.recipes.metric import MatchingConfig, ProtoNetConfig
+
+__all__ = ["LEARNERS", "check_setting", "known_learners", "learner_config"]
+
+LEARNERS: dict[str, type[LearnerConfig]] = {
+    "protonet": ProtoNetConfig,
+    "matching": MatchingConfig,
+    "maml": MAMLConfig,
+    "fomaml": FOMAMLConfig,
+    "metasgd": MetaSGDConfig,
+    "anil": ANILConfig,
+    "protomaml": ProtoMAMLConfig,
+    "reptile": ReptileConfig,
+    "imaml": IMAMLConfig,
+}
+
+
+def known_learners() -> dict[str, type[LearnerConfig]]:
+    """Return our kinds of learner and those of installed packages (ours win)."""
+    others = {point.name: point.load() for point in entry_points(group="quickstudy.learners")}
+    return others | LEARNERS
+
+
+def learner_config(
+    document: Mapping[str, Any], *, also: Sequence[type[LearnerConfig]] = ()
+) -> LearnerConfig:
+    """Return the configuration that a document describes.
+
+    Args:
+        document: settings by name; ``kind`` says of which learner.
+        also: kinds that are not installed.
+
+    Raises:
+        ConfigError: if there is no such kind.
+        ValidationError: of pydantic, if a setting is unknown or its value not allowed.
+    """
+    kinds = known_learners() | {config.kind_name(): config for config in also}
+    kind = document.get("kind", "protonet")
+    if kind not in kinds:
+        raise ConfigError(f"there is no learner {kind!r}. {nearest_names(str(kind), kinds)}")
+    config = kinds[kind]
+    # the document holds the settings of the whole family
+    foreign = config.family_settings.keys() - config.model_fields.keys()
+    return config.model_validate({k: v for k, v in document.items() if k not in foreign})
+
+
+def check_setting(config: LearnerConfig, name: str) -> None:
+    """Refuse a setting that other learners of the family have and this one does not.
+
+    Raises:
+        ConfigError: saying whose setting it is.
+    """
+    if name in type(config).model_fields or name not in config.family_settings:
+        return
+    owners = [
+        kind
+        for kind, other in known_learners().items()
+        if other.family == config.family and name in other.model_fields
+    ]
+    raise ConfigError(
+        f"setting learner: {name} is for {', '.join(owners)}, not for {config.kind}. Leave it out."
+    )

@@ -1,0 +1,114 @@
+"""Runs whose learner is written in a file of the user's own.
+
+Such a run names the file, and whoever loads the run imports it, which runs code. A run that comes
+from elsewhere must not run code on its own: only files that this user has trained from on this
+machine, or has named in ``QUICKSTUDY_CODE``, are imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quickstudy.core import CheckpointError, ConfigError, DataError
+from quickstudy.core.imports import import_file, load_attribute
+from quickstudy.recipes import Recipe, get_recipe
+from quickstudy.recipes.base import LearnerConfig
+from quickstudy.recipes.kinds import known_learners
+from quickstudy.storage.files import replacing
+from quickstudy.storage.places import cache_home
+
+__all__ = ["VARIABLE", "code_of", "load_code", "named_recipe", "remember_code"]
+
+VARIABLE = "QUICKSTUDY_CODE"
+"""Names files of learners that may be imported, separated as in ``PATH``."""
+
+
+def named_recipe(name: str) -> Recipe:
+    """Return a recipe by its name, or from the user's own code.
+
+    Args:
+        name: of a recipe, or ``file.py:NAME`` or ``module:NAME``.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if ":" not in name and not name.endswith(".py"):
+        return get_recipe(name)
+    if ":" not in name:
+        raise ConfigError(f"{name} is a file. Name the recipe in it, for example {name}:RECIPE.")
+    found = load_attribute(name, example="own_learner.py:RECIPE")
+    if not isinstance(found, Recipe):
+        raise ConfigError(
+            f"{name} is of type {type(found).__name__}; it must be a quickstudy.recipes.Recipe."
+        )
+    return found
+
+
+def code_of(recipe: Recipe) -> dict[str, str] | None:
+    """Return which file and class hold the learner's configuration, or ``None`` if its kind is
+    installed, or no file holds it."""
+    config = type(recipe.learner)
+    if known_learners().get(config.kind_name()) is config:
+        return None
+    try:
+        return {"file": str(Path(inspect.getfile(config)).resolve()), "class": config.__qualname__}
+    except (TypeError, OSError):  # made in a notebook
+        return None
+
+
+def remember_code(code: Mapping[str, str] | None) -> None:
+    """Note that this user trains from a file: runs may import it from now on."""
+    if code is None:
+        return
+    with contextlib.suppress(OSError, DataError):
+        files = sorted({*_remembered(), code["file"]})
+        with replacing(cache_home() / "code.json") as part:
+            part.write_text(json.dumps(files, indent=0), encoding="utf-8")
+
+
+def load_code(code: Mapping[str, Any], *, run: Path) -> type[LearnerConfig]:
+    """Return the configuration class that a run names.
+
+    Args:
+        code: what :func:`code_of` returned when the run was made.
+        run: its folder, for errors.
+
+    Raises:
+        CheckpointError: if the file may not be imported, or does not hold the class.
+    """
+    file = Path(str(code.get("file")))
+    named = os.environ.get(VARIABLE, "").split(os.pathsep)
+    allowed = {*_remembered(), *(str(Path(path).resolve()) for path in named if path)}
+    # a run may have been moved together with its code: a file of that name that is allowed is it
+    moved = [path for path in sorted(allowed) if Path(path).name == file.name]
+    if str(file) not in allowed or not file.is_file():
+        if not moved:
+            raise CheckpointError(
+                f"the learner of the run in {run} is written in {file}, and nobody has trained "
+                f"from that file on this machine. If you trust the file, say so: {VARIABLE}={file}"
+            )
+        file = Path(moved[0])
+    try:
+        found = getattr(import_file(file), str(code.get("class")), None)
+    except ConfigError as error:
+        raise CheckpointError(f"the learner of the run in {run}: {error}") from error
+    if not (inspect.isclass(found) and issubclass(found, LearnerConfig)):
+        raise CheckpointError(
+            f"the run in {run} needs the class {code.get('class')} of {file}, a LearnerConfig, and "
+            "it is not there. Put it back."
+        )
+    return found
+
+
+def _remembered() -> list[str]:
+    try:
+        files = json.loads((cache_home() / "code.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, DataError):
+        return []
+    return [file for file in files if isinstance(file, str)] if isinstance(files, list) else []

@@ -1,0 +1,371 @@
+"""Judging a run: its score on tasks, by the protocol that ``quickstudy evaluate`` prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.core.devices import choose_device
+from quickstudy.core.words import quiet
+from quickstudy.evaluation import Paired, Report, compare, evaluate
+from quickstudy.learners.base import Learner
+from quickstudy.learners.floor import NearestNeighbour
+from quickstudy.recipes.data import generated_data
+from quickstudy.runs.exposure import chosen_on, trained_on
+from quickstudy.runs.folder import Run, load_run
+from quickstudy.tasks import Pool, PoolSource, TaskSource
+from quickstudy.tasks.catalogue import INK_SETS
+from quickstudy.tasks.datasets import DataPart, load_pool
+from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
+from quickstudy.tasks.folders import is_folder, pool_from_folder
+from quickstudy.tasks.published import EpisodeList, ListedSource, read_episodes
+
+__all__ = ["Judgement", "judge", "score_floor", "score_transductively"]
+
+Number = int | tuple[int, int]
+_EPISODES, _QUERIES = 600, 15
+
+
+class _Tasks(NamedTuple):
+    """The tasks to judge on."""
+
+    source: TaskSource
+    spec: EpisodeSpec
+    episodes: int
+    seed: int
+    facts: dict[str, Any]
+    """What belongs to the protocol beside the report's own."""
+    classes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What judging a run found.
+
+    Args:
+        run: that was judged.
+        tasks: on what, in words.
+        report: the score, with each query judged on its own.
+        facts: what belongs to the protocol beside the report's own, such as whether the run was
+            trained on these classes.
+        notes: what a reader must know beside the number, in sentences.
+        transductive: the score with the statistics of all queries, and what it gains.
+        floor: the score of pixel nearest neighbour on the same episodes, and the difference.
+    """
+
+    run: Run
+    tasks: str
+    report: Report
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    transductive: tuple[Report, Paired] | None = None
+    floor: tuple[Report, Paired] | None = field(default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values, fractions and not per cents, with the score of each episode."""
+        document: dict[str, Any] = {"run": str(self.run.folder), **self.report.to_dict()}
+        document["protocol"] |= self.facts
+        document["scores"] = self.report.scores.tolist()  # so that the interval can be checked
+        if self.transductive is not None:
+            other, gain = self.transductive
+            document["transductive"] = other.to_dict()
+            document["transductive_gain"] = gain.to_dict()
+        if self.floor is not None:
+            below, paired = self.floor
+            document["floor"] = below.to_dict()
+            document["paired"] = paired.to_dict()
+        return document
+
+    def text(self) -> str:
+        """Return the score with its interval, and what it was taken over."""
+        lines = [f"{self.run.folder} on {self.tasks}:", f"  {self.report}"]
+        if self.transductive is not None:
+            other, gain = self.transductive
+            lines += [
+                f"  with the statistics of all queries: {other}",
+                f"  gain of that: {gain}; it is gone where queries come one at a time",
+            ]
+        if self.floor is not None:
+            below, paired = self.floor
+            lines += [
+                f"  pixel nearest neighbour on the same episodes: {below}",
+                f"  difference: {paired}",
+            ]
+        return "\n".join(lines)
+
+
+def judge(
+    run: Run | str | Path,
+    data: str,
+    *,
+    n_way: Number | None = None,
+    k_shot: Number | None = None,
+    n_query: int | None = None,
+    episodes: int | None = None,
+    seed: int | None = None,
+    tasks: str | Path | None = None,
+    split: str | None = None,
+    rotations: bool = False,
+    groups: bool = False,
+    invert: Invert = "auto",
+    floor: bool = False,
+    inner_steps: int | None = None,
+    transductive: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+    say: Callable[[str], None] = quiet,
+) -> Judgement:
+    """Score a run on tasks, with a 95 % interval: of classes it has never seen, unless ``split``
+    says otherwise.
+
+    Args:
+        run: a run, or its folder.
+        data: a named data set, or a folder of class folders.
+        n_way: classes in a task, or a range; 5 if not given, 1 in regression.
+        k_shot: support examples of a class, or a range; 1 if not given.
+        n_query: queries of a class; 15 if not given.
+        episodes: how many; 600 if not given.
+        seed: names the list of episodes; 0 if not given.
+        tasks: a file of ``quickstudy episodes write``: these episodes and no others.
+        split: part of a named data set; ``"test"`` if not given.
+        rotations: turned classes are classes of their own.
+        groups: keep drawers or tracks apart between support and query.
+        invert: ``"yes"`` swaps dark and bright, ``"auto"`` does it for pictures of a folder that
+            look like ink on paper.
+        floor: score pixel nearest neighbour on the same episodes too.
+        inner_steps: of a gradient learner; ``None`` = the run's own.
+        transductive: also with the statistics of all queries, and what that gains.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+        progress: show a bar on standard error where it takes long.
+        say: is told the notes as soon as they are known.
+
+    Raises:
+        ConfigError: if settings contradict each other or the run.
+        CheckpointError: if the run cannot be read.
+        DataError: if the data cannot be.
+
+    Example::
+
+        judged = judge("runs/glyphs", "digits", n_way=5, k_shot=1, floor=True)
+        print(judged.text())
+        judged.report.mean, judged.report.ci95
+        judged.to_dict()  # the document of ``quickstudy evaluate --json``
+    """
+    if not data:
+        raise ConfigError("--data is empty; name a data set or a folder of class folders.")
+    given = {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}
+    given |= {"episodes": episodes, "seed": seed}
+    loaded = run if isinstance(run, Run) else load_run(run)
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        say(text)
+
+    learner = _learner(loaded, inner_steps, transductive, note)
+    listed = _listed(tasks, loaded, data, given)
+    asked = _Asked(data, split, rotations, groups, invert)
+    found = _tasks(loaded, asked, given, listed, note)
+    _note_exposure(found, note)
+    with tqdm(
+        total=found.episodes,
+        unit="episode",
+        file=sys.stderr,
+        delay=2,
+        dynamic_ncols=True,
+        disable=not progress,
+    ) as bar:
+        report = evaluate(
+            learner,
+            found.source,
+            found.spec,
+            episodes=found.episodes,
+            seed=found.seed,
+            name=loaded.recipe.name,
+            device=choose_device(device),
+            progress=bar.update,
+        )
+    inner = {} if learner.inner_steps is None else {"inner_steps": learner.inner_steps}
+    twin = learner.transductive_twin() if transductive or loaded.recipe.transductive else None
+    also = None if twin is None else score_transductively(report, twin, found.source, found.spec)
+    below = score_floor(report, found.source, found.spec) if floor else None
+    classes = "" if found.classes is None else f", {found.classes} classes"
+    on = f"{found.source.name} ({found.source.split}{classes}), {found.spec}"
+    return Judgement(loaded, on, report, found.facts | inner, tuple(notes), also, below)
+
+
+def score_transductively(
+    report: Report, twin: Learner, source: TaskSource, spec: EpisodeSpec
+) -> tuple[Report, Paired]:
+    """Score the same episodes transductively, as the papers do.
+
+    Args:
+        report: of the inductive score.
+        twin: the same learner, judged with the statistics of all queries.
+        source: of the report.
+        spec: of the report.
+
+    Returns:
+        The report, and what it gains over the inductive one.
+    """
+    other = _same_episodes(report, twin, source, spec, name=report.learner)
+    return other, compare(other, report, across=("transductive",))
+
+
+def score_floor(report: Report, source: TaskSource, spec: EpisodeSpec) -> tuple[Report, Paired]:
+    """Score pixel nearest neighbour on the episodes of a report.
+
+    Returns:
+        The report of the floor, and how far the first report lies above it.
+    """
+    below = _same_episodes(report, NearestNeighbour(), source, spec, name="pixel nearest neighbour")
+    return below, compare(report, below)
+
+
+def _same_episodes(
+    report: Report, learner: Learner, source: TaskSource, spec: EpisodeSpec, *, name: str
+) -> Report:
+    p = report.protocol
+    return evaluate(learner, source, spec, episodes=p.episodes, seed=p.seed, name=name)
+
+
+class _Asked(NamedTuple):
+    """Which data is asked for."""
+
+    data: str
+    split: str | None
+    rotations: bool
+    groups: bool
+    invert: Invert
+
+
+def _learner(
+    run: Run, inner_steps: int | None, transductive: bool, note: Callable[[str], None]
+) -> Learner:
+    """Return the learner of a run as it is to be judged: inductively, whatever it trained with."""
+    learner = run.learner
+    if learner.inner_steps is None and (inner_steps is not None or transductive):
+        option = "--transductive" if inner_steps is None else "--inner-steps"
+        raise ConfigError(
+            f"{option} is for gradient learners; {run.recipe.name} is a "
+            f"{type(learner).__name__}, which has no inner loop. Leave it out."
+        )
+    if transductive and learner.transductive_twin() is None:
+        note(
+            "note: --transductive changes nothing here: this network has no batch norm, so no "
+            "query is normalised with another."
+        )
+    learner = learner.inductive()
+    return learner if inner_steps is None else learner.with_inner_steps(inner_steps)
+
+
+def _listed(
+    tasks: str | Path | None, run: Run, data: str, given: dict[str, Any]
+) -> EpisodeList | None:
+    """Return the published list of episodes, if one is asked for."""
+    if tasks is None:
+        return None
+    if also := [name for name, value in given.items() if value is not None]:
+        raise ConfigError(
+            f"tasks names a list of episodes, and {', '.join(also)} would ask for others. Leave "
+            "one of them out."
+        )
+    if run.recipe.data.regression or generated_data(data) is not None:
+        raise ConfigError("--tasks is for data sets of examples, and sine waves have none.")
+    return read_episodes(tasks)
+
+
+def _tasks(
+    run: Run,
+    asked: _Asked,
+    given: dict[str, Any],
+    listed: EpisodeList | None,
+    note: Callable[[str], None],
+) -> _Tasks:
+    """Return the tasks to judge on."""
+    recipe, generated = run.recipe, generated_data(asked.data)
+    values = {name: value for name, value in given.items() if value is not None}
+    episodes, seed = values.pop("episodes", _EPISODES), values.pop("seed", 0)
+    defaults = {"n_way": 5 if generated is None else 1, "k_shot": 1, "n_query": _QUERIES}
+    spec = EpisodeSpec(**(defaults | values))
+    if generated is not None or recipe.data.regression:
+        if generated is None or generated.regression != recipe.data.regression:
+            raise ConfigError(
+                f"{recipe.name} was trained on {recipe.data.names} and cannot be judged on "
+                f"{asked.data}: one is regression on a number, the other is not."
+            )
+        part = asked.split or "test"
+        seen = {"trained_on": part in (recipe.data.train, recipe.data.validation)}
+        return _Tasks(generated.source(part), spec, episodes, seed, seen, None)
+    own = recipe.data.part(asked.data)
+    split_file = None if own is None else own.split_file
+    if listed is not None:
+        split_file = listed.about.get("split_file")
+        split = asked.split or (None if is_folder(asked.data) else listed.split)
+        rotations = bool(listed.about.get("rotations"))
+        asked = asked._replace(split=split, rotations=rotations)
+    pool, facts = _pool(run, asked, split_file, note)
+    if listed is None:
+        source = PoolSource(pool, asked.groups)
+        facts["group_aware"] = asked.groups
+        return _Tasks(source, spec, episodes, seed, facts, pool.n_classes)
+    facts |= {"group_aware": listed.group_aware, "tasks_sha256": listed.sha256}
+    named = ListedSource(pool, listed)
+    return _Tasks(named, listed.spec, len(listed), listed.seed, facts, pool.n_classes)
+
+
+def _pool(
+    run: Run, asked: _Asked, split_file: str | None, note: Callable[[str], None]
+) -> tuple[Pool, dict[str, Any]]:
+    """Return the images to judge on, fitted to the run's encoder, and how they were made."""
+    encoder, data = run.recipe.encoder, asked.data
+    size, channels = encoder.image_size, encoder.in_channels
+    path = Path(data)
+    if path.is_file():
+        raise ConfigError(f"{data} is a file; name a folder of class folders, or a data set.")
+    chosen: Invert = "no" if asked.invert == "auto" else asked.invert
+    if is_folder(data):
+        if asked.split is not None:
+            raise ConfigError(f"--split is for named data sets; {data} is a folder.")
+        pool = pool_from_folder(path, size=size, channels=channels)
+        ink = channels == 1 and all(part.name in INK_SETS for part in run.recipe.data.parts)
+        if asked.invert == "auto" and ink and looks_dark_on_light(pool):
+            chosen = "yes"
+            note(
+                "the pictures look like dark ink on light paper: inverted (--invert no keeps them)."
+            )
+    else:
+        pool = load_pool(data, split=asked.split or "test", split_file=split_file, size=size)
+    fitted = fit_images(pool, channels=channels, size=size, invert=chosen)
+    if asked.rotations:
+        fitted = fitted.with_rotations()
+    judged = None if is_folder(data) else DataPart(data, pool.split, split_file)
+    facts = {
+        "classes": fitted.n_classes,
+        "split_file": split_file,
+        "rotations": asked.rotations,
+        "inverted": chosen == "yes",
+        "trained_on": judged is not None and trained_on(run.recipe, judged),
+        "chosen_on": judged is not None and chosen_on(run.recipe, judged),
+    }
+    return fitted, facts
+
+
+def _note_exposure(tasks: _Tasks, note: Callable[[str], None]) -> None:
+    """Say what the run has seen of the tasks that it is judged on."""
+    source = tasks.source
+    if tasks.facts["trained_on"]:
+        note(
+            f"note: {source.name} ({source.split}) holds the classes that this run was trained or "
+            "validated on; the score says nothing about classes it has never seen."
+        )
+    if tasks.facts.get("chosen_on"):
+        note(
+            f"note: this run was chosen by its score on {source.name}; the domain is not new to it."
+        )
