@@ -24,8 +24,8 @@ import numpy as np
 
 from machine import ROOT, provenance, write_result
 from quickstudy.advice.advise import advise
-from quickstudy.advice.approaches import contenders
-from quickstudy.advice.choice import run_trials
+from quickstudy.advice.approaches import candidate_families
+from quickstudy.advice.choice import run_episodes
 from quickstudy.advice.episodes import take_sample
 from quickstudy.advice.records import Advice
 from quickstudy.core import uniforms
@@ -149,11 +149,13 @@ def score(kind: str, name: str, embeddings: Path | None) -> dict[str, Any]:
         per_class=1000 if kind == "tables" else 300,
         seed=SEED,
     )
-    tried, _ = contenders(read.kind, [others[row] for row in sample.rows], seed=SEED, cache=cache)
+    families, _ = candidate_families(
+        read.kind, [others[row] for row in sample.rows], seed=SEED, cache=cache
+    )
     able = [e.k_shot for e in advice.expected]
-    full = run_trials(
+    full = run_episodes(
         sample,
-        tried,
+        families,
         shots=able,
         n_way=advice.expected[0].n_way,
         episodes=EPISODES[kind],
@@ -166,11 +168,11 @@ def score(kind: str, name: str, embeddings: Path | None) -> dict[str, Any]:
     overall = {approach: float(np.mean(list(by.values()))) for approach, by in means.items()}
     best, mine = max(overall, key=overall.__getitem__), advice.chosen.name
     held = [_held(e, full[e.k_shot][mine].scores) for e in advice.expected]
-    home = next(c for c in tried if mine in [a.name for a in c.approaches])
+    family = next(f for f in families if mine in [c.name for c in f.candidates])
     for e in advice.whole if len(sample.classes) == advice.facts.classes else ():
-        more = run_trials(
+        more = run_episodes(
             sample,
-            [home.frozen()],
+            [family.frozen()],
             shots=[e.k_shot],
             n_way=e.n_way,
             episodes=WHOLE_EPISODES,

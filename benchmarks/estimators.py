@@ -342,12 +342,15 @@ def held_out_classes(
     classes = AuxiliaryClasses(rows.z, rows.y.numpy(), groups=rows.groups)
     found = []
     for seed in range(count):
-        draw = classes.draw(n_way, k_shot, tasks=1, seed=seed, n_query=10, n_strangers=10 * n_way)
-        if draw is None:
+        drawn = classes.episodes(
+            n_way, k_shot, tasks=1, seed=seed, n_query=10, n_strangers=10 * n_way
+        )
+        if drawn is None:
             continue
-        task = Task(draw.support.x[0], draw.support.y[0], draw.query.x[0], draw.query.y[0], n_way)
+        support, query = drawn.episode.support, drawn.episode.query
+        task = Task(support.x[0], support.y[0], query.x[0], query.y[0], n_way)
         fitted = fit_task(prior, task.z, task.y, n_way=n_way)
-        found.append(open_set_row(fitted, task, draw.strangers[0]))
+        found.append(open_set_row(fitted, task, drawn.strangers[0]))
     return open_set_table(found)
 
 

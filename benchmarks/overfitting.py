@@ -24,7 +24,7 @@ from machine import ROOT, provenance, write_result
 from quickstudy.evaluation import mean_interval
 from quickstudy.recipes import RECIPES, Recipe, build_learner, domains, override, sources
 from quickstudy.training import TrainResult, train
-from quickstudy.training.overfitting import NOVEL, TRAINING, Curve, parting
+from quickstudy.training.overfitting import NOVEL, TRAINING, Curve, find_overfitting
 
 DOMAINS = ("mnist", "quickdraw")
 FOLLOWED = (f"domains={','.join(DOMAINS)}", "watch_episodes=400", "validation.episodes=400")
@@ -69,8 +69,8 @@ def document(recipe: Recipe, result: TrainResult) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json"),
         "kept_step": result.best_step,
         "curve": result.curve.to_dict(),
-        "found": [one.to_dict() for one in parting(result.curve)],
-        "said": [f"{one}. {one.advice(kept=result.best_step)}." for one in parting(result.curve)],
+        "found": [one.to_dict() for one in find_overfitting(result.curve)],
+        "said": [f"{one}. {one.advice(kept=result.best_step)}." for one in find_overfitting(result.curve)],
         "seconds": round(result.seconds, 1),
     }
 
@@ -100,7 +100,7 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
             axis.fill_between(
                 curve.steps, mean - half, mean + half, color=_INKS[name], alpha=0.2, lw=0
             )
-        for one in parting(curve):
+        for one in find_overfitting(curve):
             axis.axvline(one.since, color=_INKS[one.novel], ls=":", lw=1.2)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")

@@ -1,36 +1,42 @@
-"""Write a learner of your own, train it, and prove that it keeps the contract.
+"""Write a learner of your own, prove that it keeps the contract, train it like ours.
 
-python examples/own_learner.py        (a few seconds, needs no data)
+python examples/own_learner.py                    (a few seconds, needs no data)
+pytest examples/own_learner.py                    (every conformance test)
+quickstudy train examples/own_learner.py:RECIPE   (a run like any other: evaluate, compare, check)
 """
 
 from __future__ import annotations
+
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.core import EpisodeSpec, Examples, TaskState
 from quickstudy.evaluation import evaluate
-from quickstudy.learners import Learner
+from quickstudy.learners import EmbeddingLearner, Learner
+from quickstudy.learners.base import Family
+from quickstudy.nets import MLP, Encoder
+from quickstudy.recipes import EncoderConfig, ImageData, LearnerConfig, Recipe
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.testing import LearnerConformance
-from quickstudy.training import TrainConfig, train
+from quickstudy.training import TrainConfig, ValidationConfig, train
 
 
-class RidgeLearner(Learner):
-    """Ridge regression on learned features, in closed form (Bertinetto et al. 2019, "R2D2")."""
+class RidgeHead(Learner):
+    """Ridge regression on embeddings, in closed form (Bertinetto et al. 2019, "R2D2")."""
 
-    def __init__(self, inputs: int, features: int = 32) -> None:
+    family: Family = "metric"
+
+    def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, features), nn.Tanh()
-        )
         self.log_ridge = nn.Parameter(torch.zeros(()))
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         support.check_labels(n_way)
         mask = support.mask[..., None]
-        z = self.encoder(support.x.flatten(2)) * mask  # [T, S, D]
+        z = support.x.masked_fill(~mask, 0)  # [T, S, D]
         members = (support.y[..., None] == torch.arange(n_way, device=z.device)) & mask
         eye = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
         gram = z.transpose(1, 2) @ z + self.log_ridge.exp() * eye  # [T, D, D]
@@ -38,8 +44,15 @@ class RidgeLearner(Learner):
         return {"weights": weights.contiguous(), "present": members.any(1)}  # [T, D, C], [T, C]
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
-        logits = self.encoder(x.flatten(2)) @ state["weights"] * self.log_scale.exp()
+        logits = x @ state["weights"] * self.log_scale.exp()  # [T, Q, D] -> [T, Q, C]
         return logits.masked_fill(~state["present"][:, None], -torch.inf)
+
+
+class RidgeNetwork(EmbeddingLearner):
+    """The head on any encoder of ours."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__(encoder, RidgeHead())
 
 
 class TestRidge(LearnerConformance):
@@ -49,7 +62,31 @@ class TestRidge(LearnerConformance):
     input_shape = (8,)
 
     def make_learner(self) -> Learner:
-        return RidgeLearner(8)
+        return RidgeNetwork(MLP((8,), (64, 32), activation=nn.Tanh))
+
+
+class RidgeConfig(LearnerConfig):
+    """The learner in recipes. A package would name this class in its entry point group
+    ``quickstudy.learners``; a file like this one is found by its path."""
+
+    family: ClassVar[Family] = "metric"
+    kind: Literal["ridge"] = "ridge"
+
+    def build(self, net: Encoder, *, n_way: int) -> Learner:
+        del n_way  # any number of classes fits
+        return RidgeNetwork(net)
+
+
+RECIPE = Recipe(
+    name="own-ridge",
+    summary="Ridge regression on a small Conv-4, on characters drawn from fonts; needs no data",
+    data=ImageData(name="glyphs", rotations=True),
+    encoder=EncoderConfig(channels=32),
+    learner=RidgeConfig(),
+    train=TrainConfig(
+        steps=300, n_way=20, validation=ValidationConfig(n_way=5, episodes=200, every=100)
+    ),
+)
 
 
 def clusters(seed: int, split: str) -> PoolSource:
@@ -62,7 +99,7 @@ def clusters(seed: int, split: str) -> PoolSource:
 
 
 def main() -> None:
-    learner = RidgeLearner(8)
+    learner = RidgeNetwork(MLP((8,), (64, 32), activation=nn.Tanh))
     config = TrainConfig(steps=200, tasks_per_step=8, n_way=5, k_shot=1, n_query=5)
     train(learner, clusters(0, "train"), config, validation=clusters(1, "val"))
     print(evaluate(learner, clusters(2, "test"), EpisodeSpec(5, 1)))

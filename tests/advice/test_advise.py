@@ -16,21 +16,21 @@ from PIL import Image
 
 from quickstudy.advice import approaches
 from quickstudy.advice.advise import advise
-from quickstudy.advice.approaches import Approach, Contender
-from quickstudy.advice.choice import choose, run_trials, run_until_clear
+from quickstudy.advice.approaches import Candidate, CandidateFamily
+from quickstudy.advice.choice import choose, run_episodes, run_until_clear
 from quickstudy.advice.episodes import (
-    Outcome,
+    EpisodeResults,
     Sample,
-    Trial,
     confused_pairs,
-    draw_trial,
-    eligible,
+    draw_episode,
+    eligible_classes,
     take_sample,
 )
 from quickstudy.advice.expectation import expect, label_gain
 from quickstudy.advice.page import write_advice_page
 from quickstudy.advice.text import advice_text
 from quickstudy.core import ConfigError, DataError, MissingExtraError, TaskError
+from quickstudy.core.rows import EpisodeRows
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.tasks.labelled import LabelledFiles
 
@@ -65,17 +65,17 @@ def test_episodes_are_nested_over_shots_and_share_no_row():
     sample = sample_of([20] * 6)
     for index in range(5):
         small, large = (
-            draw_trial(sample, n_way=4, k_shot=k, n_query=8, seed=3, index=index) for k in (1, 5)
+            draw_episode(sample, n_way=4, k_shot=k, n_query=8, seed=3, index=index) for k in (1, 5)
         )
         assert not set(large.support) & set(large.query)
         assert set(small.support) <= set(large.support)
         assert set(small.query) == set(large.query)  # the same questions at every shot
-        assert (sample.y[large.query] == large.classes[large.answer]).all()
-        assert (sample.y[large.support] == large.classes[large.label]).all()
+        assert (sample.y[large.query] == large.classes[large.query_y]).all()
+        assert (sample.y[large.support] == large.classes[large.support_y]).all()
     assert (
         len(
             {
-                tuple(draw_trial(sample, n_way=4, k_shot=1, n_query=8, seed=3, index=i).support)
+                tuple(draw_episode(sample, n_way=4, k_shot=1, n_query=8, seed=3, index=i).support)
                 for i in range(5)
             }
         )
@@ -83,13 +83,31 @@ def test_episodes_are_nested_over_shots_and_share_no_row():
     )
 
 
+@pytest.mark.parametrize(
+    ("group", "support", "query"),
+    [
+        (None, [11, 7, 20, 23, 3, 2], [10, 6, 18, 19, 5, 0]),
+        ([row // 2 for row in range(24)], [11, 9, 20, 21, 3, 2], [7, 6, 23, 22, 4, 5]),
+    ],
+)
+def test_golden_episode_of_seed_0(
+    group: list[int] | None, support: list[int], query: list[int]
+) -> None:
+    sample = sample_of([6] * 4, group=group)
+    episode = draw_episode(sample, n_way=3, k_shot=2, n_query=2, seed=0, index=5)
+    assert episode.support.tolist() == support
+    assert episode.query.tolist() == query
+    assert episode.classes.tolist() == [1, 3, 0]
+    assert episode.support_y.tolist() == episode.query_y.tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_a_content_with_two_labels_never_stands_on_both_sides():
     # rows 0-9 of class 0 are the contents of rows 10-19 of class 1
     y = np.repeat([0, 1], 10)
     sample = Sample(np.arange(20), y, ("a", "b"), np.tile(np.arange(10), 2))
     for index in range(20):
-        trial = draw_trial(sample, n_way=2, k_shot=3, n_query=7, seed=0, index=index)
-        shown, asked = sample.content[trial.support], sample.content[trial.query]
+        episode = draw_episode(sample, n_way=2, k_shot=3, n_query=7, seed=0, index=index)
+        shown, asked = sample.content[episode.support], sample.content[episode.query]
         assert not set(shown) & set(asked)
 
 
@@ -99,11 +117,11 @@ def test_groups_stay_together():
     sample = sample_of([12] * 4, group=group)
     assert sample.group is not None
     for index in range(20):
-        trial = draw_trial(sample, n_way=4, k_shot=2, n_query=5, seed=0, index=index)
-        assert not set(sample.group[trial.support]) & set(sample.group[trial.query])
-        assert len(trial.classes) == 4
+        episode = draw_episode(sample, n_way=4, k_shot=2, n_query=5, seed=0, index=index)
+        assert not set(sample.group[episode.support]) & set(sample.group[episode.query])
+        assert len(episode.classes) == 4
     alone = sample_of([12, 12], group=[0] * 12 + [1] * 12)
-    assert len(eligible(alone, 1)) == 0
+    assert len(eligible_classes(alone, 1)) == 0
 
 
 def test_copies_count_once_and_small_budgets_drop_classes():
@@ -124,30 +142,30 @@ def test_copies_count_once_and_small_budgets_drop_classes():
 
 def test_too_few_examples_for_a_draw_is_said():
     with pytest.raises(TaskError, match="fewer than two classes have 5 examples"):
-        draw_trial(sample_of([20, 3]), n_way=2, k_shot=5, n_query=5, seed=0, index=0)
+        draw_episode(sample_of([20, 3]), n_way=2, k_shot=5, n_query=5, seed=0, index=0)
 
 
 # ---------------------------------------------------------------- what is taken
 
 
-class FirstRow(Contender):
+class FirstRow(CandidateFamily):
     """Answers by the row alone."""
 
-    approaches = (Approach("first row", None, None, 0),)
+    candidates = (Candidate("first row", None, None, 0),)
 
-    def answer(self, trial: Trial, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return {"first row": trial.query % 2}
+    def answer(self, episode: EpisodeRows, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {"first row": episode.query % 2}
 
 
-def outcome(scores: list[float]) -> Outcome:
-    found = Outcome.empty(sample_of([2, 2]))
+def results_of(scores: list[float]) -> EpisodeResults:
+    found = EpisodeResults.empty(sample_of([2, 2]))
     found.scores.extend(scores)
     return found
 
 
 def test_the_simplest_of_those_that_are_not_clearly_behind_is_taken():
     simple, dear, floor = (
-        Approach(name, None, None, rank)
+        Candidate(name, None, None, rank)
         for name, rank in (("simple", 0), ("dear", 1), ("floor", 9))
     )
     draw = np.random.default_rng(0).normal(0, 0.05, 40)
@@ -155,39 +173,39 @@ def test_the_simplest_of_those_that_are_not_clearly_behind_is_taken():
     noise = np.random.default_rng(1).normal(0, 0.02, 40)
     even = {
         1: {
-            "simple": outcome(base.tolist()),
-            "dear": outcome((base + 0.002 + noise).tolist()),
-            "floor": outcome((base - 0.3).tolist()),
+            "simple": results_of(base.tolist()),
+            "dear": results_of((base + 0.002 + noise).tolist()),
+            "floor": results_of((base - 0.3).tolist()),
         }
     }
-    chosen, rows, reason = choose(even, (simple, dear, floor))
-    assert chosen is simple
-    assert rows[0].name == "dear"
-    assert "no clear difference" in reason
+    choice = choose(even, (simple, dear, floor))
+    assert choice.chosen is simple
+    assert choice.table[0].name == "dear"
+    assert "no clear difference" in choice.reason
     # half a point, but in every episode: clear, though small
-    steady = {1: {**even[1], "dear": outcome((base + 0.005).tolist())}}
-    assert choose(steady, (simple, dear, floor))[0] is dear
+    steady = {1: {**even[1], "dear": results_of((base + 0.005).tolist())}}
+    assert choose(steady, (simple, dear, floor)).chosen is dear
     # two points that are lost in noise are too much to give away
     loose = np.random.default_rng(2).normal(0, 0.2, 40)
     loose += 0.02 - loose.mean()
-    wild = {1: {**even[1], "dear": outcome((base + loose).tolist())}}
-    assert choose(wild, (simple, dear, floor))[0] is dear
+    wild = {1: {**even[1], "dear": results_of((base + loose).tolist())}}
+    assert choose(wild, (simple, dear, floor)).chosen is dear
 
 
-class Turns(Contender):
-    """Right in the turns it is told to be right in, whatever the example: one turn an episode."""
+class Turns(CandidateFamily):
+    """Answers all queries of an episode right, or all wrong, in the turns it is given."""
 
     def __init__(self, **right: Sequence[bool]) -> None:
         self.right = right
         self.asked: Counter[str] = Counter()
-        self.approaches = tuple(Approach(name, None, None, i) for i, name in enumerate(right))
+        self.candidates = tuple(Candidate(name, None, None, i) for i, name in enumerate(right))
 
-    def answer(self, trial: Trial, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def answer(self, episode: EpisodeRows, names: Sequence[str]) -> dict[str, np.ndarray]:
         found = {}
         for name in names:
             turns = self.right[name]
             hit = turns[self.asked[name] % len(turns)]
-            found[name] = trial.answer if hit else (trial.answer + 1) % 2
+            found[name] = episode.query_y if hit else (episode.query_y + 1) % 2
             self.asked[name] += 1
         return found
 
@@ -199,7 +217,7 @@ def episodes_of(turns: Turns, *, most: int = 80) -> dict[str, int]:
     assert {k: len(o.scores) for k, o in found[1].items()} == {
         k: len(o.scores) for k, o in found[5].items()
     }
-    choose(found, turns.approaches)  # of unequal numbers of episodes
+    choose(found, turns.candidates)  # of unequal numbers of episodes
     return {name: len(o.scores) for name, o in found[1].items()}
 
 
@@ -227,9 +245,9 @@ def test_an_approach_that_stopped_early_is_taken_with_the_episodes_it_lacks():
     found = run_until_clear(
         sample_of([12, 12]), [turns], shots=[1], n_way=2, episodes=5, most=40, seed=0
     )
-    taken, table, _ = choose(found, turns.approaches)
-    assert taken.name == "lasts"
-    drawn = {row.name: row.episodes for row in table}
+    choice = choose(found, turns.candidates)
+    assert choice.chosen.name == "lasts"
+    drawn = {row.name: row.episodes for row in choice.table}
     assert drawn["lasts"] == drawn["best"] > 5
 
 
@@ -237,32 +255,31 @@ def test_equal_accuracies_are_equal_however_they_are_added_up():
     sample = sample_of([12, 12])
     scores = {"a": [0.1, 0.2, 0.3], "b": [0.3, 0.2, 0.1]}
     assert np.mean(scores["a"]) != np.mean(scores["b"])  # by the last bit
-    outcomes = {1: {name: Outcome.empty(sample) for name in scores}}
+    results = {1: {name: EpisodeResults.empty(sample) for name in scores}}
     for name, values in scores.items():
-        outcomes[1][name].scores.extend(values)
-    approaches = [Approach("a", None, None, 1), Approach("b", None, None, 0)]
-    _, table, _ = choose(outcomes, approaches)
-    assert table[0].name == "b"  # the simpler one
+        results[1][name].scores.extend(values)
+    candidates = [Candidate("a", None, None, 1), Candidate("b", None, None, 0)]
+    assert choose(results, candidates).table[0].name == "b"  # the simpler one
 
 
 def test_more_episodes_are_the_same_as_at_once():
     sample, scorer = sample_of([40, 40]), FirstRow()
     settings = {"shots": [1], "n_way": 2, "seed": 3}
-    whole = run_trials(sample, [scorer], episodes=6, **settings)[1]["first row"]
-    first = run_trials(sample, [scorer], episodes=4, **settings)[1]["first row"]
-    rest = run_trials(sample, [scorer], episodes=2, first=4, **settings)[1]["first row"]
+    whole = run_episodes(sample, [scorer], episodes=6, **settings)[1]["first row"]
+    first = run_episodes(sample, [scorer], episodes=4, **settings)[1]["first row"]
+    rest = run_episodes(sample, [scorer], episodes=2, first=4, **settings)[1]["first row"]
     joined = first.joined(rest)
     assert joined.scores == whole.scores
     assert np.array_equal(joined.asked, whole.asked)
-    assert np.array_equal(joined.confused, whole.confused)
+    assert np.array_equal(joined.confusion, whole.confusion)
 
 
 def test_confused_pairs_are_those_that_were_confused():
-    found = Outcome.empty(sample_of([2, 2, 2]))
-    trial = Trial(
+    found = EpisodeResults.empty(sample_of([2, 2, 2]))
+    episode = EpisodeRows(
         np.array([0, 2, 4]), np.arange(3), np.array([1, 3, 5]), np.arange(3), np.arange(3)
     )
-    found.add(trial, np.array([1, 0, 2]))
+    found.add(episode, np.array([1, 0, 2]))
     assert confused_pairs({1: found}) == [(0, 1, 1.0)]
     assert found.mean == pytest.approx(1 / 3)
 
@@ -270,10 +287,10 @@ def test_confused_pairs_are_those_that_were_confused():
 # ---------------------------------------------------------------- what to expect
 
 
-def simulated(p: float, spread: float, sample: Sample, seed: int, episodes: int) -> Outcome:
+def simulated(p: float, spread: float, sample: Sample, seed: int, episodes: int) -> EpisodeResults:
     """Episodes with a quality of their own, and rows that are asked in some of them."""
     draw = np.random.default_rng(seed)
-    found = Outcome.empty(sample)
+    found = EpisodeResults.empty(sample)
     for _ in range(episodes):
         quality = 1 / (1 + math.exp(-(math.log(p / (1 - p)) + spread * draw.normal())))
         rows = draw.permutation(len(sample.y))[:60]
@@ -304,7 +321,7 @@ def test_intervals_hold_later_results_as_often_as_they_say(p: float):
 
 def test_examples_that_belong_together_count_once():
     apart, together = sample_of([60, 60]), sample_of([60, 60], group=[i // 10 for i in range(120)])
-    found = Outcome.empty(apart)
+    found = EpisodeResults.empty(apart)
     draw = np.random.default_rng(0)
     good = np.repeat(draw.random(12) < 0.7, 10)  # all frames of a thing are right, or none
     for _ in range(20):
@@ -318,10 +335,10 @@ def test_examples_that_belong_together_count_once():
 
 def test_no_interval_has_length_zero():
     sample = sample_of([30, 30])
-    found = Outcome.empty(sample)
+    found = EpisodeResults.empty(sample)
     for index in range(10):
-        trial = draw_trial(sample, n_way=2, k_shot=5, n_query=15, seed=0, index=index)
-        found.add(trial, trial.answer)
+        episode = draw_episode(sample, n_way=2, k_shot=5, n_query=15, seed=0, index=index)
+        found.add(episode, episode.query_y)
     e = expect(found, sample, k_shot=5, n_way=2, classes=2)
     assert (e.mean, e.high) == (1.0, 1.0)
     assert 0.8 < e.low < 0.999

@@ -54,12 +54,13 @@ def prior():
 def tasks():
     """200 tasks of new classes: 5 ways, 5 shots, 20 queries of each class."""
     z, y = world(60, 60, seed=1)
-    return AuxiliaryClasses(z, y).draw(5, 5, tasks=200, seed=3, n_query=20, n_strangers=50)
+    return AuxiliaryClasses(z, y).episodes(5, 5, tasks=200, seed=3, n_query=20, n_strangers=50)
 
 
 def task_of(tasks, t, shots=5):
     rows = torch.arange(25).view(5, 5)[:, :shots].flatten()
-    return tasks.support.x[t, rows], tasks.support.y[t, rows], tasks.query.x[t], tasks.query.y[t]
+    support, query = tasks.episode.support, tasks.episode.query
+    return support.x[t, rows], support.y[t, rows], query.x[t], query.y[t]
 
 
 # --------------------------------------------------------------------------------- the metric
@@ -246,12 +247,12 @@ def test_strangers_are_told_better_than_by_chance(prior, tasks):
 def test_a_flipped_label_is_suspected():
     z, y = world(30, 30, seed=6, apart=3.0)
     prior = TaskPrior.plain(DIM)
-    draw = AuxiliaryClasses(z, y).draw(5, 5, tasks=40, seed=1)
+    support = AuxiliaryClasses(z, y).episodes(5, 5, tasks=40, seed=1).episode.support
     hits = []
     for t in range(40):
-        labels = draw.support.y[t].clone()
+        labels = support.y[t].clone()
         labels[7] = 4
-        order, score, _ = fit_task(prior, draw.support.x[t], labels, n_way=5).suspects()
+        order, score, _ = fit_task(prior, support.x[t], labels, n_way=5).suspects()
         hits.append(7 in order[:2].tolist())
         assert bool((score.diff() <= 0).all())
     assert np.mean(hits) > 0.9
@@ -396,10 +397,22 @@ def test_groups_stay_on_one_side():
     z, y = world(6, 20, seed=11)
     groups = torch.arange(120) // 4
     z = torch.cat([groups[:, None].float(), z], 1)
-    draw = AuxiliaryClasses(z, y, groups=groups).draw(3, 1, tasks=20, seed=0, n_query=8)
+    drawn = AuxiliaryClasses(z, y, groups=groups).episodes(3, 1, tasks=20, seed=0, n_query=8)
     for t in range(20):
-        s, q = draw.support.x[t, :, 0].tolist(), draw.query.x[t, :, 0].tolist()
+        s, q = (side.x[t, :, 0].tolist() for side in (drawn.episode.support, drawn.episode.query))
         assert not set(s) & set(q)
+
+
+def test_golden_auxiliary_episodes_of_seed_0():
+    """The draws of a seed never change: published priors were learned from them."""
+    rows = np.arange(24)  # each row's embedding is its own number
+    classes = AuxiliaryClasses(rows[:, None], rows // 6, groups=rows // 2)
+    drawn = classes.episodes(2, 2, tasks=2, seed=0, n_query=2, n_strangers=3)
+    support, query = drawn.episode.support, drawn.episode.query
+    assert support.x[..., 0].tolist() == [[15, 17, 18, 19], [14, 15, 19, 21]]
+    assert query.x[..., 0].tolist() == [[12, 13, 20, 21], [12, 17, 22, 23]]
+    assert support.y.tolist() == query.y.tolist() == [[0, 0, 1, 1]] * 2
+    assert drawn.strangers[..., 0].tolist() == [[4, 0, 10], [6, 7, 4]]
 
 
 def test_a_tasks_own_temperature_is_that_of_its_logits():

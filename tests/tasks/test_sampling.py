@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quickstudy.core import EpisodeSpec, TaskError
+from quickstudy.core.rows import EpisodeIndex, EpisodeRows, split_by_groups
 from quickstudy.tasks import Pool, sample_index
 from quickstudy.testing import gaussian_pool
 
@@ -122,7 +123,7 @@ def test_a_way_range_with_a_fixed_shot():
 def test_chunks_of_tasks_do_not_change_episodes(monkeypatch):
     pool, spec = gaussian_pool(9, 8, (2,)), EpisodeSpec(4, 2, 3)
     whole = sample_index(pool, spec, range(50), seed=1)
-    monkeypatch.setattr("quickstudy.tasks.sampling._CHUNK", 100)
+    monkeypatch.setattr("quickstudy.tasks.sampling._KEYS_AT_ONCE", 100)
     pieces = sample_index(pool, spec, range(50), seed=1)
     assert np.array_equal(whole.support, pieces.support)
     assert np.array_equal(whole.query, pieces.query)
@@ -198,3 +199,30 @@ def test_too_few_examples_says_what_helps():
         sample_index(pool_of([5, 5]), EpisodeSpec(2, 9, 1), [0], seed=0)
     with pytest.raises(TaskError, match="Lower k_shot or n_query or drop the class"):
         sample_index(pool_of([5, 9]), EpisodeSpec(2, 1, 6), [0], seed=0)
+
+
+# ---------------------------------------------------------------- what all samplers share
+
+
+def test_rows_of_classes_become_labelled_episodes_and_are_padded():
+    uneven = EpisodeRows.from_classes(
+        [7, 4], [np.array([70, 71]), np.array([40])], [np.array([72]), np.array([41, 42])]
+    )
+    assert uneven.support.tolist() == [70, 71, 40]
+    assert uneven.support_y.tolist() == [0, 0, 1]
+    assert uneven.query.tolist() == [72, 41, 42]
+    assert uneven.query_y.tolist() == [0, 1, 1]
+    small = EpisodeRows.from_classes([4], [np.array([40])], [np.array([41])])
+    both = EpisodeIndex.stack([uneven, small], n_way=3)
+    assert both.support.tolist() == [[70, 71, 40], [40, -1, -1]]
+    assert both.query_y.tolist() == [[0, 1, 1], [0, -1, -1]]
+    assert both.classes.tolist() == [[7, 4, -1], [4, -1, -1]]
+
+
+def test_a_class_is_split_by_groups_in_its_order():
+    rows, groups = np.array([5, 3, 8, 1, 9]), np.array([2, 1, 2, 3, 2])
+    support, rest = split_by_groups(rows, groups, [2], 2)
+    assert support.tolist() == [5, 8]  # row 9 is of the same group and is not used
+    assert rest.tolist() == [3, 1]
+    support, rest = split_by_groups(rows, groups, [], 2)
+    assert (support.tolist(), rest.tolist()) == ([], [5, 3, 8, 1, 9])

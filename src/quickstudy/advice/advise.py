@@ -1,4 +1,4 @@
-"""``advise``: which approach fits a labelled set, what to expect of it, what more labels buy."""
+"""``advise``: which approach fits a labelled set, and what accuracy to expect of it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from quickstudy.advice.approaches import Approach, Contender, contenders
-from quickstudy.advice.choice import choose, run_trials, run_until_clear
+from quickstudy.advice.approaches import Candidate, CandidateFamily, candidate_families
+from quickstudy.advice.choice import Results, choose, run_episodes, run_until_clear
 from quickstudy.advice.episodes import (
-    Outcome,
+    EpisodeResults,
     Sample,
     confused_pairs,
-    eligible,
+    eligible_classes,
     take_sample,
 )
 from quickstudy.advice.expectation import Expectation, expect, label_gain
-from quickstudy.advice.records import Advice, Facts, Pair
+from quickstudy.advice.records import Advice, ClassSizes, ConfusedPair, DataFacts
 from quickstudy.core import ConfigError, DataError, TaskError
 from quickstudy.core.devices import choose_device
 from quickstudy.core.values import is_missing
@@ -42,18 +42,18 @@ __all__ = ["SHOTS", "advise"]
 
 SHOTS = (1, 5, 10)
 """Labels per class at which approaches are compared."""
-_CURVE = (1, 2, 3, 5, 10, 20, 50, 100)
-_WAYS = 20
-_LONGER = 4  # times the episodes, where the choice is not clear before
-_MOST = {"image": 2000, "text": 2000, "table": 5000}
-_PER_CLASS = {"image": 300, "text": 300, "table": 1000}
-# a larger task is measured with all its classes as long as its support has so many examples
-_WHOLE_SUPPORT, _WHOLE_EPISODES = 800, 8
-_PAIRS = 6
-_BETTER = 0.01  # than guessing, beyond the interval
+_CURVE_SHOTS = (1, 2, 3, 5, 10, 20, 50, 100)  # for the gain of one more label
+_MOST_WAYS = 20
+_MOST_EPISODES = 4  # times the episodes asked for, where the choice is not clear before
+_SAMPLE_SIZE = {"image": 2000, "text": 2000, "table": 5000}
+_SAMPLE_PER_CLASS = {"image": 300, "text": 300, "table": 1000}
+_MOST_SUPPORT = 800  # examples of a support, where larger tasks or shots are measured too
+_EPISODES_OF_ALL_CLASSES = 8
+_PAIRS_SHOWN = 6
+_CLEARLY_BETTER = 0.01  # accuracy above guessing, beyond the interval
 
 
-# ---------------------------------------------------------------- the way of the data
+# ---------------------------------------------------------------- from the data to the advice
 
 
 def advise(
@@ -71,8 +71,8 @@ def advise(
     """Compare approaches on quick episodes drawn from a user's own examples.
 
     All approaches answer the same episodes. Of data in parts only the training part is read, see
-    :func:`~quickstudy.tasks.labelled.read_examples`.
-    Copies of an example count once; no content and no group stands on both sides of an episode.
+    :func:`~quickstudy.tasks.labelled.read_examples`. Copies of an example count once; no content
+    and no group stands in both the support and the query of an episode.
 
     Args:
         source: a folder of class folders, a table, or what
@@ -80,15 +80,14 @@ def advise(
         label: column of the labels.
         group: column that says what belongs together (frames of one thing, texts of one person).
         most: examples that are embedded, at most; 2,000 (of a table of numbers 5,000).
-        episodes: per number of labels; up to four times as many where the choice needs them.
-        seed: of all draws.
+        episodes: for each number of labels; up to four times as many where the choice needs them.
+        seed: of all random draws.
         device: where to embed.
         cache: of embeddings; the shared one by default.
-        progress: tell on stderr how far it is.
+        progress: show on stderr how far it is.
 
     Returns:
-        The advice; the rule of the choice is that of
-        :func:`~quickstudy.advice.choice.choose`.
+        The advice; the rule of the choice is that of :func:`~quickstudy.advice.choice.choose`.
 
     Raises:
         DataError: if examples or labels cannot be used.
@@ -98,67 +97,41 @@ def advise(
     start = time.perf_counter()
     _check(most, episodes)
     choose_device(device)
-    if isinstance(source, LabelledFiles):
-        name, read = "examples", training_rows(source)
-    else:
-        name, read = str(source), read_examples(source, label=label)
-    _check_labels(read)
-    read, groups = grouped(read, group)
-    notes = [read.note] if read.note else []
-    if group is not None and read.kind == "table":
-        notes.append(f"The column {group} is no input, here and in the command below.")
-    items = _items(read)
-    labels = [str(value) for value in read.y or []]
-    sample = take_sample(
-        [item.key for item in items],
-        labels,
-        groups=groups,
-        most=_MOST[read.kind] if most is None else most,
-        per_class=_PER_CLASS[read.kind],
-        seed=seed,
+    data = _read(source, label, group)
+    sample = data.sample(most, seed)
+    shots = _measurable_shots(sample)
+    used = [data.items[row] for row in sample.rows]
+    families, skipped = candidate_families(
+        data.kind, used, seed=seed, device=device, cache=cache, progress=progress
     )
-    shots = _possible(sample)
-    used = [items[row] for row in sample.rows]
-    tried, skipped = contenders(
-        read.kind, used, seed=seed, device=device, cache=cache, progress=progress
-    )
-    plan = _Plan(sample, min(_WAYS, len(sample.classes)), episodes, seed, progress)
-    outcomes = plan.compare(tried, shots)
-    approaches = [a for contender in tried for a in contender.approaches]
-    chosen, table, reason = choose(outcomes, approaches)
-    home = next(c for c in tried if chosen.name in [a.name for a in c.approaches])
-    mine = plan.curve(home, chosen.name, outcomes)
-    whole = _whole(plan, home, chosen, shots)
-    n_way = plan.n_way
-    expected = [
-        expect(
-            outcomes[k][chosen.name],
-            sample,
-            k_shot=k,
-            n_way=n_way,
-            classes=len(eligible(sample, k)),
-        )
-        for k in shots
-    ]
-    facts = _facts(read, items, labels, sample)
-    notes += _remarks(sample, shots, facts)
-    notes += _no_better(outcomes, chosen, n_way)
-    gain = label_gain({k: o.scores for k, o in mine.items()}, labels=facts.per_class[1], seed=seed)
+    plan = _Plan(sample, min(_MOST_WAYS, len(sample.classes)), episodes, seed, progress)
+    results = plan.compare(families, shots)
+    choice = choose(results, [c for family in families for c in family.candidates])
+    chosen = choice.chosen
+    family = next(family for family in families if chosen in family.candidates)
+    curve = plan.curve(family, chosen, results)
+    facts = _facts(data, sample)
     return Advice(
-        name,
-        facts,
-        tuple(table),
-        next(m for m in table if m.name == chosen.name),
-        reason,
-        tuple(expected),
-        tuple(whole),
-        gain,
-        _pairs(mine, sample, read.names, items),
-        skipped,
-        tuple(notes),
-        _command(name, chosen, label, group),
-        seed,
-        time.perf_counter() - start,
+        source=data.name,
+        facts=facts,
+        approaches=tuple(choice.table),
+        chosen=next(row for row in choice.table if row.name == chosen.name),
+        reason=choice.reason,
+        expected=tuple(plan.expect(results[k][chosen.name], k) for k in shots),
+        whole=tuple(_expect_of_all_classes(plan, family, chosen, shots)),
+        gain=label_gain(
+            {k: r.scores for k, r in curve.items()}, labels=facts.per_class.median, seed=seed
+        ),
+        pairs=_pairs(curve, sample, data),
+        skipped=skipped,
+        notes=(
+            *data.notes,
+            *_remarks(sample, shots, facts),
+            *_no_better(results, chosen, plan.n_way),
+        ),
+        command=_command(data.name, chosen, label, group),
+        seed=seed,
+        seconds=time.perf_counter() - start,
     )
 
 
@@ -171,25 +144,75 @@ def _check(most: int | None, episodes: int) -> None:
         raise ConfigError(f"most must be at least 20 examples; got {most}.")
 
 
-def _check_labels(read: LabelledFiles) -> None:
-    y = read.y or []
-    if none := [i for i, value in enumerate(y) if is_missing(value)]:
-        raise DataError(f"{read.names[none[0]]}: there is no label. Fill it in, or leave it out.")
+@dataclass(frozen=True, slots=True)
+class _UserData:
+    """The user's examples, as they are measured.
+
+    Args:
+        name: the folder or table.
+        kind: ``"image"``, ``"text"`` or ``"table"``.
+        items: the examples as embedders read them ``[N]``.
+        labels: of each ``[N]``.
+        names: of each, for reports ``[N]``.
+        groups: what belongs together ``[N]``, or ``None``.
+        notes: what was left out.
+    """
+
+    name: str
+    kind: str
+    items: Sequence[Item]
+    labels: Sequence[str]
+    names: Sequence[str]
+    groups: Sequence[object] | None
+    notes: Sequence[str]
+
+    def sample(self, most: int | None, seed: int) -> Sample:
+        """Return the examples that episodes are drawn from."""
+        return take_sample(
+            [item.key for item in self.items],
+            self.labels,
+            groups=self.groups,
+            most=_SAMPLE_SIZE[self.kind] if most is None else most,
+            per_class=_SAMPLE_PER_CLASS[self.kind],
+            seed=seed,
+        )
 
 
-def _items(read: LabelledFiles) -> list[Item]:
+def _read(source: str | Path | LabelledFiles, label: str | None, group: str | None) -> _UserData:
+    if isinstance(source, LabelledFiles):
+        name, read = "examples", training_rows(source)
+    else:
+        name, read = str(source), read_examples(source, label=label)
+    labels = read.y or []
+    if missing := [row for row, value in enumerate(labels) if is_missing(value)]:
+        raise DataError(
+            f"{read.names[missing[0]]}: there is no label. Fill it in, or leave it out."
+        )
+    read, groups = grouped(read, group)
+    notes = [read.note] if read.note else []
+    if group is not None and read.kind == "table":
+        notes.append(f"The column {group} is no input, here and in the command below.")
     if read.kind == "table":
-        return TableEmbedder().read(read.x)
-    return read_texts(read.x) if read.kind == "text" else read_images(read.x)
+        items = TableEmbedder().read(read.x)
+    else:
+        items = read_texts(read.x) if read.kind == "text" else read_images(read.x)
+    return _UserData(
+        name, read.kind, items, [str(value) for value in labels], read.names, groups, notes
+    )
 
 
-def _pays(sample: Sample, k_shot: int) -> bool:
+def _measurable(sample: Sample, k_shot: int) -> bool:
     """Return whether at least two classes, and half of all, have enough examples."""
-    return len(eligible(sample, k_shot)) >= max(2, len(sample.classes) / 2)
+    return len(eligible_classes(sample, k_shot)) >= max(2, len(sample.classes) / 2)
 
 
-def _possible(sample: Sample) -> tuple[int, ...]:
-    shots = tuple(k for k in SHOTS if _pays(sample, k))
+def _measurable_shots(sample: Sample) -> tuple[int, ...]:
+    """Return the shots at which candidates can be compared.
+
+    Raises:
+        TaskError: if there is none; it says what is missing.
+    """
+    shots = tuple(k for k in SHOTS if _measurable(sample, k))
     if not shots:
         small = int(np.median(sample.counts))
         if sample.group is not None and small >= 3:
@@ -217,7 +240,15 @@ def _possible(sample: Sample) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What all episodes of one advice share."""
+    """What all episodes of one advice have in common.
+
+    Args:
+        sample: what they are drawn from.
+        n_way: classes of an episode.
+        episodes: for each shot, at first.
+        seed: names the list of episodes.
+        progress: show a bar on stderr.
+    """
 
     sample: Sample
     n_way: int
@@ -226,104 +257,113 @@ class _Plan:
     progress: bool
 
     def compare(
-        self, tried: Sequence[Contender], shots: Sequence[int]
-    ) -> dict[int, dict[str, Outcome]]:
-        """Return outcomes by shot and approach, of as many episodes as the choice needs."""
+        self, families: Sequence[CandidateFamily], shots: Sequence[int]
+    ) -> dict[int, dict[str, EpisodeResults]]:
+        """Return the results of all candidates, on as many episodes as the choice needs."""
         return run_until_clear(
             self.sample,
-            tried,
+            families,
             shots=shots,
             n_way=self.n_way,
             episodes=self.episodes,
-            most=_LONGER * self.episodes,
+            most=_MOST_EPISODES * self.episodes,
             seed=self.seed,
             progress=self.progress,
         )
 
-    def run(
-        self,
-        tried: Sequence[Contender],
-        shots: Sequence[int],
-        *,
-        only: Sequence[str] | None = None,
-    ) -> dict[int, dict[str, Outcome]]:
-        """Return outcomes by shot and approach."""
-        return run_trials(
+    def run_one(
+        self, family: CandidateFamily, candidate: Candidate, shots: Sequence[int]
+    ) -> dict[int, EpisodeResults]:
+        """Return the results of one candidate by shot."""
+        found = run_episodes(
             self.sample,
-            tried,
+            [family],
             shots=shots,
             n_way=self.n_way,
             episodes=self.episodes,
             seed=self.seed,
-            only=only,
+            only=[candidate.name],
             progress=self.progress,
         )
+        return {k: by_name[candidate.name] for k, by_name in found.items()}
 
     def curve(
-        self, home: Contender, name: str, known: Mapping[int, Mapping[str, Outcome]]
-    ) -> dict[int, Outcome]:
-        """Return the outcomes of one approach at all shots that are affordable."""
-        more = [k for k in _CURVE if k not in known and k * self.n_way <= _WHOLE_SUPPORT]
-        more = [k for k in more if _pays(self.sample, k)]
+        self, family: CandidateFamily, candidate: Candidate, known: Results
+    ) -> dict[int, EpisodeResults]:
+        """Return the results of one candidate at all shots that are affordable."""
         # the same classes at every shot, or the curve would bend where classes drop out
-        full = len(eligible(self.sample, min(known)))
-        more = [k for k in more if len(eligible(self.sample, k)) == full]
-        found = {**known, **self.run([home], more, only=[name])}
-        return {k: found[k][name] for k in sorted(found)}
+        eligible = len(eligible_classes(self.sample, min(known)))
+        more = [
+            k
+            for k in _CURVE_SHOTS
+            if k not in known
+            and k * self.n_way <= _MOST_SUPPORT
+            and _measurable(self.sample, k)
+            and len(eligible_classes(self.sample, k)) == eligible
+        ]
+        found = {k: by_name[candidate.name] for k, by_name in known.items()}
+        found |= self.run_one(family, candidate, more)
+        return {k: found[k] for k in sorted(found)}
+
+    def expect(self, results: EpisodeResults, k_shot: int) -> Expectation:
+        """Return the accuracy to expect of the candidate that has these results at one shot."""
+        classes = len(eligible_classes(self.sample, k_shot))
+        return expect(results, self.sample, k_shot=k_shot, n_way=self.n_way, classes=classes)
 
 
-def _whole(
-    plan: _Plan, home: Contender, chosen: Approach, shots: Sequence[int]
+def _expect_of_all_classes(
+    plan: _Plan, family: CandidateFamily, chosen: Candidate, shots: Sequence[int]
 ) -> list[Expectation]:
-    """Return what to expect in the task of all classes, where it is larger and affordable."""
-    sample, classes = plan.sample, len(plan.sample.classes)
+    """Return the accuracy to expect in the task of all classes, by shot.
+
+    Empty if the episodes have all classes anyway, or where the task is too large to be measured.
+    """
+    classes = len(plan.sample.classes)
     shots = [
-        k for k in shots if k * classes <= _WHOLE_SUPPORT and len(eligible(sample, k)) == classes
+        k
+        for k in shots
+        if k * classes <= _MOST_SUPPORT and len(eligible_classes(plan.sample, k)) == classes
     ]
     if classes <= plan.n_way or not shots:
         return []
-    large = replace(plan, n_way=classes, episodes=min(plan.episodes, _WHOLE_EPISODES))
-    expected = []
-    for k in shots:
-        found = large.run([home.frozen()], [k], only=[chosen.name])
-        outcome = found[k][chosen.name]
-        expected.append(expect(outcome, sample, k_shot=k, n_way=classes, classes=classes))
-    return expected
+    large = replace(plan, n_way=classes, episodes=min(plan.episodes, _EPISODES_OF_ALL_CLASSES))
+    # a head is chosen anew for each shot: the best one depends on it
+    return [large.expect(large.run_one(family.frozen(), chosen, [k])[k], k) for k in shots]
 
 
-# ---------------------------------------------------------------- what else there is to say
+# ---------------------------------------------------------------- facts, notes and the command
 
 
-def _facts(
-    read: LabelledFiles, items: Sequence[Item], labels: Sequence[str], sample: Sample
-) -> Facts:
-    names, counts = np.unique(labels, return_counts=True)
+def _facts(data: _UserData, sample: Sample) -> DataFacts:
+    names, counts = np.unique(data.labels, return_counts=True)
     rows: dict[str, list[int]] = {}
-    for row, item in enumerate(items):
+    for row, item in enumerate(data.items):
         rows.setdefault(item.key, []).append(row)
-    distinct = {(item.key, name) for item, name in zip(items, labels, strict=True)}
-    torn = [same for same in rows.values() if len({labels[r] for r in same}) > 1]
+    distinct = {(item.key, label) for item, label in zip(data.items, data.labels, strict=True)}
+    contradictory = [same for same in rows.values() if len({data.labels[r] for r in same}) > 1]
     prefixes = {str(name).split("/")[0] for name in names}
     nested = all("/" in str(name) for name in names)
-    return Facts(
-        read.kind,
-        len(prefixes) if nested else 1,
-        len(names),
-        len(labels),
-        (int(counts.min()), int(np.median(counts)), int(counts.max())),
-        len(labels) - len(distinct),
-        tuple(
-            (tuple(read.names[r] for r in same), tuple(labels[r] for r in same)) for same in torn
+    return DataFacts(
+        kind=data.kind,
+        tasks=len(prefixes) if nested else 1,
+        classes=len(names),
+        examples=len(data.labels),
+        per_class=ClassSizes(int(counts.min()), int(np.median(counts)), int(counts.max())),
+        copies=len(data.labels) - len(distinct),
+        contradictions=tuple(
+            (tuple(data.names[r] for r in same), tuple(data.labels[r] for r in same))
+            for same in contradictory
         ),
-        len(sample.rows),
-        len(sample.classes),
+        used=len(sample.rows),
+        used_classes=len(sample.classes),
     )
 
 
-def _remarks(sample: Sample, shots: Sequence[int], facts: Facts) -> list[str]:
+def _remarks(sample: Sample, shots: Sequence[int], facts: DataFacts) -> list[str]:
+    """Return what was not measured, and why."""
     notes = []
     for k in SHOTS:
-        able = len(eligible(sample, k))
+        able = len(eligible_classes(sample, k))
         if k not in shots:
             notes.append(
                 f"{k} labels per class were not measured: only {able} of {len(sample.classes)} "
@@ -342,12 +382,10 @@ def _remarks(sample: Sample, shots: Sequence[int], facts: Facts) -> list[str]:
     return notes
 
 
-def _no_better(
-    outcomes: Mapping[int, Mapping[str, Outcome]], chosen: Approach, n_way: int
-) -> list[str]:
-    """Say if what is taken is not clearly better than guessing, at any number of labels."""
-    scores = [np.array(by_name[chosen.name].scores) for by_name in outcomes.values()]
-    if any(float(s.mean()) - mean_interval(s) > 1 / n_way + _BETTER for s in scores):
+def _no_better(results: Results, chosen: Candidate, n_way: int) -> list[str]:
+    """Return a warning if the recommended candidate is at no shot clearly better than guessing."""
+    scores = [np.array(by_name[chosen.name].scores) for by_name in results.values()]
+    if any(float(s.mean()) - mean_interval(s) > 1 / n_way + _CLEARLY_BETTER for s in scores):
         return []
     return [
         f"No approach is clearly better than guessing ({100 / n_way:.0f} % of {n_way} classes): "
@@ -356,31 +394,38 @@ def _no_better(
 
 
 def _pairs(
-    outcomes: Mapping[int, Outcome], sample: Sample, names: Sequence[str], items: Sequence[Item]
-) -> tuple[Pair, ...]:
-    """Return the most confused classes, each with its hardest example."""
-    asked = sum((o.asked for o in outcomes.values()), np.zeros(1))
-    right = sum((o.right for o in outcomes.values()), np.zeros(1))
+    results: Mapping[int, EpisodeResults], sample: Sample, data: _UserData
+) -> tuple[ConfusedPair, ...]:
+    """Return the classes that are most often confused, each with its hardest example."""
+    asked = sum((r.asked for r in results.values()), np.zeros(1))
+    right = sum((r.right for r in results.values()), np.zeros(1))
+    # examples that were never a query count as easier than any other
     share = np.divide(right, asked, out=np.full(len(sample.y), 2.0), where=asked > 0)
     found = []
-    for a, b, rate in confused_pairs(outcomes)[:_PAIRS]:
+    for a, b, rate in confused_pairs(results)[:_PAIRS_SHOWN]:
         i, j = (int(sample.rows[_hardest(share, sample, c)]) for c in (a, b))
-        pair = Pair(
-            sample.classes[a], sample.classes[b], rate, (names[i], names[j]), (items[i], items[j])
+        found.append(
+            ConfusedPair(
+                sample.classes[a],
+                sample.classes[b],
+                rate,
+                names=(data.names[i], data.names[j]),
+                items=(data.items[i], data.items[j]),
+            )
         )
-        found.append(pair)
     return tuple(found)
 
 
-def _hardest(share: Any, sample: Sample, c: int) -> int:
+def _hardest(share: npt.NDArray[np.float64], sample: Sample, c: int) -> int:
+    """Return the place in the sample of the example of a class that is least often right."""
     members = np.flatnonzero(sample.y == c)
     return int(members[np.argmin(share[members])])
 
 
-def _command(source: str, chosen: Approach, label: str | None, group: str | None) -> str:
+def _command(source: str, chosen: Candidate, label: str | None, group: str | None) -> str:
     if chosen.encoder is None:
-        inputs = f"  # X: {chosen.on}" if chosen.on else ""
-        return f"in Python, scikit-learn: {chosen.how}.fit(X, y){inputs}"
+        inputs = f"  # X: {chosen.inputs}" if chosen.inputs else ""
+        return f"in Python, scikit-learn: {chosen.code}.fit(X, y){inputs}"
     out = Path(source).stem or "examples"
     words = ["quickstudy", "fit", source, "--encoder", chosen.encoder, "--head", str(chosen.head)]
     words += ["--label", label] if label else []

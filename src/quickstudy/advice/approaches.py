@@ -1,4 +1,4 @@
-"""What can be tried on a labelled set: encoders with heads, and scikit-learn's own methods."""
+"""The approaches that advice compares: encoders with heads, and methods of scikit-learn."""
 
 from __future__ import annotations
 
@@ -19,157 +19,178 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
-from quickstudy.advice.episodes import Ints, Trial
-from quickstudy.core import Examples, MissingExtraError
+from quickstudy.core import Episode, Examples, MissingExtraError
+from quickstudy.core.rows import EpisodeRows, Ints
 from quickstudy.embedders.base import Embedder, Item, Vectors
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.choose import get_embedder
 from quickstudy.embedders.images import Transform
+from quickstudy.fitting.draws import query_logits
 from quickstudy.fitting.prior import TaskPrior
 from quickstudy.fitting.shipped import shipped_prior
 from quickstudy.fitting.task import fit_task
 
-__all__ = ["HEADS_TRIED", "Approach", "Contender", "contenders"]
+__all__ = ["HEADS_TRIED", "Candidate", "CandidateFamily", "candidate_families"]
 
 HEADS_TRIED = ("auto", "prototype", "ridge", "logistic", "neighbours")
 """Heads that are measured with every encoder."""
 
-# the cheapest first
+# encoders for each kind of data, the cheapest first
 _ENCODERS = {"image": ("characters", "image"), "text": ("text",), "table": ("table",)}
-_PIXELS = 32
+_PIXELS = 32  # side of the images that the nearest neighbour by pixels sees
+# ranks: every encoder with "auto", then the encoders with fixed heads, then scikit-learn
+_FIXED_HEAD_RANK, _SKLEARN_RANK = 10, 100
 
-Scaled = Callable[[Trial], tuple[Vectors, Vectors]]
-"""Features of support and queries."""
+Features = Callable[[EpisodeRows], tuple[Vectors, Vectors]]
+"""Returns the features of an episode's support ``[S, D]`` and queries ``[Q, D]``."""
+
+Embed = Callable[[EpisodeRows], tuple[Tensor, Tensor, TaskPrior]]
+"""Returns the embeddings of an episode's support and queries, and the prior that fits them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Approach:
-    """One way to learn the task.
+class Candidate:
+    """An approach that may be recommended: an encoder with a head, or a method of scikit-learn.
 
     Args:
-        name: for people.
-        encoder: of ours, or ``None`` for a method of scikit-learn's.
-        head: of ours, or ``None``.
-        rank: the simplest and cheapest has the lowest; ours before scikit-learn's, ``auto`` first.
-        how: what makes it in Python, for scikit-learn's.
-        on: what it takes, where that is not plain.
+        name: how reports call it.
+        encoder: an encoder of ours, or ``None`` for a method of scikit-learn.
+        head: a head of ours, or ``None``.
+        rank: the simplest and cheapest has the lowest. Ours come before scikit-learn's, and the
+            head ``auto`` before fixed ones.
+        code: what makes it in Python, for a method of scikit-learn.
+        inputs: what such a method takes, where that is not plain.
     """
 
     name: str
     encoder: str | None
     head: str | None
     rank: int
-    how: str = ""
-    on: str = ""
+    code: str = ""
+    inputs: str = ""
 
 
-class Contender(ABC):
-    """Approaches that share their features. Answers the queries of episodes."""
+class CandidateFamily(ABC):
+    """Candidates that share their features, so that these are computed once for each episode."""
 
-    approaches: tuple[Approach, ...]
+    candidates: tuple[Candidate, ...]
 
     @abstractmethod
-    def answer(self, trial: Trial, names: Sequence[str]) -> dict[str, Ints]:
-        """Return the labels that approaches give the queries of an episode, each ``[Q]``.
+    def answer(self, episode: EpisodeRows, names: Sequence[str]) -> dict[str, Ints]:
+        """Learn the support of an episode and return the labels given to its queries, each ``[Q]``.
 
         Args:
-            trial: the episode.
-            names: of the approaches that are asked; those of others are passed over.
+            episode: its rows are places in the sample.
+            names: which candidates are to answer; names of other families are ignored.
         """
 
-    def frozen(self) -> Contender:
-        """Return a contender whose ``auto`` keeps the head that it takes in the first episode: the
-        choice, not the answer, is what costs time on large tasks."""
+    def frozen(self) -> CandidateFamily:
+        """Return a family whose head ``auto`` is chosen in the first episode and then kept.
+
+        On large tasks choosing a head takes much longer than answering with it.
+        """
         return self
 
 
-class _Encoded(Contender):
-    """Heads on embeddings.
+class _EncoderFamily(CandidateFamily):
+    """The heads on one encoder.
 
     Args:
         encoder: its name.
-        embed: embeddings of support and queries, and the prior that fits them.
-        cost: place among the encoders of its kind.
+        embed: gives embeddings and prior.
+        cost: place among the encoders of its kind, the cheapest is 0.
+        keep_auto_head: see :meth:`frozen`.
     """
 
     def __init__(
-        self,
-        encoder: str,
-        embed: Callable[[Trial], tuple[Tensor, Tensor, TaskPrior]],
-        *,
-        cost: int,
-        keep: bool = False,
+        self, encoder: str, embed: Embed, *, cost: int, keep_auto_head: bool = False
     ) -> None:
         self._encoder, self._embed, self._cost = encoder, embed, cost
-        self._keep, self._kept = keep, ""
-        self.approaches = tuple(
-            Approach(f"{encoder}, {head}", encoder, head, cost if head == "auto" else 10 + cost + i)
+        self._keep_auto_head = keep_auto_head
+        self._auto_head: str | None = None
+        self.candidates = tuple(
+            Candidate(
+                f"{encoder}, {head}",
+                encoder,
+                head,
+                cost if head == "auto" else _FIXED_HEAD_RANK + cost + i,
+            )
             for i, head in enumerate(HEADS_TRIED)
         )
 
-    def frozen(self) -> Contender:
-        return _Encoded(self._encoder, self._embed, cost=self._cost, keep=True)
+    def frozen(self) -> CandidateFamily:
+        return _EncoderFamily(self._encoder, self._embed, cost=self._cost, keep_auto_head=True)
 
-    def answer(self, trial: Trial, names: Sequence[str]) -> dict[str, Ints]:
-        asked = [a for a in self.approaches if a.name in names]
+    def answer(self, episode: EpisodeRows, names: Sequence[str]) -> dict[str, Ints]:
+        asked = [candidate for candidate in self.candidates if candidate.name in names]
         if not asked:
             return {}
-        z, queries, prior = self._embed(trial)
-        y, n_way = torch.from_numpy(trial.label), len(trial.classes)
+        z, queries, prior = self._embed(episode)
+        y, n_way = torch.from_numpy(episode.support_y), len(episode.classes)
         found: dict[str, Ints] = {}
-        for approach in asked:
-            head = self._kept or str(approach.head)
+        for candidate in asked:
+            head = str(candidate.head)
+            if head == "auto" and self._auto_head is not None:
+                head = self._auto_head
             if head == "auto":
                 fitted = fit_task(prior, z, y, n_way=n_way)
-                scores = fitted.scores(queries)
-                self._kept = fitted.head_name if self._keep else ""
+                logits = fitted.scores(queries)
+                self._auto_head = fitted.head_name if self._keep_auto_head else None
             else:
-                scores = _scores(prior, head, z, y, queries, n_way)
-            found[approach.name] = scores.argmax(1).numpy()
+                logits = _head_logits(prior, head, episode, z, queries)
+            found[candidate.name] = logits.argmax(1).numpy()
         return found
 
 
 @torch.no_grad()
-def _scores(
-    prior: TaskPrior, name: str, z: Tensor, y: Tensor, queries: Tensor, n_way: int
+def _head_logits(
+    prior: TaskPrior, name: str, episode: EpisodeRows, z: Tensor, queries: Tensor
 ) -> Tensor:
-    """Return what :func:`fit_task` would answer, without what the support says of itself."""
-    head = prior.head(name, ways=n_way, shots=len(y) / n_way)
-    support = Examples.full(prior.transform(z.float())[None], y[None])
-    state = head.adapt(support, n_way=n_way)
-    return head.predict(state, prior.transform(queries.float())[None])[0]
+    """Return the logits of one head ``[Q, C]``, the same that :func:`fit_task` would give.
+
+    Faster, because nothing is held out: calibration does not change which class is answered.
+    """
+
+    def examples(x: Tensor, y: Ints) -> Examples:
+        return Examples.full(prior.transform(x.float())[None], torch.from_numpy(y)[None])
+
+    support, query = examples(z, episode.support_y), examples(queries, episode.query_y)
+    n_way = len(episode.classes)
+    head = prior.head(name, ways=n_way, shots=len(z) / n_way)
+    return query_logits(head, Episode(support, query, n_way))[0]
 
 
-class _Fitted(Contender):
-    """One of scikit-learn's methods, made anew for every episode.
+class _SklearnFamily(CandidateFamily):
+    """One method of scikit-learn, fitted anew in every episode.
 
     Args:
-        approach: what it is called.
-        make: an unfitted classifier.
+        candidate: what it is called.
+        make: returns an unfitted classifier.
         features: of support and queries.
     """
 
     def __init__(
         self,
-        approach: Approach,
+        candidate: Candidate,
         make: Callable[[], Any],
-        features: Callable[[Trial], tuple[Any, Any]],
+        features: Callable[[EpisodeRows], tuple[Any, Any]],
     ) -> None:
-        self.approaches = (approach,)
+        self.candidates = (candidate,)
         self._make, self._features = make, features
 
-    def answer(self, trial: Trial, names: Sequence[str]) -> dict[str, Ints]:
-        name = self.approaches[0].name
-        if name not in names:
+    def answer(self, episode: EpisodeRows, names: Sequence[str]) -> dict[str, Ints]:
+        (candidate,) = self.candidates
+        if candidate.name not in names:
             return {}
-        support, queries = self._features(trial)
+        support, queries = self._features(episode)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # it is a floor
-            model = self._make().fit(support, trial.label)
-        return {name: np.asarray(model.predict(queries), dtype=np.int64)}
+            # these methods are baselines: one that has nearly converged is good enough
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = self._make().fit(support, episode.support_y)
+        return {candidate.name: np.asarray(model.predict(queries), dtype=np.int64)}
 
 
-def contenders(
+def candidate_families(
     kind: str,
     items: Sequence[Item],
     *,
@@ -177,8 +198,8 @@ def contenders(
     device: str = "auto",
     cache: EmbeddingCache | None = None,
     progress: bool = False,
-) -> tuple[list[Contender], dict[str, str]]:
-    """Return what can be tried on examples of a kind, and why the rest cannot.
+) -> tuple[list[CandidateFamily], dict[str, str]]:
+    """Return the candidates for examples of a kind, and which encoders are not installed.
 
     Images: ``characters`` and ``image`` with heads, and the nearest neighbour by pixels. Texts:
     ``text`` with heads, and logistic regression on TF-IDF. Tables: ``table`` with heads, and
@@ -187,83 +208,94 @@ def contenders(
     Args:
         kind: ``"image"``, ``"text"`` or ``"table"``.
         items: the examples of the sample ``[M]``.
-        seed: of what draws.
+        seed: of the random forest.
         device: where to embed.
         cache: of embeddings; the shared one by default.
         progress: show a bar on stderr while examples are embedded.
 
     Returns:
-        The contenders, and by encoder what is missing.
+        The families, and for each encoder that is missing how to install it.
 
     Raises:
         DataError: if an example cannot be embedded.
     """
-    found: list[Contender] = []
+    found: list[CandidateFamily] = []
     missing: dict[str, str] = {}
     for cost, name in enumerate(_ENCODERS[kind]):
         try:
             embedder = get_embedder(name, device=device, cache=cache)
-            scaled = _scaled(embedder, items)
-            embed = _table(scaled) if kind == "table" else _fixed(embedder, items, progress)
+            scaled = _scaled_features(embedder, items)
+            embed = (
+                _embed_scaled(scaled)
+                if kind == "table"
+                else _embed_once(embedder, items, progress=progress)
+            )
         except MissingExtraError as error:
             missing[name] = str(error)
             continue
-        found.append(_Encoded(name, embed, cost=cost))
-    floors = _tabular(scaled, seed) if kind == "table" else [_floor(kind, items)]
-    return [*found, *floors], missing
+        found.append(_EncoderFamily(name, embed, cost=cost))
+    baselines = _table_baselines(scaled, seed) if kind == "table" else [_baseline(kind, items)]
+    return [*found, *baselines], missing
 
 
-def _fixed(
-    embedder: Embedder, items: Sequence[Item], progress: bool
-) -> Callable[[Trial], tuple[Tensor, Tensor, TaskPrior]]:
+def _embed_once(embedder: Embedder, items: Sequence[Item], *, progress: bool) -> Embed:
+    """Embed all examples now: their embeddings are the same in every episode."""
     z = torch.from_numpy(embedder.embed(items, progress=progress))
     prior = shipped_prior(embedder)
-    return lambda trial: (z[trial.support], z[trial.query], prior)
+    return lambda episode: (z[episode.support], z[episode.query], prior)
 
 
-def _scaled(embedder: Embedder, items: Sequence[Item]) -> Scaled:
-    """Return features scaled by the support of each episode, as a user's would be."""
+def _scaled_features(embedder: Embedder, items: Sequence[Item]) -> Features:
+    """Return features scaled by the support of each episode, as a user's support would be."""
 
-    last: list[tuple[Trial, tuple[Vectors, Vectors]]] = []
+    # the families answer an episode one after another: all but the first find it here
+    last: list[tuple[EpisodeRows, tuple[Vectors, Vectors]]] = []
 
-    def features(trial: Trial) -> tuple[Vectors, Vectors]:
-        if last and last[0][0] is trial:  # the contenders are asked one after another
-            return last[0][1]
-        support = [items[i] for i in trial.support]
+    def features(episode: EpisodeRows) -> tuple[Vectors, Vectors]:
+        for known, made in last:
+            if known is episode:
+                return made
+        support = [items[i] for i in episode.support]
         fitted = embedder.fit(support)
-        made = fitted.embed(support), fitted.embed([items[i] for i in trial.query])
-        last[:] = [(trial, made)]
+        made = fitted.embed(support), fitted.embed([items[i] for i in episode.query])
+        last[:] = [(episode, made)]
         return made
 
     return features
 
 
-def _table(features: Scaled) -> Callable[[Trial], tuple[Tensor, Tensor, TaskPrior]]:
-    def embed(trial: Trial) -> tuple[Tensor, Tensor, TaskPrior]:
-        z, queries = (torch.from_numpy(part) for part in features(trial))
+def _embed_scaled(features: Features) -> Embed:
+    def embed(episode: EpisodeRows) -> tuple[Tensor, Tensor, TaskPrior]:
+        z, queries = (torch.from_numpy(part) for part in features(episode))
         return z, queries, TaskPrior.plain(z.shape[1])
 
     return embed
 
 
-def _floor(kind: str, items: Sequence[Item]) -> Contender:
-    """Return what texts or images are measured against."""
+def _baseline(kind: str, items: Sequence[Item]) -> CandidateFamily:
+    """Return the method of scikit-learn that encoders of texts or images are compared with."""
     if kind == "text":
         texts = np.array([item.value for item in items], dtype=object)
-        how = (
+        code = (
             r"make_pipeline(TfidfVectorizer(token_pattern=r'\w+|[^\w\s]', ngram_range=(1, 2), "
             "sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))"
         )
-        approach = Approach("TF-IDF, logistic regression", None, None, 100, how)
-        return _Fitted(approach, _tfidf, lambda t: (texts[t.support], texts[t.query]))
+        candidate = Candidate("TF-IDF, logistic regression", None, None, _SKLEARN_RANK, code)
+        return _SklearnFamily(candidate, _tfidf, lambda e: (texts[e.support], texts[e.query]))
     pixels = _pixels(items)
-    how, on = "KNeighborsClassifier(1)", "the pixels at 32 x 32, RGB, one row for each image"
-    approach = Approach("pixels, nearest neighbour", None, None, 100, how, on)
-    return _Fitted(approach, _nearest, lambda t: (pixels[t.support], pixels[t.query]))
+    candidate = Candidate(
+        "pixels, nearest neighbour",
+        None,
+        None,
+        _SKLEARN_RANK,
+        code="KNeighborsClassifier(1)",
+        inputs="the pixels at 32 x 32, RGB, one row for each image",
+    )
+    return _SklearnFamily(candidate, _nearest, lambda e: (pixels[e.support], pixels[e.query]))
 
 
-def _tabular(features: Scaled, seed: int) -> list[Contender]:
-    """Return scikit-learn's methods for tables."""
+def _table_baselines(features: Features, seed: int) -> list[CandidateFamily]:
+    """Return the methods of scikit-learn for tables."""
     scaler = "make_pipeline(StandardScaler(), {})"
     made: list[tuple[str, str, Callable[[], Any]]] = [
         (
@@ -279,8 +311,8 @@ def _tabular(features: Scaled, seed: int) -> list[Contender]:
         ),
     ]
     return [
-        _Fitted(Approach(name, None, None, 100 + i, how), make, features)
-        for i, (name, how, make) in enumerate(made)
+        _SklearnFamily(Candidate(name, None, None, _SKLEARN_RANK + i, code), make, features)
+        for i, (name, code, make) in enumerate(made)
     ]
 
 

@@ -1,27 +1,48 @@
-"""Approaches on the same episodes, and the rule by which one is taken."""
+"""All candidates on the same episodes, and the rule by which one of them is recommended."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from quickstudy.advice.approaches import Approach, Contender
-from quickstudy.advice.episodes import Outcome, Sample, draw_trial
+from quickstudy.advice.approaches import Candidate, CandidateFamily
+from quickstudy.advice.episodes import EpisodeResults, Sample, draw_episode
 from quickstudy.advice.records import Measured
 from quickstudy.evaluation.statistics import mean_interval
 
-__all__ = ["choose", "run_trials", "run_until_clear"]
+__all__ = ["Choice", "Results", "choose", "run_episodes", "run_until_clear"]
 
-_QUERIES = 300  # of an episode, at least 15 of a class
-_AT_MOST_WORSE, _CLEAR = 0.01, 0.02
+Floats = npt.NDArray[np.float64]
+Results = Mapping[int, Mapping[str, EpisodeResults]]
+"""Results by shot and name of the candidate."""
+
+_QUERIES_OF_EPISODE, _FEWEST_QUERIES_OF_CLASS = 300, 15
+# differences of accuracy: what is given up for a simpler candidate, and what is worth more episodes
+_NEGLIGIBLE, _CLEAR_LEAD = 0.01, 0.02
 
 
-def run_trials(
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The recommended candidate and what it was chosen from.
+
+    Args:
+        chosen: the recommended one.
+        table: all candidates with their measurements, the best first.
+        reason: why it was chosen, as a clause of a sentence.
+    """
+
+    chosen: Candidate
+    table: Sequence[Measured]
+    reason: str
+
+
+def run_episodes(
     sample: Sample,
-    tried: Sequence[Contender],
+    families: Sequence[CandidateFamily],
     *,
     shots: Sequence[int],
     n_way: int,
@@ -30,37 +51,38 @@ def run_trials(
     first: int = 0,
     only: Sequence[str] | None = None,
     progress: bool = False,
-) -> dict[int, dict[str, Outcome]]:
-    """Return the outcome of every approach by shot and name; all answer the same episodes.
+) -> dict[int, dict[str, EpisodeResults]]:
+    """Return the results of every candidate by shot and name; all answer the same episodes.
 
     Args:
         sample: what episodes are drawn from.
-        tried: the approaches.
+        families: the candidates.
         shots: labels per class.
         n_way: classes of an episode.
-        episodes: per shot.
-        seed: of the episodes.
+        episodes: how many for each shot.
+        seed: names the list of episodes.
         first: index of the first episode.
-        only: names of approaches; all by default.
+        only: names of the candidates that are to answer; all by default.
         progress: show a bar on stderr if it takes more than two seconds.
     """
-    n_query = max(15, _QUERIES // n_way)
-    names = [a.name for c in tried for a in c.approaches]
-    names = names if only is None else [n for n in names if n in only]
-    found = {k: {name: Outcome.empty(sample) for name in names} for k in shots}
+    n_query = max(_FEWEST_QUERIES_OF_CLASS, _QUERIES_OF_EPISODE // n_way)
+    names = [c.name for c in _all_candidates(families) if only is None or c.name in only]
+    found = {k: {name: EpisodeResults.empty(sample) for name in names} for k in shots}
     todo = [(k, index) for k in shots for index in range(first, first + episodes)]
     hidden = None if progress else True
     for k, index in tqdm(todo, desc="episodes", delay=2, disable=hidden, leave=False):
-        trial = draw_trial(sample, n_way=n_way, k_shot=k, n_query=n_query, seed=seed, index=index)
-        for contender in tried:
-            for name, answers in contender.answer(trial, names).items():
-                found[k][name].add(trial, answers)
+        episode = draw_episode(
+            sample, n_way=n_way, k_shot=k, n_query=n_query, seed=seed, index=index
+        )
+        for family in families:
+            for name, answers in family.answer(episode, names).items():
+                found[k][name].add(episode, answers)
     return found
 
 
 def run_until_clear(
     sample: Sample,
-    tried: Sequence[Contender],
+    families: Sequence[CandidateFamily],
     *,
     shots: Sequence[int],
     n_way: int,
@@ -68,34 +90,35 @@ def run_until_clear(
     most: int,
     seed: int,
     progress: bool = False,
-) -> dict[int, dict[str, Outcome]]:
-    """Return outcomes of as many episodes as the choice needs.
+) -> dict[int, dict[str, EpisodeResults]]:
+    """Return results of as many episodes as the choice needs.
 
-    The episodes are doubled for the approach that :func:`choose` would take, the best one, and all
-    that may still be more than two points ahead of the one taken (upper end of the paired 95 %
-    interval), until there is none of these or ``most`` episodes were drawn. Another that might be
-    taken, or be ahead, gets the episodes that it lacks; the rest keep what they have.
+    The choice is open as long as a candidate may be more than two points ahead of the one that
+    :func:`choose` would recommend (upper end of the paired 95 % interval). Then the number of
+    episodes is doubled, up to ``most``, for all such candidates, for the recommended one and for
+    the best. Any other candidate still in contention is brought up to the same number. The rest
+    keep the episodes they have.
 
     Args:
         sample: what episodes are drawn from.
-        tried: the approaches.
+        families: the candidates.
         shots: labels per class.
         n_way: classes of an episode.
-        episodes: per shot, at first.
-        most: per shot, in the end.
-        seed: of the episodes.
+        episodes: for each shot, at first.
+        most: for each shot, in the end.
+        seed: names the list of episodes.
         progress: show a bar on stderr if it takes more than two seconds.
     """
-    approaches = [a for contender in tried for a in contender.approaches]
-    found: dict[int, dict[str, Outcome]] = {}
-    drawn = {a.name: 0 for a in approaches}
-    wanted, target = list(drawn), min(episodes, most)
+    candidates = _all_candidates(families)
+    found: dict[int, dict[str, EpisodeResults]] = {}
+    answered = {c.name: 0 for c in candidates}
+    wanted, target = list(answered), min(episodes, most)
     while wanted:
-        for first in sorted({drawn[name] for name in wanted}):
-            names = [name for name in wanted if drawn[name] == first]
-            more = run_trials(
+        for first in sorted({answered[name] for name in wanted}):
+            names = [name for name in wanted if answered[name] == first]
+            more = run_episodes(
                 sample,
-                tried,
+                families,
                 shots=shots,
                 n_way=n_way,
                 episodes=target - first,
@@ -105,115 +128,141 @@ def run_until_clear(
                 progress=progress,
             )
             for k, by_name in more.items():
-                for name, outcome in by_name.items():
+                for name, later in by_name.items():
                     known = found.setdefault(k, {}).get(name)
-                    found[k][name] = outcome if known is None else known.joined(outcome)
-            drawn |= dict.fromkeys(names, target)
-        wanted, target = _next(found, approaches, target, most)
+                    found[k][name] = later if known is None else known.joined(later)
+            answered |= dict.fromkeys(names, target)
+        wanted, target = _in_need_of_episodes(found, candidates, target, most)
     return found
 
 
-def _next(
-    outcomes: Mapping[int, Mapping[str, Outcome]],
-    approaches: Sequence[Approach],
-    drawn: int,
-    most: int,
-) -> tuple[list[str], int]:
-    """Return the approaches that need more episodes, and how many each is to have.
+def _all_candidates(families: Sequence[CandidateFamily]) -> list[Candidate]:
+    return [candidate for family in families for candidate in family.candidates]
 
-    First those that have fewer than ``drawn`` and might be taken, or be ahead, with all; then, if
-    another may be ahead of the one taken, both and the best with twice as many.
+
+def _in_need_of_episodes(
+    results: Results, candidates: Sequence[Candidate], episodes: int, most: int
+) -> tuple[list[str], int]:
+    """Return the names of candidates that need more episodes, and how many each is to have.
+
+    First, those with fewer than ``episodes`` that are in contention get as many as the others: only
+    so can they be recommended. If there are none, and a candidate may be clearly ahead of the
+    recommended one, twice as many episodes are to tell them apart.
+
+    Args:
+        results: so far.
+        candidates: all of them.
+        episodes: that the candidates with the most episodes have.
+        most: episodes that any may have.
     """
-    means = _means(outcomes, approaches)
-    taken, rows, _ = choose(outcomes, approaches)
+    scores = _scores(results, candidates)
+    choice = choose(results, candidates)
+    chosen, best = choice.chosen.name, choice.table[0].name
     ahead = [
         row.name
-        for row in rows
-        if row.name != taken.name and _ahead(means[row.name], means[taken.name])
+        for row in choice.table
+        if row.name != chosen and _may_be_ahead(scores[row.name], scores[chosen])
     ]
-    behindhand = [
+    lacking = [
         row.name
-        for row in rows
-        if row.episodes < drawn and (_near(*row.behind) or row.name in ahead)
+        for row in choice.table
+        if row.episodes < episodes and (_close(*row.behind) or row.name in ahead)
     ]
-    if behindhand or not ahead or drawn == most:
-        return behindhand, drawn
-    return list(dict.fromkeys([taken.name, rows[0].name, *ahead])), min(2 * drawn, most)
+    if lacking or not ahead or episodes == most:
+        return lacking, episodes
+    return list(dict.fromkeys([chosen, best, *ahead])), min(2 * episodes, most)
 
 
-def _ahead(mean: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> bool:
-    """Return whether an approach may be clearly ahead, on the episodes that both answered."""
-    gap = mean - taken[: len(mean)]
-    return float(gap.mean()) + mean_interval(gap) > _CLEAR
+def _may_be_ahead(scores: Floats, chosen: Floats) -> bool:
+    """Return whether a candidate may be clearly ahead, on the episodes that both answered."""
+    lead = scores - chosen[: len(scores)]
+    return float(lead.mean()) + mean_interval(lead) > _CLEAR_LEAD
 
 
-def _near(behind: float, half: float) -> bool:
-    """Return whether an approach is no clear step behind the best."""
-    return behind <= _AT_MOST_WORSE and behind - half <= 0
+def _close(behind: float, half_width: float) -> bool:
+    """Return whether a candidate is so close behind the best that a simpler one is preferred."""
+    return behind <= _NEGLIGIBLE and behind - half_width <= 0
 
 
-def _means(
-    outcomes: Mapping[int, Mapping[str, Outcome]], approaches: Sequence[Approach]
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the mean over shots of each episode, by approach."""
+def _scores(results: Results, candidates: Sequence[Candidate]) -> dict[str, Floats]:
+    """Return the accuracy of each episode, mean over shots, by candidate.
+
+    Episodes of one index have the same classes at every shot, so that their mean is one score.
+    """
     return {
-        a.name: np.mean([by_name[a.name].scores for by_name in outcomes.values()], axis=0)
-        for a in approaches
+        c.name: np.mean([by_name[c.name].scores for by_name in results.values()], axis=0)
+        for c in candidates
     }
 
 
-def choose(
-    outcomes: Mapping[int, Mapping[str, Outcome]], approaches: Sequence[Approach]
-) -> tuple[Approach, list[Measured], str]:
-    """Return the approach to take, all with their measurements (the best first), and why.
+def choose(results: Results, candidates: Sequence[Candidate]) -> Choice:
+    """Recommend one of the candidates.
 
-    The best is the one with the highest mean over all shots. Of those that are at most one point
-    behind it, and not significantly (the paired 95 % interval of the difference over episodes holds
-    0), the simplest is taken: ours before scikit-learn's, ``auto`` before a fixed head, the cheaper
-    encoder before the dearer one. Only those with the most episodes can be the best or be taken;
-    pairs are compared on the episodes that both answered.
+    The best is the one with the highest mean over all shots. Among the candidates not clearly
+    behind the best, the simplest is recommended. A candidate is not clearly behind if it is at most
+    one point behind and the paired 95 % interval of the difference over episodes holds 0. Simple
+    is: ours before scikit-learn's, ``auto`` before a fixed head, the cheaper encoder before the
+    dearer one. Only candidates with the most episodes can be the best or be recommended; pairs are
+    compared on the episodes that both answered.
 
     Args:
-        outcomes: by shot and name.
-        approaches: all of them.
+        results: by shot and name.
+        candidates: all of them.
     """
-    shots = sorted(outcomes)
-    means = _means(outcomes, approaches)
-    full = max(len(mean) for mean in means.values())
-    inside = [a for a in approaches if len(means[a.name]) == full]
+    scores = _scores(results, candidates)
+    most = max(len(of_one) for of_one in scores.values())
+    complete = [c for c in candidates if len(scores[c.name]) == most]
     # rounded: the same answers, added up in another order, are the same accuracy
-    best = max(inside, key=lambda a: (round(float(means[a.name].mean()), 12), -a.rank))
-    table, equal = [], []
-    for a in approaches:
-        gap = means[best.name][: len(means[a.name])] - means[a.name]
-        behind, half = float(gap.mean()), mean_interval(gap)
-        if a is best or (_near(behind, half) and len(means[a.name]) == full):
-            equal.append(a)
-        scores = {k: np.array(outcomes[k][a.name].scores) for k in shots}
-        cells = {k: (float(s.mean()), mean_interval(s)) for k, s in scores.items()}
-        table.append(
-            Measured(
-                a.name,
-                a.encoder,
-                a.head,
-                cells,
-                float(means[a.name].mean()),
-                (behind, half),
-                len(means[a.name]),
-            )
-        )
-    chosen = min(equal, key=lambda a: a.rank)
-    table.sort(key=lambda m: (m.name != best.name, m.behind[0]))
-    return chosen, table, _reason(chosen, best, table, full, shots)
+    best = max(complete, key=lambda c: (round(float(scores[c.name].mean()), 12), -c.rank))
+    rows = {c.name: _measured(c, results, scores[c.name], scores[best.name]) for c in candidates}
+    equal = [c for c in complete if c is best or _close(*rows[c.name].behind)]
+    chosen = min(equal, key=lambda c: c.rank)
+
+    def place(row: Measured) -> tuple[bool, float]:
+        behind, _ = row.behind
+        return row.name != best.name, behind
+
+    table = sorted(rows.values(), key=place)
+    return Choice(chosen, table, _reason(chosen, best, table, episodes=most, shots=sorted(results)))
+
+
+def _measured(candidate: Candidate, results: Results, scores: Floats, best: Floats) -> Measured:
+    """Return the accuracies of one candidate, and how far it is behind the best one.
+
+    Args:
+        candidate: which one.
+        results: of all.
+        scores: its own of each episode, mean over shots ``[E]``.
+        best: those of the best, of at least as many episodes.
+    """
+    gap = best[: len(scores)] - scores
+    shots = {}
+    for k in sorted(results):
+        of_shot = np.array(results[k][candidate.name].scores)
+        shots[k] = float(of_shot.mean()), mean_interval(of_shot)
+    return Measured(
+        candidate.name,
+        candidate.encoder,
+        candidate.head,
+        shots,
+        mean=float(scores.mean()),
+        behind=(float(gap.mean()), mean_interval(gap)),
+        episodes=len(scores),
+    )
 
 
 def _reason(
-    chosen: Approach, best: Approach, table: Sequence[Measured], episodes: int, shots: Sequence[int]
+    chosen: Candidate,
+    best: Candidate,
+    table: Sequence[Measured],
+    *,
+    episodes: int,
+    shots: Sequence[int],
 ) -> str:
     over = f"mean over {', '.join(map(str, shots))} labels per class, {episodes} episodes each"
-    mine = next(m for m in table if m.name == chosen.name)
+    mine = next(row for row in table if row.name == chosen.name)
     if chosen is best:
-        others = [m for m in table if m.name != chosen.name]
+        others = [row for row in table if row.name != chosen.name]
         text = f"the highest accuracy, {100 * mine.mean:.1f} % ({over})"
         if others:
             gap, half = others[0].behind

@@ -1,42 +1,45 @@
-"""Quick episodes from one labelled set: who is drawn, and what the answers were worth."""
+"""Quick episodes from a user's own examples, and the results of an approach on them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from quickstudy.core import TaskError, uniforms
+from quickstudy.core.rows import EpisodeRows, Ints, split_by_groups
 
 __all__ = [
-    "Outcome",
+    "EpisodeResults",
     "Sample",
-    "Trial",
     "confused_pairs",
-    "draw_trial",
-    "eligible",
+    "draw_episode",
+    "eligible_classes",
     "take_sample",
 ]
 
-Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _FEWEST_QUERIES = 2  # of a class, beside its support
-_CLASSES, _ROWS, _SIDES, _THIN, _THIN_CLASSES = range(5)  # what a random number is for
+# One number for each independent random decision: changing one changes the advice of every seed.
+_CLASS_ORDER, _ROW_ORDER, _SAMPLED_ROWS, _SAMPLED_CLASSES = 0, 1, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The examples that episodes are drawn from; a content stands once for each of its labels.
+    """The examples that episodes are drawn from.
+
+    A content that was given with several labels is here once with each of them.
 
     Args:
-        rows: where each stands in what was read ``[M]``.
+        rows: place of each in the user's data ``[M]``.
         y: class of each, an index into ``classes`` ``[M]``.
         classes: the labels.
         content: equal numbers are equal content ``[M]``.
-        group: rows of one group never stand on both sides of an episode ``[M]``; or ``None``.
+        group: rows of one group never stand in both the support and the query of an episode
+            ``[M]``; or ``None``.
     """
 
     rows: Ints
@@ -51,73 +54,60 @@ class Sample:
         return np.bincount(self.y, minlength=len(self.classes))
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One episode; support and queries share no row, no content and no group.
-
-    Args:
-        support: places in the sample ``[S]``.
-        label: of each support, in ``[0, C)`` ``[S]``.
-        query: places in the sample ``[Q]``.
-        answer: of each query, in ``[0, C)`` ``[Q]``.
-        classes: which class of the sample a label stands for ``[C]``.
-    """
-
-    support: Ints
-    label: Ints
-    query: Ints
-    answer: Ints
-    classes: Ints
-
-
 @dataclass(slots=True)
-class Outcome:
-    """What the answers of one approach at one shot were worth.
+class EpisodeResults:
+    """The results of one approach in all episodes of one shot. Each episode is added to them.
 
     Args:
-        scores: accuracy of each episode ``[E]``.
         right: how often each row of the sample was answered right ``[M]``.
-        asked: how often it was a query ``[M]``.
-        confused: queries of class ``i`` answered ``j`` ``[C, C]``.
-        together: queries of class ``i`` in episodes that had class ``j`` ``[C, C]``.
+        asked: how often each row was a query ``[M]``.
+        confusion: queries of class ``i`` that were answered ``j`` ``[C, C]``.
+        together: queries of class ``i`` in episodes that had class ``j``, so that ``j`` was a
+            possible answer ``[C, C]``.
+        scores: accuracy of each episode ``[E]``.
     """
 
     right: Floats
     asked: Floats
-    confused: Floats
+    confusion: Floats
     together: Floats
     scores: list[float] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, sample: Sample) -> Outcome:
-        """Return an outcome of no episode."""
+    def empty(cls, sample: Sample) -> EpisodeResults:
+        """Return the results of no episode."""
         m, c = len(sample.y), len(sample.classes)
         return cls(np.zeros(m), np.zeros(m), np.zeros((c, c)), np.zeros((c, c)))
 
-    def add(self, trial: Trial, answers: Ints) -> None:
-        """Count the answers to the queries of one episode, ``[Q]``."""
-        right = answers == trial.answer
-        self.scores.append(float(right.mean()))
-        self.right[trial.query] += right
-        self.asked[trial.query] += 1
-        given = trial.classes[trial.answer]
-        np.add.at(self.confused, (given, trial.classes[answers]), 1)
-        for label, of_class in enumerate(trial.classes):
-            self.together[of_class, trial.classes] += int((trial.answer == label).sum())
+    def add(self, episode: EpisodeRows, answers: Ints) -> None:
+        """Score the answers to the queries of one episode.
 
-    def joined(self, later: Outcome) -> Outcome:
-        """Return the outcome of both's episodes."""
-        return Outcome(
+        Args:
+            episode: its rows are places in the sample.
+            answers: the label given to each query ``[Q]``.
+        """
+        right = answers == episode.query_y
+        self.scores.append(float(right.mean()))
+        self.right[episode.query] += right
+        self.asked[episode.query] += 1
+        true_class = episode.classes[episode.query_y]
+        np.add.at(self.confusion, (true_class, episode.classes[answers]), 1)
+        for label, c in enumerate(episode.classes):
+            self.together[c, episode.classes] += int((episode.query_y == label).sum())
+
+    def joined(self, later: EpisodeResults) -> EpisodeResults:
+        """Return the results of these and of later episodes."""
+        return EpisodeResults(
             self.right + later.right,
             self.asked + later.asked,
-            self.confused + later.confused,
+            self.confusion + later.confusion,
             self.together + later.together,
             [*self.scores, *later.scores],
         )
 
     @property
     def mean(self) -> float:
-        """The mean over episodes."""
+        """The mean accuracy over episodes."""
         return float(np.mean(self.scores))
 
 
@@ -131,10 +121,10 @@ def take_sample(
     per_class: int = 300,
     seed: int = 0,
 ) -> Sample:
-    """Return at most ``most`` examples, the same number of each class as far as they go.
+    """Return at most ``most`` examples, the same number of each class if it has so many.
 
     Copies of an example under the same label are left out. Where ``most`` would leave fewer than
-    ``fewest`` of each class, some of the classes are drawn.
+    ``fewest`` of each class, only some of the classes are taken, at random.
 
     Args:
         contents: hash of each example's content ``[N]``.
@@ -158,17 +148,18 @@ def take_sample(
     group = None
     if groups is not None:
         _, group = np.unique(np.asarray([str(g) for g in groups]), return_inverse=True)
+    # one number for each pair of label and content
     _, first = np.unique(y * (content.max() + 1) + content, return_index=True)
     rows = np.sort(first)
     kept = np.arange(len(classes))
     if len(classes) * fewest > most:
-        order = np.argsort(uniforms(seed, _THIN_CLASSES, kept), kind="stable")
+        order = np.argsort(uniforms(seed, _SAMPLED_CLASSES, kept), kind="stable")
         kept = np.sort(order[: max(2, most // fewest)])
     limit = min(per_class, max(fewest, most // len(kept)))
     chosen = []
     for c in kept:
         members = rows[y[rows] == c]
-        order = np.argsort(uniforms(seed, _THIN, members), kind="stable")
+        order = np.argsort(uniforms(seed, _SAMPLED_ROWS, members), kind="stable")
         chosen.append(np.sort(members[order[:limit]]))
     taken = np.concatenate(chosen).astype(np.int64)
     return Sample(
@@ -180,100 +171,116 @@ def take_sample(
     )
 
 
-def eligible(sample: Sample, k_shot: int) -> Ints:
-    """Return the classes that have ``k_shot`` examples and two queries, also where groups part
-    them: of two sides the smaller has at least half of what the largest group leaves."""
+def eligible_classes(sample: Sample, k_shot: int) -> Ints:
+    """Return the classes that have ``k_shot`` support examples and two queries.
+
+    With groups, the support has only the groups of its side. :func:`_place_groups` keeps the two
+    sides of a class so even that the smaller one has at least half of the rows outside the class's
+    largest group. That holds for groups of one class; where groups span classes, an episode leaves
+    out the classes that turn out to have too few.
+    """
     enough = sample.counts >= k_shot + _FEWEST_QUERIES
     if sample.group is not None:
-        (of, _), sizes = np.unique((sample.y, sample.group), axis=1, return_counts=True)
+        (of_class, _), sizes = np.unique((sample.y, sample.group), axis=1, return_counts=True)
         largest = np.zeros(len(enough), dtype=np.int64)
-        np.maximum.at(largest, of, sizes)
+        np.maximum.at(largest, of_class, sizes)
         enough &= (sample.counts - largest + 1) // 2 >= k_shot
     return np.flatnonzero(enough)
 
 
-def draw_trial(
+def draw_episode(
     sample: Sample, *, n_way: int, k_shot: int, n_query: int, seed: int, index: int
-) -> Trial:
-    """Return episode ``index``.
+) -> EpisodeRows:
+    """Return episode ``index``, with rows that are places in the sample.
 
-    At other shots the same index gives the same order of classes and examples: the support of a
-    smaller shot is the beginning of that of a larger one, and the queries come from the end.
+    Support and query share no row, no content and no group. Episodes of the same index and
+    different shots have the same order of classes and examples, so that accuracies at several shots
+    can be compared in pairs: the support of a smaller shot is the beginning of that of a larger
+    one, and the queries are taken from the other end.
 
     Args:
-        sample: what is drawn from.
+        sample: what the episode is drawn from.
         n_way: classes, at most.
         k_shot: support examples of a class.
         n_query: queries of a class, at most.
-        seed: of all episodes.
-        index: of this one.
+        seed: names the list of episodes.
+        index: place in the list.
 
     Raises:
         TaskError: if fewer than two classes have enough examples.
     """
-    able = eligible(sample, k_shot)
-    able = able[np.argsort(uniforms(seed, index, _CLASSES, able), kind="stable")]
+    able = eligible_classes(sample, k_shot)
+    able = able[np.argsort(uniforms(seed, index, _CLASS_ORDER, able), kind="stable")]
+    classes: list[int] = []
     support: list[Ints] = []
     query: list[Ints] = []
-    chosen: list[int] = []
-    sides: dict[int, int] = {}
+    support_groups: set[int] = set()
+    query_groups: set[int] = set()
     for c in able:
-        if len(chosen) == n_way:
+        if len(classes) == n_way:
             break
         members = np.flatnonzero(sample.y == c)
-        members = members[np.argsort(uniforms(seed, index, _ROWS, members), kind="stable")]
-        first, last = members[:k_shot], members[k_shot:]
+        members = members[np.argsort(uniforms(seed, index, _ROW_ORDER, members), kind="stable")]
+        chosen, rest = members[:k_shot], members[k_shot:]
         if sample.group is not None:
-            left = _sides(sample.group[members], sides)
-            first, last = members[left][:k_shot], members[~left]
-        if len(first) < k_shot or not len(last):
-            continue
-        chosen.append(int(c))
-        support.append(first)
-        query.append(last[-n_query:])
-    if len(chosen) < 2:
+            groups = sample.group[members]
+            _place_groups(groups, support_groups, query_groups)
+            chosen, rest = split_by_groups(members, groups, list(support_groups), k_shot)
+        if len(chosen) == k_shot and len(rest):
+            classes.append(int(c))
+            support.append(chosen)
+            query.append(rest[-n_query:])
+    if len(classes) < 2:
         raise TaskError(
             f"fewer than two classes have {k_shot} examples beside {_FEWEST_QUERIES} to ask about"
             f"{' in other groups' if sample.group is not None else ''}. Give more examples."
         )
-    labels = np.arange(len(chosen))
-    asked = np.concatenate(query)
-    answer = labels.repeat([len(q) for q in query])
-    shown = np.concatenate(support)
-    # a content with two labels may stand in two classes
-    fresh = ~np.isin(sample.content[asked], sample.content[shown])
-    return Trial(
-        shown, labels.repeat(k_shot), asked[fresh], answer[fresh], np.array(chosen, dtype=np.int64)
-    )
+    episode = EpisodeRows.from_classes(classes, support, query)
+    # a content with two labels may be support in one class and query in another
+    new = ~np.isin(sample.content[episode.query], sample.content[episode.support])
+    return replace(episode, query=episode.query[new], query_y=episode.query_y[new])
 
 
-def _sides(groups: Ints, sides: dict[int, int]) -> npt.NDArray[np.bool_]:
-    """Return which members may be support; groups keep the side they have, new ones go to the side
-    with fewer rows."""
-    names, sizes = np.unique(groups, return_counts=True)
-    size = dict(zip(names.tolist(), sizes.tolist(), strict=True))
-    held = [0, 0]
-    for group in size:
-        if group in sides:
-            held[sides[group]] += size[group]
-    for group in dict.fromkeys(groups.tolist()):  # in the episode's order of rows
-        if group not in sides:
-            sides[group] = int(held[0] > held[1])
-            held[sides[group]] += size[group]
-    return np.array([sides[group] == 0 for group in groups.tolist()])
+def _place_groups(groups: Ints, support_groups: set[int], query_groups: set[int]) -> None:
+    """Place each new group of a class on the side, support or query, that has fewer of its rows.
 
-
-def confused_pairs(outcomes: Mapping[int, Outcome]) -> list[tuple[int, int, float]]:
-    """Return pairs of classes and how often one is answered for the other, worst first, over all
-    shots.
+    A group that an earlier class has placed stays where it is. The sides depend neither on the shot
+    nor on the number of queries, as those of :mod:`quickstudy.tasks.sampling` do: only so can the
+    episodes of several shots be nested.
 
     Args:
-        outcomes: of one approach by shot.
+        groups: group of each row of the class, in the episode's order ``[N]``.
+        support_groups: groups of the support so far; changed.
+        query_groups: groups of the query so far; changed.
     """
-    confused = sum((o.confused for o in outcomes.values()), np.zeros(1))
-    together = sum((o.together for o in outcomes.values()), np.zeros(1))
+    names, sizes = np.unique(groups, return_counts=True)
+    size_of = dict(zip(names.tolist(), sizes.tolist(), strict=True))
+    in_support = sum(size for group, size in size_of.items() if group in support_groups)
+    in_query = sum(size for group, size in size_of.items() if group in query_groups)
+    for group in dict.fromkeys(groups.tolist()):  # each once, in the episode's order
+        if group in support_groups or group in query_groups:
+            continue
+        if in_support <= in_query:
+            support_groups.add(group)
+            in_support += size_of[group]
+        else:
+            query_groups.add(group)
+            in_query += size_of[group]
+
+
+def confused_pairs(results: Mapping[int, EpisodeResults]) -> list[tuple[int, int, float]]:
+    """Return pairs of classes and how often one is answered for the other, most often first.
+
+    Only queries of episodes that had both classes count, over all shots. Pairs that were never
+    confused are left out.
+
+    Args:
+        results: of one approach, by shot.
+    """
+    confusion = sum((r.confusion for r in results.values()), np.zeros(1))
+    together = sum((r.together for r in results.values()), np.zeros(1))
     both = together + together.T
-    rate = np.divide(confused + confused.T, both, out=np.zeros_like(both), where=both > 0)
+    rate = np.divide(confusion + confusion.T, both, out=np.zeros_like(both), where=both > 0)
     first, second = np.triu_indices(len(rate), 1)
     order = np.argsort(-rate[first, second], kind="stable")
     pairs = [(int(first[i]), int(second[i])) for i in order]

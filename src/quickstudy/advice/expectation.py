@@ -1,4 +1,4 @@
-"""From quick episodes to what a later measurement will show, and to what one more label buys."""
+"""What quick episodes say of later ones: the accuracy to expect, and the gain of one more label."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from quickstudy.advice.episodes import Outcome, Sample
+from quickstudy.advice.episodes import EpisodeResults, Sample
 
 __all__ = ["Expectation", "LabelGain", "expect", "label_gain"]
 
 Floats = npt.NDArray[np.float64]
 
-COVERAGE = 0.9
-_DRAWS = 400
-_LATER = 20  # draws of a later measurement
-_EXPONENTS = np.linspace(0.1, 2.0, 20)
+_COVERAGE = 0.9  # of all intervals here
+_TAIL = (1 - _COVERAGE) / 2
+_RESAMPLES = 400  # of the episodes, for the interval of the gain
+_LATER_EPISODES = 20  # over which a later measurement takes its mean
+_CURVE_EXPONENTS = np.linspace(0.1, 2.0, 20)
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """The accuracy to expect with ``k_shot`` labels per class, all fractions.
+    """The accuracy to expect with ``k_shot`` labels per class. All accuracies are fractions.
 
     Args:
         k_shot: labels per class.
         n_way: classes of an episode.
         classes: classes that had enough examples.
-        episodes: that were measured.
-        queries: different examples that were asked about.
+        episodes: episodes that were measured.
+        queries: different examples that were queries in them.
         mean: the accuracy measured.
         low: lower end of the 90 % interval of the accuracy after *one* fresh draw of labels, on new
             examples of such a task.
         high: its upper end.
-        mean_low: lower end of the 90 % interval of the *mean* over 20 fresh draws (or as many as
-            were measured, if these are fewer), on as many other examples.
+        mean_low: lower end of the 90 % interval of the *mean* accuracy over 20 fresh draws (or as
+            many as were measured, if these are fewer), on as many other examples.
         mean_high: its upper end.
     """
 
@@ -58,15 +59,15 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class LabelGain:
-    """What one more label per class buys, as a fraction of accuracy.
+    """The accuracy gained by one more label per class, a fraction.
 
     Args:
-        labels: per class, before.
+        labels: labels per class before.
         gain: accuracy gained by one more.
         low: lower end of its 90 % interval.
         high: its upper end.
-        measured_to: the largest number of labels that was measured.
-        curve: ``a, b, c`` of ``a - b * labels ** -c``.
+        measured_to: the largest number of labels per class that was measured.
+        curve: ``a, b, c`` of the fitted accuracy ``a - b * labels ** -c``.
     """
 
     labels: int
@@ -78,71 +79,96 @@ class LabelGain:
 
     @property
     def extrapolated(self) -> bool:
-        """Whether nothing was measured with so many labels."""
+        """Whether the gain lies beyond the labels that were measured."""
         return self.labels + 1 > self.measured_to
 
 
 def expect(
-    outcome: Outcome, sample: Sample, *, k_shot: int, n_way: int, classes: int
+    results: EpisodeResults, sample: Sample, *, k_shot: int, n_way: int, classes: int
 ) -> Expectation:
-    """Return what a later measurement will show, with 90 % prediction intervals.
+    """Return the accuracy that a later measurement will show, with 90 % prediction intervals.
 
-    The error of a mean over episodes has three parts: the finite number of episodes; of examples
-    that were asked about; and of examples that supports were drawn from. A later mean, measured on
-    other draws and as many other examples, has them again: their variances add. The last part
-    is ``k / n`` of the variance between episodes: a mean over all supports of ``k`` in a pool of
-    ``n`` is a U-statistic (Hoeffding 1948, theorem 5.2). One fresh draw of labels adds the variance
-    between episodes. Where groups hold examples that belong together, groups are counted instead of
-    examples. The interval is that of a Beta distribution with this variance, widened as
-    Student's t is wider than the normal: it stays within 0 and 1 and is longer towards the side
-    that has more room. One draw is a whole number of right answers, so its ends move out to one.
+    The mean over episodes has an error of three parts. There are finitely many episodes; the
+    queries are finitely many examples; and the supports are drawn from finitely many examples. A
+    later mean, measured on other episodes and as many other examples, has the same three errors
+    again, so the variances of both add up. The last part is ``k / n`` of the variance between
+    episodes, because a mean over all supports of ``k`` examples from ``n`` is a U-statistic
+    (Hoeffding 1948, theorem 5.2). A single fresh draw of labels has the variance between episodes
+    itself, in place of its mean's. Where groups hold examples that belong together, groups are
+    counted instead of examples.
+
+    The interval is that of a Beta distribution with this variance, which stays within 0 and 1 and
+    is longer towards the side that has more room. It is widened as Student's t is wider than the
+    normal, because the variance is estimated. The accuracy after one draw is a whole number of
+    right answers, so the ends of its interval are moved outwards to one.
 
     Args:
-        outcome: of one approach at one shot.
+        results: of one candidate at one shot.
         sample: what the episodes were drawn from.
         k_shot: labels per class.
         n_way: classes of an episode.
         classes: classes that had enough examples.
     """
-    scores = np.array(outcome.scores)
-    mean, episodes, asked = float(scores.mean()), len(scores), outcome.asked > 0
-    rows, n = int(asked.sum()), float(outcome.asked.sum()) / len(scores)
-    share, among = _finite(outcome, sample, k_shot)
+    scores = np.array(results.scores)
+    mean, episodes, asked = float(scores.mean()), len(scores), results.asked > 0
+    rows, queries = int(asked.sum()), float(results.asked.sum()) / episodes  # of all; of an episode
+    share, of_queries = _finite_sample(results, sample, k_shot)
+    # the largest variance that accuracies can have, where one episode tells none
     between = float(scores.var(ddof=1)) if episodes > 1 else 0.25
-    many = between * (1 / episodes + 1 / min(episodes, _LATER) + 2 * share) + 2 * among
-    one = between * (1 + 1 / episodes + 2 * share) + 2 * among
-    mean_low, mean_high = _ends(mean, many, rows, episodes)
-    low, high = _ends(mean, one, rows, episodes)
-    low, high = math.floor(low * n) / n, min(1.0, math.ceil(high * n) / n)
+    later = min(episodes, _LATER_EPISODES)
+    variance_of_mean = between * (1 / episodes + 1 / later + 2 * share) + 2 * of_queries
+    variance_of_one = between * (1 + 1 / episodes + 2 * share) + 2 * of_queries
+    mean_low, mean_high = _interval(mean, variance_of_mean, rows, episodes)
+    low, high = _interval(mean, variance_of_one, rows, episodes)
+    low, high = math.floor(low * queries) / queries, min(1.0, math.ceil(high * queries) / queries)
     return Expectation(k_shot, n_way, classes, episodes, rows, mean, low, high, mean_low, mean_high)
 
 
-def _ends(mean: float, variance: float, rows: int, episodes: int) -> tuple[float, float]:
-    """Return the ends of the interval of a share of that mean and variance."""
-    tail = (1 - COVERAGE) / 2
-    wider = float(stats.norm.ppf(tail) / stats.t.ppf(tail, max(1, episodes - 1)))
-    inside = min(max(mean, 0.5 / rows), 1 - 0.5 / rows)  # half an answer away from none and all
+def _interval(mean: float, variance: float, rows: int, episodes: int) -> tuple[float, float]:
+    """Return the ends of the 90 % interval of an accuracy with this mean and variance.
+
+    A Beta distribution with parameters ``m * w`` and ``(1 - m) * w`` has the mean ``m`` and about
+    the variance ``m * (1 - m) / w``, from which ``w`` follows.
+
+    Args:
+        mean: the accuracy.
+        variance: of a later accuracy around it.
+        rows: different examples that were queries.
+        episodes: from how many the variance was estimated.
+    """
+    wider = float(stats.norm.ppf(_TAIL) / stats.t.ppf(_TAIL, max(1, episodes - 1)))
+    # half an answer away from 0 and 1, where a Beta distribution would have no width
+    inside = min(max(mean, 0.5 / rows), 1 - 0.5 / rows)
     weight = inside * (1 - inside) / variance * wider**2
     beta = stats.beta(inside * weight + 0.5, (1 - inside) * weight + 0.5)  # Jeffreys' prior
-    return min(float(beta.ppf(tail)), mean), max(float(beta.ppf(1 - tail)), mean)
+    return min(float(beta.ppf(_TAIL)), mean), max(float(beta.ppf(1 - _TAIL)), mean)
 
 
-def _finite(outcome: Outcome, sample: Sample, k_shot: int) -> tuple[float, float]:
-    """Return the share of its class that a support takes, and the variance of a mean that comes
-    from the finite number of examples asked about; groups are counted where there are any."""
-    unit = np.arange(len(sample.y)) if sample.group is None else sample.group
-    _, of = np.unique(np.stack((sample.y, unit)), axis=1, return_inverse=True)
-    of = of.reshape(-1)
-    y = np.zeros(of.max() + 1, dtype=np.int64)
-    y[of] = sample.y
-    right, asked = np.bincount(of, outcome.right), np.bincount(of, outcome.asked)
+def _finite_sample(results: EpisodeResults, sample: Sample, k_shot: int) -> tuple[float, float]:
+    """Return what having finitely many examples adds to the variance of the mean accuracy.
+
+    Both numbers count independent units: groups, or examples where there are no groups.
+
+    Returns:
+        The share of its class that a support takes, and the variance of the mean that comes from
+        the finite number of units that were queries.
+    """
+    group = np.arange(len(sample.y)) if sample.group is None else sample.group
+    # a unit is a group within one class
+    _, unit = np.unique(np.stack((sample.y, group)), axis=1, return_inverse=True)
+    unit = unit.reshape(-1)
+    y = np.zeros(unit.max() + 1, dtype=np.int64)  # class of each unit
+    y[unit] = sample.y
+    right, asked = np.bincount(unit, results.right), np.bincount(unit, results.asked)
     share = min(1.0, k_shot / float(np.median(np.bincount(y))))
     seen = asked > 0
-    ratio, y, n = right[seen] / asked[seen], y[seen], int(seen.sum())
+    accuracy, y, n = right[seen] / asked[seen], y[seen], int(seen.sum())
+    # around the mean of its class: the classes are given, so differences between them are no error
     size = np.bincount(y)
-    centre = np.bincount(y, ratio) / np.maximum(size, 1)
-    free = n - int((size > 0).sum())
-    within = float(np.square(ratio - centre[y]).sum() / free) if free > 0 else 0.25
+    class_mean = np.bincount(y, accuracy) / np.maximum(size, 1)
+    degrees = n - int((size > 0).sum())
+    # 0.25 is the largest variance that there is, where it cannot be estimated
+    within = float(np.square(accuracy - class_mean[y]).sum() / degrees) if degrees > 0 else 0.25
     # one wrong answer more is always possible: no interval has length zero
     return share, max(within, 1 / n) / n
 
@@ -150,21 +176,22 @@ def _finite(outcome: Outcome, sample: Sample, k_shot: int) -> tuple[float, float
 def label_gain(
     scores: Mapping[int, Sequence[float]], *, labels: int, seed: int = 0
 ) -> LabelGain | None:
-    """Return what one label per class more buys, from a curve ``a - b * k ** -c`` through the
-    accuracies at several shots (a power law, as Hestness et al. 2017 find for error).
+    """Return the accuracy gained by one more label per class.
 
-    The interval comes from drawing the episodes again, all shots of an episode together. Beyond
-    what was measured the curve is not trusted: there the interval reaches from nothing to the
-    slope between the last two shots, since every further label buys less than the one before.
+    It is read from a curve ``a - b * k ** -c`` through the accuracies at several shots (a power
+    law, as Hestness et al. 2017 find for error). The interval comes from a bootstrap over episodes;
+    an episode is drawn with all its shots, because these share classes and examples. Beyond the
+    labels measured the curve is not trusted. Every further label gains less than the one before, so
+    there the interval reaches from nothing to the slope between the two largest shots.
 
     Args:
-        scores: accuracy of each episode by shot, those of one place from the same episode ``[E]``;
-            where some shots have more episodes, the others' are used.
-        labels: per class now.
-        seed: of the draws.
+        scores: accuracy of each episode ``[E]`` by shot. Those of one place are from episodes of
+            the same index; where some shots have more episodes, the surplus is not used.
+        labels: labels per class now.
+        seed: of the bootstrap.
 
     Returns:
-        ``None`` with fewer than three shots: there is no curve through them.
+        The gain; ``None`` with fewer than three shots, which determine no curve.
     """
     shots = sorted(scores)
     if len(shots) < 3:
@@ -173,24 +200,33 @@ def label_gain(
     table = np.array([scores[k][:episodes] for k in shots])  # [K, E]
     k = np.array(shots, dtype=np.float64)
     curve = _fit(k, table.mean(1))
-    rng = np.random.default_rng([seed, 7])
-    drawn = rng.integers(0, table.shape[1], (_DRAWS, table.shape[1]))
-    gains = [_gain(_fit(k, table[:, rows].mean(1)), labels) for rows in drawn]
-    low, high = (float(q) for q in np.quantile(gains, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]))
-    if labels + 1 > shots[-1]:
-        slopes = (table[-1, drawn] - table[-2, drawn]).mean(1) / (shots[-1] - shots[-2])
-        low, high = 0.0, max(high, float(np.quantile(slopes, (1 + COVERAGE) / 2)))
     gain = _gain(curve, labels)
-    return LabelGain(labels, gain, min(low, gain), max(high, gain), shots[-1], curve)
+    rng = np.random.default_rng([seed, 7])
+    drawn = rng.integers(0, episodes, (_RESAMPLES, episodes))
+    gains = [_gain(_fit(k, table[:, rows].mean(1)), labels) for rows in drawn]
+    low, high = (float(q) for q in np.quantile(gains, [_TAIL, 1 - _TAIL]))
+    before_last, last = shots[-2:]
+    if labels + 1 > last:
+        rise = np.array(scores[last][:episodes]) - np.array(scores[before_last][:episodes])
+        slopes = rise[drawn].mean(1) / (last - before_last)
+        low, high = 0.0, max(high, float(np.quantile(slopes, 1 - _TAIL)))
+    return LabelGain(labels, gain, min(low, gain), max(high, gain), last, curve)
 
 
 def _fit(k: Floats, accuracy: Floats) -> tuple[float, float, float]:
-    """Return ``a, b, c`` with the least squares; ``b`` is at least 0 and ``a`` at most 1."""
-    best, least = (
-        (float(accuracy.mean()), 0.0, 1.0),
-        float(np.square(accuracy - accuracy.mean()).sum()),
-    )
-    for c in _EXPONENTS:
+    """Return ``a, b, c`` of the curve ``a - b * k ** -c`` with the least squares.
+
+    For a fixed ``c`` the curve is a line in ``x = k ** -c``, whose best ``a`` and ``b`` are known;
+    so only ``c`` is searched, over a grid. ``b`` is at least 0: more labels never do harm. ``a``,
+    the accuracy with infinitely many labels, is at most 1.
+
+    Args:
+        k: shots ``[K]``.
+        accuracy: at each of them ``[K]``.
+    """
+    flat = float(accuracy.mean())
+    best, least = (flat, 0.0, 1.0), float(np.square(accuracy - accuracy.mean()).sum())
+    for c in _CURVE_EXPONENTS:
         x = k**-c
         spread = x - x.mean()
         b = max(0.0, -float(spread @ accuracy / (spread @ spread)))
@@ -204,5 +240,6 @@ def _fit(k: Floats, accuracy: Floats) -> tuple[float, float, float]:
 
 
 def _gain(curve: tuple[float, float, float], labels: int) -> float:
+    """Return how much the curve rises from ``labels`` to one more."""
     _, b, c = curve
     return float(b * (labels**-c - (labels + 1) ** -c))

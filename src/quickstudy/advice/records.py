@@ -1,39 +1,48 @@
-"""What advice consists of: plain records."""
+"""The records that advice consists of, and its JSON document."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from quickstudy.advice.expectation import Expectation, LabelGain
 from quickstudy.embedders.base import Item
 
-__all__ = ["Advice", "Facts", "Measured", "Pair"]
+__all__ = ["Advice", "ClassSizes", "ConfusedPair", "DataFacts", "Measured"]
+
+
+class ClassSizes(NamedTuple):
+    """The number of examples of the smallest, the median and the largest class."""
+
+    smallest: int
+    median: int
+    largest: int
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What lies in the file or folder.
+class DataFacts:
+    """What the file or folder contains.
 
     Args:
         kind: ``"image"``, ``"text"`` or ``"table"``.
-        tasks: groups of classes, by what stands before the first ``/`` of every class; 1 if there
-            are none.
-        classes: how many.
-        examples: how many, copies included.
-        per_class: smallest, median and largest class.
-        copies: examples that were there already, under the same label.
-        contradictions: names of examples of the same content under different labels, and these.
-        used: examples that were measured with.
-        used_classes: classes that they belong to.
+        tasks: number of tasks: classes with the same words before the first ``/`` are one task; 1
+            if a class has no ``/``.
+        classes: number of classes.
+        examples: number of examples, copies included.
+        per_class: examples of a class.
+        copies: examples whose content is there already under the same label.
+        contradictions: for each content with different labels, the names of its examples and their
+            labels.
+        used: examples in the sample that was measured.
+        used_classes: classes in this sample.
     """
 
     kind: str
     tasks: int
     classes: int
     examples: int
-    per_class: tuple[int, int, int]
+    per_class: ClassSizes
     copies: int
     contradictions: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     used: int
@@ -42,17 +51,17 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One approach on the quick episodes, all fractions.
+    """The accuracy of one approach on the quick episodes. All accuracies are fractions.
 
     Args:
-        name: for people.
-        encoder: of ours, or ``None``.
-        head: of ours, or ``None``.
+        name: how reports call it.
+        encoder: an encoder of ours, or ``None`` for a method of scikit-learn.
+        head: a head of ours, or ``None``.
         shots: mean accuracy and half-width of its 95 % interval over episodes, by shot.
-        mean: over shots.
+        mean: mean accuracy over shots.
         behind: how far it is behind the best: mean and half-width of the paired 95 % interval, on
             the episodes that both answered.
-        episodes: that it answered, for each number of labels.
+        episodes: episodes that it answered for each shot.
     """
 
     name: str
@@ -65,14 +74,14 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Two classes that are taken for each other.
+class ConfusedPair:
+    """Two classes that are confused with each other.
 
     Args:
         first: one of them.
         second: the other.
-        rate: share of their queries that are answered with the other one, over all shots.
-        names: of each one's hardest example.
+        rate: share of their queries that are answered with the other class, over all shots.
+        names: name of the hardest example of each: the one answered wrong most often.
         items: these examples.
     """
 
@@ -83,36 +92,40 @@ class Pair:
     items: tuple[Item, Item]
 
 
+Pair = ConfusedPair  # the old name, which advice/page.py still imports
+
+
 @dataclass(frozen=True, slots=True)
 class Advice:
     """What :func:`~quickstudy.advice.advise.advise` found.
 
     Args:
         source: the folder or table.
-        facts: what lies there.
+        facts: what it contains.
         approaches: all that were measured, the best first.
-        chosen: the one to take.
-        reason: why.
-        expected: of the chosen one, by shot, in tasks of ``n_way`` classes.
-        whole: the same in the task of all classes, where there are more than ``n_way``.
-        gain: what one more label per class buys, or ``None`` where too few shots were measured.
+        chosen: the recommended one.
+        reason: why it is recommended.
+        expected: its accuracy to expect, for each shot, in tasks of at most 20 classes.
+        whole: the same in the task of all classes, where these are more.
+        gain: accuracy gained by one more label per class, or ``None`` where too few shots were
+            measured.
         pairs: the classes that are most often confused.
-        skipped: encoders that are not installed, and how to install them.
+        skipped: for each encoder that is not installed, how to install it.
         notes: what else a user should know.
         command: what to run next.
-        seed: of all draws.
-        seconds: that it took.
+        seed: of all random draws.
+        seconds: the time it took.
     """
 
     source: str
-    facts: Facts
+    facts: DataFacts
     approaches: tuple[Measured, ...]
     chosen: Measured
     reason: str
     expected: tuple[Expectation, ...]
     whole: tuple[Expectation, ...]
     gain: LabelGain | None
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ConfusedPair, ...]
     skipped: Mapping[str, str]
     notes: tuple[str, ...]
     command: str
@@ -120,7 +133,7 @@ class Advice:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON: fractions, and keys that are texts."""
+        """Return the JSON document of ``advise --json``; accuracies are fractions."""
         gain = None if self.gain is None else asdict(self.gain)
         if self.gain is not None and gain is not None:
             gain["extrapolated"] = self.gain.extrapolated
@@ -146,14 +159,13 @@ class Advice:
 
 
 def _measured(m: Measured) -> dict[str, Any]:
-    shots = {str(k): {"mean": mean, "ci95": half} for k, (mean, half) in m.shots.items()}
-    behind = {"mean": m.behind[0], "ci95": m.behind[1]}
+    gap, half_width = m.behind
     return {
         "name": m.name,
         "encoder": m.encoder,
         "head": m.head,
-        "accuracy": shots,
+        "accuracy": {str(k): {"mean": mean, "ci95": half} for k, (mean, half) in m.shots.items()},
         "mean": m.mean,
-        "behind_best": behind,
+        "behind_best": {"mean": gap, "ci95": half_width},
         "episodes": m.episodes,
     }

@@ -1,4 +1,4 @@
-"""Tasks made of labelled embeddings, to learn from or to be scored on."""
+"""Auxiliary episodes: drawn from labelled embeddings, and answered by a head."""
 
 from __future__ import annotations
 
@@ -9,42 +9,50 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from quickstudy.core import Examples, TaskError
+from quickstudy.core import Episode, Examples, TaskError
+from quickstudy.core.rows import EpisodeIndex, EpisodeRows, Ints, split_by_groups
+from quickstudy.learners.base import Learner, predict_queries
 
-__all__ = ["AuxiliaryClasses", "Draw"]
-
-Ints = npt.NDArray[np.int64]
+__all__ = ["AuxiliaryClasses", "AuxiliaryEpisodes", "query_logits"]
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """``T`` tasks of the same size.
+class AuxiliaryEpisodes:
+    """``T`` tasks of the same size, and examples that belong to none of their classes.
 
     Args:
-        support: examples ``[T, S, D]``, class by class.
-        query: examples ``[T, Q, D]`` of the same classes.
+        episode: support ``[T, C*K, D]`` and query ``[T, C*q, D]``, each class by class.
         strangers: embeddings ``[T, U, D]`` of other classes of the same source; ``U`` may be 0.
-        n_way: ``C``.
-        k_shot: support examples per class.
     """
 
-    support: Examples
-    query: Examples
+    episode: Episode
     strangers: Tensor
-    n_way: int
-    k_shot: int
+
+
+def query_logits(learner: Learner, episode: Episode) -> Tensor:
+    """Return the logits of an episode's queries ``[T, Q, C]``, after learning its support.
+
+    Args:
+        learner: a learner on embeddings, for example a head.
+        episode: ``T`` tasks.
+    """
+    state = learner.adapt(episode.support, n_way=episode.n_way)
+    return predict_queries(learner, state, episode.query)
 
 
 class AuxiliaryClasses:
-    """Classes of one or more sources; a task is drawn from one source, or from all together where
-    none has classes enough.
+    """Labelled embeddings that auxiliary episodes are drawn from.
+
+    The classes of an episode come from one source. Only where no source has enough classes do they
+    come from all sources together.
 
     Args:
         z: embeddings ``[N, D]``.
         labels: one name or number per row.
         sources: one name per row: what data the row is from; ``None`` = one source.
-        groups: rows of a class with the same group never stand on both sides of a task (frames of
-            one film, say); ``None`` = every row is its own.
+        groups: rows of a class with the same group (frames of one film, say) never stand in both
+            the support and the query of an episode, unless the class has too few rows in other
+            groups; ``None`` = every row is a group of its own.
 
     Raises:
         TaskError: if the lengths differ.
@@ -68,6 +76,7 @@ class AuxiliaryClasses:
         for name, value in given.items():
             if value.shape != (n,):
                 raise TaskError(f"{name} must be [{n}], one per row of z; got {value.shape}.")
+        # the same label in two sources is two classes
         pairs = np.stack([given["sources"], given["labels"]], 1)
         classes, index = np.unique(pairs, axis=0, return_inverse=True)
         self.y: Ints = index.reshape(-1).astype(np.int64)
@@ -82,27 +91,30 @@ class AuxiliaryClasses:
         return len(self._rows)
 
     def halves(self, seed: int) -> tuple[Ints, Ints]:
-        """Return two halves of the classes ``[C/2]``, every source divided evenly."""
+        """Return two random halves of the classes ``[C/2]``, every source divided evenly."""
         order = np.random.default_rng(seed).permutation(self.n_classes)
         order = order[np.argsort(self.source_of[order], kind="stable")]
         return np.sort(order[::2]), np.sort(order[1::2])
 
     def folds(self, seed: int) -> list[tuple[Ints, Ints]]:
-        """Return classes to learn from and classes to be scored on: every source in turn stands for
-        the one to come, or with one source each half of its classes."""
+        """Return pairs of classes to learn from and classes to be scored on.
+
+        Every source is held out once, as a stand-in for the unknown source of a task to come. If
+        there is only one source, each half of its classes is held out once.
+        """
         every = np.arange(self.n_classes)
         sources = np.unique(self.source_of)
         if len(sources) == 1:
-            one, other = self.halves(seed)
-            return [(one, other), (other, one)]
-        held = [self.source_of == source for source in sources]
-        return [(every[~chosen], every[chosen]) for chosen in held]
+            first, second = self.halves(seed)
+            return [(first, second), (second, first)]
+        held_out = [self.source_of == source for source in sources]
+        return [(every[~chosen], every[chosen]) for chosen in held_out]
 
     def rows_of(self, classes: Ints) -> Ints:
         """Return the rows of these classes."""
         return np.concatenate([self._rows[c] for c in classes])
 
-    def draw(
+    def episodes(
         self,
         n_way: int,
         k_shot: int,
@@ -113,64 +125,70 @@ class AuxiliaryClasses:
         n_strangers: int = 0,
         classes: Ints | None = None,
         z: Tensor | None = None,
-    ) -> Draw | None:
-        """Return tasks of one size, or ``None`` if no source has enough classes and examples.
+    ) -> AuxiliaryEpisodes | None:
+        """Draw tasks of one size; ``None`` if there are too few classes with enough examples.
 
         Args:
             n_way: classes per task.
             k_shot: support examples per class.
-            tasks: how many.
-            seed: of the draw.
+            tasks: how many tasks ``T``.
+            seed: names the list of tasks.
             n_query: query examples per class.
-            n_strangers: examples of classes that are not in the task.
-            classes: only from these; ``None`` = all.
-            z: embeddings to take instead ``[N, D']``.
+            n_strangers: examples of other classes, for each task.
+            classes: draw from these classes only; ``None`` = all.
+            z: take these embeddings of the same rows instead ``[N, D']``.
         """
+        # one stream for all tasks of a size: task 3 depends on the tasks before it, unlike the
+        # episodes of a source
         rng = np.random.default_rng([seed, n_way, k_shot])
         z = self.z if z is None else z
-        pool = np.arange(self.n_classes) if classes is None else classes
-        pool = np.array([c for c in pool if len(self._rows[c]) >= k_shot + n_query])
-        sources = self._large_enough(pool, n_way + (1 if n_strangers else 0))
+        able = np.arange(self.n_classes) if classes is None else classes
+        able = np.array([c for c in able if len(self._rows[c]) >= k_shot + n_query])
+        sources = self._large_enough(able, n_way + (1 if n_strangers else 0))
         if not sources:
             return None
-        parts: list[tuple[Ints, Ints, Ints]] = []
+        drawn: list[EpisodeRows] = []
+        strangers: list[Ints] = []
         for _ in range(tasks):
-            mine = sources[rng.integers(len(sources))]
-            order = rng.permutation(mine)
-            sides = [self._sides(c, k_shot, n_query, rng) for c in order[:n_way]]
+            source = sources[rng.integers(len(sources))]
+            order = rng.permutation(source)
+            sides = [self._split(c, k_shot, n_query, rng) for c in order[:n_way]]
+            support, query = zip(*sides, strict=True)
+            drawn.append(EpisodeRows.from_classes(order[:n_way], support, query))
             others = self.rows_of(order[n_way:]) if n_strangers else np.zeros(0, np.int64)
-            parts.append(
-                (
-                    np.concatenate([s for s, _ in sides]),
-                    np.concatenate([q for _, q in sides]),
-                    rng.choice(others, n_strangers) if n_strangers else others,
-                )
-            )
-        support, query, strangers = (np.stack(side) for side in zip(*parts, strict=True))
-        y = torch.arange(n_way)
-        return Draw(
-            Examples.full(z[support], y.repeat_interleave(k_shot).expand(tasks, -1)),
-            Examples.full(z[query], y.repeat_interleave(n_query).expand(tasks, -1)),
-            z[strangers],
+            strangers.append(rng.choice(others, n_strangers) if n_strangers else others)
+        index = EpisodeIndex.stack(drawn, n_way=n_way)
+        episode = Episode(
+            Examples.full(z[index.support], torch.from_numpy(index.support_y)),
+            Examples.full(z[index.query], torch.from_numpy(index.query_y)),
             n_way,
-            k_shot,
         )
+        return AuxiliaryEpisodes(episode, z[np.stack(strangers)])
 
-    def _large_enough(self, pool: Ints, n_way: int) -> list[Ints]:
-        if not len(pool):
+    def _large_enough(self, classes: Ints, n_way: int) -> list[Ints]:
+        """Return the classes of each source that has ``n_way`` of them, of those given.
+
+        If no source has so many but all of them together have, their classes count as one source.
+        """
+        if not len(classes):
             return []
-        found = [pool[self.source_of[pool] == s] for s in np.unique(self.source_of)]
-        large = [classes for classes in found if len(classes) >= n_way]
-        # no source is large enough: tasks of all of them together, if that is enough
-        return large or [c for c in [pool] if len(c) >= n_way]
+        by_source = [classes[self.source_of[classes] == s] for s in np.unique(self.source_of)]
+        large = [of_source for of_source in by_source if len(of_source) >= n_way]
+        if not large and len(classes) >= n_way:
+            return [classes]
+        return large
 
-    def _sides(
+    def _split(
         self, label: int, k_shot: int, n_query: int, rng: np.random.Generator
     ) -> tuple[Ints, Ints]:
-        """Return rows of support and query; groups stay on one side where there are enough."""
+        """Draw the support and the query of one class.
+
+        The support is any ``k_shot`` rows, so a group is never too small to be drawn. Other
+        samplers choose the groups of the support first, and refuse classes that have too few.
+        """
         rows = rng.permutation(self._rows[label])
-        support = rows[:k_shot]
-        rest = rows[k_shot:]
-        apart = rest[~np.isin(self.groups[rest], self.groups[support])]
-        query = apart if len(apart) >= n_query else rest
+        groups = self.groups[rows]
+        support, apart = split_by_groups(rows, groups, groups[:k_shot], k_shot)
+        # a prior is learned from many classes: one with too few groups is better than none
+        query = apart if len(apart) >= n_query else rows[k_shot:]
         return support, query[:n_query]

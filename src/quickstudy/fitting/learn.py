@@ -1,4 +1,4 @@
-"""Learning a prior: auxiliary tasks of training classes, and nothing of the tasks to come."""
+"""Learning a prior from auxiliary tasks: tasks drawn from classes that are not the user's."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from quickstudy.core import TaskError
+from quickstudy.core import Episode, TaskError
 from quickstudy.fitting.calibration import Answers, Strangers, fit_head_prior, fit_open_set
-from quickstudy.fitting.draws import AuxiliaryClasses, Draw
+from quickstudy.fitting.draws import AuxiliaryClasses, AuxiliaryEpisodes, query_logits
 from quickstudy.fitting.evidence import gather_evidence, log_loss, own_temperature
 from quickstudy.fitting.heads import HEADS, Settings, build_head, nearest_size, quick_twin
 from quickstudy.fitting.novelty import distances
@@ -25,25 +25,30 @@ LEARNED_HEADS = ("prototype", "class-mean", "ridge", "logistic", "kernel", "neig
 """Heads a prior is learned for unless others are named."""
 
 _FOLDS = 5
-# logits per task kept for fitting: more say little more
+# queries per task that are kept for fitting, about: the fit gains little from more
 _QUERIES_KEPT = 100
-# sizes that settings are chosen for; tasks in between take the nearest
+# ways that settings are chosen for; tasks of other sizes take the settings of the nearest one
 _WAYS_FOR_SETTINGS = (5, 20, 75)
 _TASKS_FOR_SETTINGS = 60
+# cap on the loss of one query, in nats, so that no outlier dominates
+_LOSS_CAP = 10
 _SHRINKAGES = (1.0, 0.9, 0.7, 0.5)
 _CENTRE_PRIORS = (0.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """How many tasks of which size."""
+    """The sizes of the auxiliary tasks, and how many there are of the small ones."""
 
     ways: tuple[int, ...]
     shots: tuple[int, ...]
     tasks: int
 
     def cells(self) -> Iterable[tuple[int, int, int]]:
-        """Return ways, shots and number of tasks; large tasks are fewer and say more each."""
+        """Return ways, shots and number of tasks of each size.
+
+        A large task has more queries and costs more, so there are fewer of them.
+        """
         for n in self.ways:
             for k in self.shots:
                 yield n, k, max(8, round(self.tasks * min(1.0, 8 / n)))
@@ -61,22 +66,24 @@ def learn_prior(
     tasks: int = 80,
     seed: int = 0,
 ) -> TaskPrior:
-    """Return what tasks of these classes teach about tasks with this encoder.
+    """Learn a prior for the encoder of these embeddings from tasks of these classes.
 
-    Metric and settings of the heads are chosen on classes that the metric was not fitted on; then
-    calibrations, thresholds and expectations are fitted on tasks of all sizes.
+    First the metric is chosen, on classes that it was not fitted on, and then the settings of the
+    heads. After that calibrations, thresholds and expected accuracies are fitted on tasks of all
+    sizes.
 
     Args:
         z: embeddings of training classes ``[N, D]``.
         labels: one per row.
         sources: what data a row is from: a task is drawn from one source, and from all where none
             has enough classes. ``None`` = one source.
-        groups: rows of a class with the same group never stand on both sides of a task.
-        heads: for which to learn.
-        ways: sizes of tasks; those that the classes do not give are left out.
-        shots: examples per class.
+        groups: rows of a class with the same group never stand in both the support and the query
+            of a task, see :class:`~quickstudy.fitting.draws.AuxiliaryClasses`.
+        heads: which heads to learn for.
+        ways: sizes of tasks; those for which there are too few classes are left out.
+        shots: support examples per class.
         tasks: how many tasks of every small size; of large ones there are fewer.
-        seed: of all draws.
+        seed: of all random draws.
 
     Returns:
         The prior.
@@ -88,7 +95,7 @@ def learn_prior(
     with torch.no_grad():
         metric, centre_prior = _choose_metric(classes, seed)
         seen = metric(classes.z)
-        # in the odd half of the seeds: other tasks than those that chose the metric
+        # seed + 1: other tasks than those by which the metric was chosen
         chosen = {
             name: _choose_settings(classes, seen, name, centre_prior, ways, shots, seed + 1)
             for name in heads
@@ -98,17 +105,18 @@ def learn_prior(
     strangers: list[Strangers] = []
     most_ways = float(max((n for n in ways if n <= classes.n_classes), default=2))
     for n_way, k_shot, count in sizes.cells():
-        draw = classes.draw(
+        # where there are too few classes or examples: without strangers, and with fewer queries
+        drawn = classes.episodes(
             n_way, k_shot, tasks=count, seed=seed + 2, n_strangers=20, z=seen, n_query=15
-        ) or classes.draw(n_way, k_shot, tasks=count, seed=seed + 2, z=seen)
-        if draw is None:
+        ) or classes.episodes(n_way, k_shot, tasks=count, seed=seed + 2, z=seen)
+        if drawn is None:
             continue
         for name in heads:
             best = chosen[name][nearest_size(n_way, k_shot, sorted(chosen[name]))]
             head = build_head(name, best, dim=metric.dim, centre_prior=centre_prior)
-            answers[name].append(_ask(head, draw, most_ways))
-        if draw.strangers.shape[1]:
-            strangers.append(_distances(draw, centre_prior, most_ways))
+            answers[name].append(_answers(head, drawn.episode, most_ways))
+        if drawn.strangers.shape[1]:
+            strangers.append(_distances(drawn, centre_prior, most_ways))
     if not strangers:
         raise TaskError(
             f"{classes.n_classes} auxiliary classes give no task of {ways} ways and {shots} shots "
@@ -129,9 +137,9 @@ def learn_prior(
 def _choose_metric(classes: AuxiliaryClasses, seed: int) -> tuple[Metric, float]:
     """Return the metric and the weight of the common centre that do best on held-out classes.
 
-    One source after the other is held out, or half of the classes if there is but one: a task to
-    come is from none of these sources. Nearest prototype, 5 and 15 ways, 1 and 5 shots; the
-    settings are then fitted on all classes.
+    Each source is held out once, because a task to come is from none of these sources; of a single
+    source, each half of its classes. The score is the accuracy of the nearest prototype in tasks of
+    5 and 15 ways, 1 and 5 shots. The metric with the best settings is then fitted on all classes.
     """
     folds = classes.folds(seed)
     powers = (1.0, 0.5) if bool((classes.z >= 0).all()) else (1.0,)
@@ -141,14 +149,16 @@ def _choose_metric(classes: AuxiliaryClasses, seed: int) -> tuple[Metric, float]
         for shrinkage in _SHRINKAGES:
             settings = MetricSettings(power, shrinkage)
             found: dict[float, list[float]] = {c: [] for c in _CENTRE_PRIORS}
-            for train, held in folds:
+            for train, held_out in folds:
                 rows = classes.rows_of(train)
                 seen = Metric.fit(classes.z[rows], y[rows], settings)(classes.z)
                 for n_way, k_shot in ((5, 1), (5, 5), (15, 1), (15, 5)):
-                    draw = classes.draw(n_way, k_shot, tasks=100, seed=seed, classes=held, z=seen)
-                    if draw is not None:
+                    drawn = classes.episodes(
+                        n_way, k_shot, tasks=100, seed=seed, classes=held_out, z=seen
+                    )
+                    if drawn is not None:
                         for c in _CENTRE_PRIORS:
-                            found[c].append(_accuracy(draw, c))
+                            found[c].append(_accuracy(drawn.episode, c))
             for c, values in found.items():
                 if values:
                     scores[settings, c] = sum(values) / len(values)
@@ -161,10 +171,15 @@ def _choose_metric(classes: AuxiliaryClasses, seed: int) -> tuple[Metric, float]
     return Metric.fit(classes.z, y, best), centre_prior
 
 
-def _accuracy(draw: Draw, centre_prior: float) -> float:
+def _accuracy(episode: Episode, centre_prior: float) -> float:
+    """Return the accuracy of the nearest prototype over all queries of all tasks."""
     head = CentredHead(PrototypeHead(distance="cosine"), prior=centre_prior)
-    logits = head.predict(head.adapt(draw.support, n_way=draw.n_way), draw.query.x)
-    return float((logits.argmax(2) == draw.query.y).double().mean())
+    return float(_right(query_logits(head, episode), episode).mean())
+
+
+def _right(logits: Tensor, episode: Episode) -> Tensor:
+    """Return 1 for each query that is answered right, else 0 ``[T, Q]``."""
+    return (logits.argmax(2) == episode.query.y).double()
 
 
 def _choose_settings(
@@ -176,8 +191,10 @@ def _choose_settings(
     shots: tuple[int, ...],
     seed: int,
 ) -> dict[tuple[int, int], Settings]:
-    """Return, for some sizes of tasks, the numbers of a head with the least log loss on queries,
-    each task at its best temperature."""
+    """Return the settings of a head with the least log loss on queries, for some sizes of tasks.
+
+    Each task is scored at its own best temperature, because the temperature is fitted later.
+    """
     grid = HEADS[name]
     if len(grid) == 1:
         return {(5, k): dict(grid[0]) for k in shots}
@@ -185,48 +202,52 @@ def _choose_settings(
     for n in sorted(set(ways) & set(_WAYS_FOR_SETTINGS)):
         for k in shots:
             count = max(8, round(_TASKS_FOR_SETTINGS * min(1.0, 5 / n)))
-            draw = classes.draw(n, k, tasks=count, seed=seed, z=seen)
-            if draw is None:
+            drawn = classes.episodes(n, k, tasks=count, seed=seed, z=seen)
+            if drawn is None:
                 continue
             losses = []
             for numbers in grid:
                 head = build_head(name, numbers, dim=seen.shape[1], centre_prior=centre_prior)
-                losses.append(_least_loss(head, draw))
+                losses.append(_least_loss(head, drawn.episode))
             chosen[n, k] = dict(grid[min(range(len(grid)), key=losses.__getitem__)])
     return chosen or {(5, k): dict(grid[len(grid) // 2]) for k in shots}
 
 
-def _least_loss(head: CentredHead, draw: Draw) -> float:
-    logits = head.predict(head.adapt(draw.support, n_way=draw.n_way), draw.query.x)
-    every = torch.ones_like(draw.query.y, dtype=torch.bool)
-    best = own_temperature(logits, draw.query.y, every)
-    return float(log_loss(logits, draw.query.y, best).clamp(max=10).mean())
+def _least_loss(head: CentredHead, episode: Episode) -> float:
+    """Return the mean log loss of the queries, in nats, each task at its best temperature."""
+    logits, y = query_logits(head, episode), episode.query.y
+    best = own_temperature(logits, y, torch.ones_like(y, dtype=torch.bool))
+    return float(log_loss(logits, y, best).clamp(max=_LOSS_CAP).mean())
 
 
 @torch.no_grad()
-def _ask(head: CentredHead, draw: Draw, most_ways: float) -> Answers:
-    support, n_way = draw.support, draw.n_way
+def _answers(head: CentredHead, episode: Episode, most_ways: float) -> Answers:
+    """Return what the prior of a head is fitted to: its answers in tasks of one size."""
+    support, n_way = episode.support, episode.n_way
     held_out = held_out_logits(quick_twin(head), support, n_way=n_way, folds=_FOLDS)
-    logits = head.predict(head.adapt(support, n_way=n_way), draw.query.x)
-    right = (logits.argmax(2) == draw.query.y).double()
+    logits = query_logits(head, episode)
+    right = _right(logits, episode)
     queries = right.shape[1]
     step = max(1, queries // _QUERIES_KEPT)
     evidence = gather_evidence(
         head.seen(support, n_way=n_way), held_out, n_way=n_way, most_ways=most_ways
     )
+    # half an example is added to right and wrong answers: the logit of 0 or 1 would be infinite
     accuracy = (right.sum(1) + 0.5) / (queries + 1)
-    return Answers(evidence, logits[:, ::step], draw.query.y[:, ::step], accuracy)
+    return Answers(evidence, logits[:, ::step], episode.query.y[:, ::step], accuracy)
 
 
-def _distances(draw: Draw, centre_prior: float, most_ways: float) -> Strangers:
+def _distances(drawn: AuxiliaryEpisodes, centre_prior: float, most_ways: float) -> Strangers:
+    """Return how far queries and strangers are from the supports, in tasks of one size."""
     head = CentredHead(PrototypeHead(distance="cosine"), prior=centre_prior)
-    n_way, support = draw.n_way, draw.support
+    n_way, support, query = drawn.episode.n_way, drawn.episode.support, drawn.episode.query
     centre = head.adapt(support, n_way=n_way)["centre"]
     seen = head.seen(support, n_way=n_way)
-    step = max(1, draw.query.y.shape[1] // _QUERIES_KEPT)
-    known, others = draw.query.x[:, ::step] - centre, draw.strangers - centre
-    blank = torch.zeros(*support.y.shape, n_way)
-    size = gather_evidence(seen, blank, n_way=n_way, most_ways=most_ways).size
+    step = max(1, query.y.shape[1] // _QUERIES_KEPT)
+    known, others = query.x[:, ::step] - centre, drawn.strangers - centre
+    # only the size of the tasks is wanted, which does not depend on held-out logits
+    no_logits = torch.zeros(*support.y.shape, n_way)
+    size = gather_evidence(seen, no_logits, n_way=n_way, most_ways=most_ways).size
     return Strangers(
         size, distances(seen, known, n_way=n_way), distances(seen, others, n_way=n_way)
     )

@@ -16,6 +16,7 @@ from quickstudy.tasks.pool import Pool
 __all__ = [
     "FolderReading",
     "find_images",
+    "is_folder",
     "pool_from_csv",
     "pool_from_folder",
     "read_folder",
@@ -363,3 +364,8 @@ def _read_rows(source: Path, filename: str, label: str) -> Iterator[tuple[int, s
                 yield rows.line_num, (row[filename] or "").strip(), text
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source}: cannot be read as a CSV ({error}). Check the file.") from error
+
+
+def is_folder(data: str) -> bool:
+    """Return whether a text means a folder of class folders, not a named data set."""
+    return Path(data).is_dir() or "/" in data or data.startswith(".")
