@@ -10,7 +10,7 @@ import warnings
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,10 @@ from torch import Tensor, nn
 from quickstudy import __version__
 from quickstudy.core import CheckpointError, ConfigError, Examples, MissingExtraError
 from quickstudy.embedders.networks import Network
+from quickstudy.estimators.version import TaskVersion
 from quickstudy.fitting.heads import quick_twin
 from quickstudy.fitting.task import FittedTask
 from quickstudy.storage.files import write_atomically
-
-if TYPE_CHECKING:
-    from quickstudy.estimators.classifier import FewShotClassifier
 
 __all__ = ["SUPPORT_AS_INPUT", "Exported", "export_onnx"]
 
@@ -100,57 +98,33 @@ class _Classifier(_Graph):
 
 
 def export_onnx(
-    clf: FewShotClassifier, path: str | Path, *, support_as_input: bool | None = None
+    version: TaskVersion, path: str | Path, *, support_as_input: bool | None = None
 ) -> Exported:
-    """Write the graph; see :meth:`FewShotClassifier.export_onnx`."""
+    """Write encoder, head and calibration of a task as one ONNX graph.
+
+    Args, inputs, outputs and errors: see :meth:`FewShotClassifier.export_onnx`.
+    """
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "onnx")
-    task, head = clf.fitted_task, clf.head_
-    if support_as_input is None:
-        support_as_input = head in SUPPORT_AS_INPUT
-    elif support_as_input and head not in SUPPORT_AS_INPUT:
-        raise ConfigError(
-            f"the head {head!r} learns step by step, which no graph holds. Leave support_as_input "
-            f"out and the task is fixed in the graph, or fit with head="
-            f"{' or '.join(map(repr, SUPPORT_AS_INPUT))}."
-        )
-    if head == "gradient":
-        raise ConfigError(
-            "the head 'gradient' cannot be traced into a graph. Fit with another head to export."
-        )
-    network = clf.embedder_.network()
+    learns = _learns(version.head_name, support_as_input)
+    network = version.embedder.network()
     width = list(network.shape)
     inputs: dict[str, list[int | str]] = {"query": ["Q", *width]}
-    count = {name: torch.export.Dim(name, min=1) for name in "SCQ"}
-    shapes: tuple[dict[int, Any], ...]
-    if support_as_input:
-        graph: _Graph = _Learner(network, task)
+    if learns:
         inputs = {"support": ["S", *width], "membership": ["S", "C"], **inputs}
-        example: tuple[Tensor, ...] = (
-            torch.rand(6, *network.shape),
-            torch.eye(3).repeat(2, 1),
-            torch.rand(4, *network.shape),
-        )
-        shapes = ({0: count["S"]}, {0: count["S"], 1: count["C"]}, {0: count["Q"]})
-    else:
-        graph, example, shapes = (
-            _Classifier(network, task),
-            (torch.rand(4, *network.shape),),
-            ({0: count["Q"]},),
-        )
-    columns: int | str = "C" if support_as_input else task.n_way
-    classes = None if support_as_input else [str(label) for label in clf.classes_]
+    columns: int | str = "C" if learns else version.task.n_way
     outputs: dict[str, list[int | str]] = {
         name: ["Q", columns] for name in ("logits", "probabilities")
     }
-    model = _traced(graph, example, shapes, [*inputs], [*outputs])
+    model = _traced(*_graph(network, version.task, learns=learns), [*inputs], [*outputs])
     _check_sizes(model, inputs)
+    classes = None if learns else [str(label) for label in version.classes]
     facts = {
         "made_by": f"quickstudy {__version__}",
-        "head": head,
-        "encoder": clf.embedder_.name,
-        "fingerprint": clf.embedder_.fingerprint,
+        "head": version.head_name,
+        "encoder": version.embedder.name,
+        "fingerprint": version.embedder.fingerprint,
         "query": network.about,
     } | ({} if classes is None else {"classes": classes})
     for key, value in facts.items():
@@ -160,7 +134,37 @@ def export_onnx(
         write_atomically(Path(path), model.SerializeToString())
     except ValueError as error:  # protobuf's limit of 2 GB
         raise CheckpointError(f"{path}: the graph is too large for one file ({error}).") from error
-    return Exported(str(path), support_as_input, inputs, outputs, classes)
+    return Exported(str(path), learns, inputs, outputs, classes)
+
+
+def _learns(head: str, support_as_input: bool | None) -> bool:
+    """Return whether the graph takes the support set as an input."""
+    learns = head in SUPPORT_AS_INPUT
+    if support_as_input and not learns:
+        raise ConfigError(
+            f"the head {head!r} learns step by step, which no graph holds. Leave support_as_input "
+            f"out and the task is fixed in the graph, or fit with head="
+            f"{' or '.join(map(repr, SUPPORT_AS_INPUT))}."
+        )
+    if head == "gradient":
+        raise ConfigError(
+            "the head 'gradient' cannot be traced into a graph. Fit with another head to export."
+        )
+    return learns if support_as_input is None else support_as_input
+
+
+def _graph(
+    network: Network, task: FittedTask, *, learns: bool
+) -> tuple[_Graph, tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
+    """Return the graph, inputs to trace it with, and which of their axes have any length."""
+    count = {name: torch.export.Dim(name, min=1) for name in "SCQ"}
+    query = torch.rand(4, *network.shape)
+    if not learns:
+        return _Classifier(network, task), (query,), ({0: count["Q"]},)
+    # of three different lengths: equal ones might be traced as one
+    support, membership = torch.rand(6, *network.shape), torch.eye(3).repeat(2, 1)
+    shapes = ({0: count["S"]}, {0: count["S"], 1: count["C"]}, {0: count["Q"]})
+    return _Learner(network, task), (support, membership, query), shapes
 
 
 def _check_sizes(model: Any, inputs: dict[str, list[int | str]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from quickstudy.core import ConfigError, TaskError
 from quickstudy.core.values import is_missing
 
-__all__ = ["Label", "as_labels", "label_array", "plain_label"]
+__all__ = [
+    "Label",
+    "as_labels",
+    "check_label",
+    "counted",
+    "label_array",
+    "labels_of",
+    "named",
+    "plain_label",
+]
 
 Label = Hashable
 
@@ -50,6 +59,16 @@ def as_labels(y: Any) -> npt.NDArray[Any]:
     return values
 
 
+def check_label(label: Any) -> None:
+    """Refuse a label that is missing.
+
+    Raises:
+        TaskError: if it is ``None``, NaN or pandas' ``NA``.
+    """
+    if is_missing(label):
+        raise TaskError(f"{label!r} is no label. Give the class a name.")
+
+
 def label_array(classes: Sequence[Label]) -> npt.NDArray[Any]:
     """Return labels as an array ``[C]`` of their own type, or of objects if they have several."""
     kinds = {type(label) for label in classes}
@@ -74,3 +93,39 @@ def plain_label(label: Any) -> Label:
             f"a label must be hashable; got {type(label).__name__} {label!r}."
         ) from error
     return plain
+
+
+def labels_of(
+    classes: Sequence[Label],
+    columns: npt.NDArray[np.int64],
+    known: npt.NDArray[np.bool_] | None = None,
+    unknown: Label | None = None,
+) -> npt.NDArray[Any]:
+    """Return the label of each answer ``[Q]``, of the classes' own type where it can be.
+
+    Args:
+        classes: the labels of the columns ``[C]``.
+        columns: the class of each answer ``[Q]``.
+        known: ``False`` where the answer is ``unknown`` ``[Q]``.
+        unknown: a label of any type; ``None`` = always a class.
+    """
+    names = label_array(classes)
+    labels: npt.NDArray[Any] = names[columns]
+    if unknown is None or known is None or known.all():
+        return labels
+    # a label of another type than the classes' is kept as it is
+    mixed = labels.astype(object)
+    mixed[~known] = unknown
+    same = isinstance(unknown, str) and names.dtype.kind == "U"
+    return mixed.astype(str) if same else mixed
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``"1 example"``, ``"2 examples"``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def named(labels: Iterable[Label]) -> str:
+    """Return the first three labels, and how many more there are."""
+    names = [repr(label) for label in labels]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

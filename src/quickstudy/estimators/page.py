@@ -5,19 +5,16 @@ from __future__ import annotations
 import html
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from quickstudy.estimators.answers import Conflict, Suspect
 from quickstudy.estimators.support import Support
+from quickstudy.estimators.version import TaskVersion
 from quickstudy.fitting.task import Estimate
 from quickstudy.pages import document, embedding_map, map_legend, png_uri, table
 from quickstudy.storage.files import write_atomically
-
-if TYPE_CHECKING:
-    from quickstudy.estimators.classifier import FewShotClassifier
 
 __all__ = ["write_page"]
 
@@ -42,34 +39,34 @@ _OWN_CSS = """
 """
 
 
-def write_page(clf: FewShotClassifier, out: Path, *, title: str) -> None:
+def write_page(version: TaskVersion, out: Path, *, title: str) -> None:
     """Write one HTML file that needs nothing else.
 
     Args:
-        clf: a fitted classifier.
+        version: the task.
         out: the file.
         title: of the page.
 
     Raises:
         CheckpointError: if the file cannot be written.
     """
-    embedder = clf.embedder_
-    shown = tuple(replace(item, preview=embedder.preview(item)) for item in clf.support_.items)
-    support = replace(clf.support_, items=shown)
+    embedder = version.embedder
+    shown = tuple(replace(item, preview=embedder.preview(item)) for item in version.support.items)
+    support = replace(version.support, items=shown)
     body = "\n".join(
         (
             f"<h1>{html.escape(title)}</h1>",
-            _summary(clf, support),
-            _expectation(clf.estimate_accuracy()),
-            _doubts(support, clf.suspects(), clf.conflicts()),
-            _map(clf, support),
+            _summary(version, support),
+            _expectation(version.estimate_accuracy()),
+            _doubts(support, version.suspects(), support.conflicts()),
+            _map(version, support),
             _classes(support),
         )
     )
     write_atomically(out, document(title, body, css=_OWN_CSS).encode())
 
 
-def _summary(clf: FewShotClassifier, support: Support) -> str:
+def _summary(version: TaskVersion, support: Support) -> str:
     counts = support.counts
     each = (
         f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
@@ -77,8 +74,8 @@ def _summary(clf: FewShotClassifier, support: Support) -> str:
     noun = "class" if support.n_way == 1 else "classes"
     return (
         f'<p class="lede">{support.n_way} {noun}, {each} example{"" if each == "1" else "s"} each, '
-        f"{len(support.items)} in all. Encoder: {html.escape(clf.embedder_.name)}; head: "
-        f"{html.escape(clf.head_)}.</p>"
+        f"{len(support.items)} in all. Encoder: {html.escape(version.embedder.name)}; head: "
+        f"{html.escape(version.head_name)}.</p>"
     )
 
 
@@ -114,7 +111,7 @@ def _doubts(support: Support, suspects: list[Suspect], conflicts: list[Conflict]
     return "".join(parts)
 
 
-def _map(clf: FewShotClassifier, support: Support) -> str:
+def _map(version: TaskVersion, support: Support) -> str:
     if len(support.items) < 3:
         return ""
     rows = np.arange(len(support.items))
@@ -122,7 +119,7 @@ def _map(clf: FewShotClassifier, support: Support) -> str:
         rows = rows[np.linspace(0, len(rows) - 1, _ON_THE_MAP).astype(int)]
     names = [f"{support.classes[support.y[r]]}: {_name(support, int(r))}" for r in rows]
     drawing = embedding_map(
-        torch.from_numpy(clf.features(rows)),
+        torch.from_numpy(version.features(rows)),
         support.y[rows],
         seed=0,
         label=f"Map of {len(rows)} examples of {support.n_way} classes.",

@@ -1,18 +1,19 @@
-"""A classifier to a task file and back."""
+"""A version of a task to a task file and back."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 
 from quickstudy.core import CheckpointError, ConfigError, DataError
 from quickstudy.embedders.base import Embedder, Item
 from quickstudy.embedders.choose import get_embedder
 from quickstudy.embedders.tables import TableRow
-from quickstudy.estimators.support import Support
+from quickstudy.estimators.labels import Label
+from quickstudy.estimators.support import Support, tensor_of
 from quickstudy.estimators.taskfile import (
     TaskFile,
     label_from_json,
@@ -20,30 +21,51 @@ from quickstudy.estimators.taskfile import (
     read_task,
     write_task,
 )
+from quickstudy.estimators.version import TaskVersion
 from quickstudy.fitting.prior import TaskPrior
 
-if TYPE_CHECKING:
-    from quickstudy.estimators.classifier import FewShotClassifier
-
-__all__ = ["load_classifier", "save_classifier"]
-
-Classifier = TypeVar("Classifier", bound="FewShotClassifier")
+__all__ = ["SavedTask", "load_task", "save_task"]
 
 
-def save_classifier(clf: FewShotClassifier, path: Path) -> None:
-    """Write the task of a classifier; earlier versions (undo) are not kept.
+@dataclass(frozen=True, slots=True)
+class SavedTask:
+    """What a task file holds.
+
+    Args:
+        version: the task.
+        encoder: what the embedder was made of: a name, or what the user gave.
+        unknown: the answer for inputs that are too far from every class, or ``None``.
+        false_rejects: share of known inputs that may be taken for unknown.
+    """
+
+    version: TaskVersion
+    encoder: Any
+    unknown: Label | None
+    false_rejects: float
+
+
+def save_task(
+    version: TaskVersion, path: Path, *, unknown: Label | None = None, false_rejects: float = 0.05
+) -> None:
+    """Write one version of a task, with the settings that its answers depend on.
+
+    Args:
+        version: the task.
+        path: the file.
+        unknown: the answer for inputs that are too far from every class.
+        false_rejects: share of known inputs that may be taken for unknown.
 
     Raises:
-        CheckpointError: see :func:`~quickstudy.estimators.taskfile.write_task`.
+        CheckpointError: if the file cannot be written, or a label cannot be kept in it.
     """
-    support, embedder, prior = clf.support_, clf.embedder_, clf.prior_
-    about_prior, prior_tensors = prior.to_parts()
+    support = version.support
+    about_prior, prior_tensors = version.prior.to_parts()
     about = {
-        "embedder": embedder.config(),
+        "embedder": version.embedder.config(),
         "settings": {
-            "head": clf.head,
-            "unknown": None if clf.unknown is None else label_to_json(clf.unknown),
-            "false_rejects": clf.false_rejects,
+            "head": version.head,
+            "unknown": None if unknown is None else label_to_json(unknown),
+            "false_rejects": false_rejects,
         },
         "classes": [label_to_json(label) for label in support.classes],
         "examples": [
@@ -62,63 +84,66 @@ def save_classifier(clf: FewShotClassifier, path: Path) -> None:
         for row, item in enumerate(support.items)
         if isinstance(item.preview, bytes)
     }
-    write_task(
-        path,
-        TaskFile(
-            about,
-            {"z": torch.from_numpy(support.z), "y": torch.from_numpy(support.y)},
-            prior_tensors,
-            previews,
-        ),
-    )
+    tensors = {"z": tensor_of(support.z), "y": tensor_of(support.y)}
+    write_task(path, TaskFile(about, tensors, prior_tensors, previews))
 
 
-def load_classifier(
-    kind: type[Classifier], path: Path, *, encoder: Any = None, device: str = "auto"
-) -> Classifier:
-    """Return the classifier of a task file.
+def load_task(path: Path, *, encoder: Any = None, device: str = "auto") -> SavedTask:
+    """Return what :func:`save_task` wrote.
+
+    Args:
+        path: the file.
+        encoder: the callable or module that the task was made with, which no file can hold.
+        device: where to embed.
 
     Raises:
-        CheckpointError: see :meth:`FewShotClassifier.load`.
+        CheckpointError: if the file is damaged, altered, foreign, made by a newer version, or the
+            encoder is not the one that the task was made with.
     """
     task = read_task(path)
     try:
-        about = task.about
-        settings, config = about["settings"], dict(about["embedder"])
-        unknown = settings["unknown"]
-        z, y = task.support["z"].numpy(), task.support["y"].numpy()
-        support = Support(
-            tuple(label_from_json(pair) for pair in about["classes"]),
-            tuple(
-                Item(
-                    _value(e["row"], config, z[row]),
-                    e["key"],
-                    e["source"],
-                    task.previews.get(row, e["text"]),
-                )
-                for row, e in enumerate(about["examples"])
-            ),
-            y.astype(np.int64),
-            z.astype(np.float32),
-        )
-        prior = TaskPrior.from_parts(about["prior"], task.prior)
-        if not (len(z) == len(y) == len(support.items) and set(y) == set(range(support.n_way))):
-            raise ValueError("examples, labels and embeddings do not fit each other")
+        settings, config = task.about["settings"], dict(task.about["embedder"])
+        saved_unknown = settings["unknown"]
+        support = _support(task, config)
+        prior = TaskPrior.from_parts(task.about["prior"], task.prior)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(
             f"{path} does not hold a whole task ({error}). Take another copy, or make it again "
             "with 'quickstudy fit'."
         ) from error
     embedder = _embedder(path, config, encoder, device)
-    clf = kind(
+    return SavedTask(
+        TaskVersion.learn(support, embedder, prior, head=settings["head"]),
         encoder if encoder is not None else config["encoder"],
-        head=settings["head"],
-        unknown=None if unknown is None else label_from_json(unknown),
-        false_rejects=settings["false_rejects"],
-        device=device,
+        None if saved_unknown is None else label_from_json(saved_unknown),
+        settings["false_rejects"],
     )
-    clf._restore(embedder, prior, support)
-    return clf
+
+
+def _support(task: TaskFile, config: dict[str, Any]) -> Support:
+    """Return the examples of a task file.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError: if they are not whole.
+    """
+    about, z, y = task.about, task.support["z"].numpy(), task.support["y"].numpy()
+    support = Support(
+        tuple(label_from_json(pair) for pair in about["classes"]),
+        tuple(
+            Item(
+                _value(example["row"], config, z[row]),
+                example["key"],
+                example["source"],
+                task.previews.get(row, example["text"]),
+            )
+            for row, example in enumerate(about["examples"])
+        ),
+        y.astype(np.int64),
+        z.astype(np.float32),
+    )
+    if not (len(z) == len(y) == len(support.items) and set(y) == set(range(support.n_way))):
+        raise ValueError("examples, labels and embeddings do not fit each other")
+    return support
 
 
 def _row_to_json(item: Item) -> list[Any] | None:

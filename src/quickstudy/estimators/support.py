@@ -1,28 +1,34 @@
-"""The labelled examples of one task: an immutable version per edit, so that undo is a step back."""
+"""The labelled examples of one task; a change returns others and leaves these as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from quickstudy.core import ConfigError, Examples, nearest_names
+from quickstudy.core import ConfigError, nearest_names
 from quickstudy.embedders.base import Item
 from quickstudy.estimators.answers import Conflict
 from quickstudy.estimators.labels import Label
 
-__all__ = ["Floats", "Ints", "Support"]
+__all__ = ["Bools", "Floats", "Ints", "Support", "tensor_of"]
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """The support set of one task.
+    """The support set of one task. It never changes: its arrays cannot be written.
+
+    What a change returns shares the examples with what it was made of, and the arrays too where no
+    row comes or goes (a class renamed, an example relabelled). Other changes copy the embeddings.
 
     Args:
         classes: the labels, in the order of the columns of every score.
@@ -36,6 +42,14 @@ class Support:
     y: Ints
     z: Floats
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "y", _read_only(self.y))
+        object.__setattr__(self, "z", _read_only(self.z))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # made anew: numpy forgets in a pickle that an array cannot be written
+        return Support, (self.classes, self.items, self.y, self.z)
+
     @property
     def counts(self) -> Ints:
         """The number of examples of each class ``[C]``."""
@@ -46,10 +60,20 @@ class Support:
         """The number of classes."""
         return len(self.classes)
 
-    def examples(self) -> Examples:
-        """Return the support set as one task of the learners' contract, ``[1, N, D]``."""
-        x, y = torch.from_numpy(self.z), torch.from_numpy(self.y)
-        return Examples.full(x[None], y[None])
+    def label(self, row: int) -> Label:
+        """Return the label of the example in a row."""
+        return self.classes[int(self.y[row])]
+
+    def row(self, row: Any) -> int:
+        """Return the number of a row.
+
+        Raises:
+            ConfigError: if there is no such row.
+        """
+        n = len(self.items)
+        if isinstance(row, bool) or not isinstance(row, (int, np.integer)) or not 0 <= row < n:
+            raise ConfigError(f"rows of the support are 0 to {n - 1}; got {row!r}.")
+        return int(row)
 
     def index(self, label: Label) -> int:
         """Return the column of a class.
@@ -57,20 +81,14 @@ class Support:
         Raises:
             ConfigError: if there is no such class; the nearest names are offered.
         """
-        column = self._column(label)
+        column = _column(self.classes, label)
         if column is None:
             near = nearest_names(str(label), map(str, self.classes))
             raise ConfigError(f"there is no class {label!r} in this task. {near}")
         return column
 
     def __contains__(self, label: Label) -> bool:
-        return self._column(label) is not None
-
-    def _column(self, label: Label) -> int | None:
-        for column, known in enumerate(self.classes):
-            if known == label and isinstance(known, str) == isinstance(label, str):
-                return column
-        return None
+        return _column(self.classes, label) is not None
 
     def conflicts(self) -> list[Conflict]:
         """Return the examples that are there more than once, under different labels."""
@@ -80,63 +98,69 @@ class Support:
         return [
             Conflict(
                 tuple(same),
-                tuple(self.classes[self.y[row]] for row in same),
+                tuple(self.label(row) for row in same),
                 tuple(self.items[row].source for row in same),
             )
             for same in rows.values()
             if len({int(self.y[row]) for row in same}) > 1
         ]
 
-    def with_examples(self, label: Label, items: Sequence[Item], z: Floats) -> Support:
-        """Return the support set with more examples, of a class that may be new (then it is
-        last)."""
-        column, classes = self._column(label), self.classes
-        if column is None:
-            column, classes = self.n_way, (*classes, label)
+    def with_examples(self, labels: Sequence[Label], items: Sequence[Item], z: Floats) -> Support:
+        """Return the support set with more examples, class by class; a new class comes last.
+
+        Args:
+            labels: of the new examples ``[M]``.
+            items: the new examples ``[M]``.
+            z: their embeddings ``[M, D]``.
+        """
+        classes, order, y = self.classes, [], []
+        for label in dict.fromkeys(labels):
+            column = _column(classes, label)
+            if column is None:
+                column, classes = len(classes), (*classes, label)
+            rows = [row for row, other in enumerate(labels) if other == label]
+            order += rows
+            y += [column] * len(rows)
         return replace(
             self,
             classes=classes,
-            items=(*self.items, *items),
-            y=np.concatenate([self.y, np.full(len(items), column, dtype=np.int64)]),
-            z=np.concatenate([self.z, z]) if len(self.z) else z,
+            items=(*self.items, *(items[row] for row in order)),
+            y=np.concatenate([self.y, np.array(y, dtype=np.int64)]),
+            z=np.concatenate([self.z, z[order]]),
         )
 
     def without_class(self, label: Label) -> Support:
         """Return the support set without a class; the columns after it move up."""
-        gone = self.index(label)
-        keep = self.y != gone
-        y = self.y[keep]
-        return replace(
-            self,
-            classes=self.classes[:gone] + self.classes[gone + 1 :],
-            items=tuple(item for item, kept in zip(self.items, keep, strict=True) if kept),
-            y=y - (y > gone),
-            z=self.z[keep],
-        )
+        kept = self._kept(self.y != self.index(label))
+        return kept._without_empty_classes()
 
     def without_examples(self, rows: Sequence[int]) -> Support:
         """Return the support set without some examples; a class that has none left goes too."""
         keep = np.ones(len(self.items), dtype=bool)
         keep[list(rows)] = False
-        y = self.y[keep]
-        left = np.unique(y)
+        return self._kept(keep)._without_empty_classes()
+
+    def _kept(self, keep: Bools) -> Support:
         return replace(
             self,
-            classes=tuple(self.classes[c] for c in left),
             items=tuple(item for item, kept in zip(self.items, keep, strict=True) if kept),
-            y=np.searchsorted(left, y).astype(np.int64),
+            y=self.y[keep],
             z=self.z[keep],
         )
 
+    def _without_empty_classes(self) -> Support:
+        left = np.unique(self.y)
+        classes = tuple(self.classes[c] for c in left)
+        return replace(self, classes=classes, y=np.searchsorted(left, self.y).astype(np.int64))
+
     def relabelled(self, row: int, label: Label) -> Support:
         """Return the support set with one example moved to another class, which may be new."""
-        column, classes = self._column(label), self.classes
+        column, classes = _column(self.classes, label), self.classes
         if column is None:
             column, classes = self.n_way, (*classes, label)
         y = self.y.copy()
         y[row] = column
-        moved = replace(self, y=y, classes=classes)
-        return moved.without_examples([])  # drops a class that lost its last example
+        return replace(self, y=y, classes=classes)._without_empty_classes()
 
     def renamed(self, old: Label, new: Label) -> Support:
         """Return the support set with another name for a class.
@@ -153,3 +177,25 @@ class Support:
         classes = list(self.classes)
         classes[column] = new
         return replace(self, classes=tuple(classes))
+
+
+def tensor_of(array: npt.NDArray[Any]) -> Tensor:
+    """Return an array as a tensor of its own: torch warns of memory that may not be written, so an
+    array of a support is copied."""
+    return torch.from_numpy(np.require(array, requirements="W"))
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if not array.flags.writeable:
+        return array
+    # a view: the array itself belongs to whoever gave it
+    seen = array.view()
+    seen.flags.writeable = False
+    return seen
+
+
+def _column(classes: Sequence[Label], label: Label) -> int | None:
+    for column, known in enumerate(classes):
+        if known == label and isinstance(known, str) == isinstance(label, str):
+            return column
+    return None

@@ -25,7 +25,6 @@ from quickstudy.core import (
 from quickstudy.core.allocator import keep_freed_memory
 from quickstudy.core.determinism import deterministic_on_cpu
 from quickstudy.core.devices import choose_device
-from quickstudy.evaluation import Report
 from quickstudy.learners.base import Learner
 from quickstudy.storage.tensors import load_tensors, load_weights, save_tensors
 from quickstudy.tasks import TaskSource
@@ -42,7 +41,7 @@ from quickstudy.training.step import (
     meta_gradient,
 )
 from quickstudy.training.validation import Validator, curve_line, log_line
-from quickstudy.training.watcher import ProgressBar, Watcher
+from quickstudy.training.watcher import ProgressBar, Watcher, Watchers
 
 __all__ = [
     "CHECKPOINT",
@@ -169,7 +168,7 @@ def train(
             )
     check_config(learner, config)
 
-    watch = _Watchers([*watchers, *([ProgressBar(config.steps)] if progress else [])])
+    watch = Watchers([*watchers, *([ProgressBar(config.steps)] if progress else [])])
     validator = _validator(config, source, validation, domains or {}, watch.on_warning)
     keep_freed_memory()
     where = choose_device(device)
@@ -248,7 +247,7 @@ def _loop(
     logs: tuple[RunLog, RunLog],
     clock: _Clock,
     stop: threading.Event,
-    watch: _Watchers,
+    watch: Watchers,
     where: torch.device,
 ) -> str:
     """Run until the last step or patience; returns which it was."""
@@ -307,41 +306,6 @@ def _diverged(what: str, step: int, out: Path | None) -> str:
         f"training has diverged at step {step + 1}: {what.rstrip('. ')}.{kept} Lower outer_lr or "
         "set clip_norm (both may be changed when a run is resumed), or check the inputs for NaN."
     )
-
-
-class _Watchers:
-    """Several watchers as one."""
-
-    def __init__(self, watchers: Sequence[Watcher]) -> None:
-        self._watchers = watchers
-
-    @contextmanager
-    def started(self, step: int) -> Iterator[None]:
-        """Tell that training begins, and at last that it ends."""
-        try:
-            for one in self._watchers:
-                one.on_start(step)
-            yield
-        finally:
-            for one in self._watchers:
-                one.on_end()
-
-    def on_step(self, step: int, figures: Mapping[str, str]) -> None:
-        for one in self._watchers:
-            one.on_step(step, figures)
-
-    def on_validation(self, step: int, reports: Mapping[str, Report]) -> bool:
-        # all of them are told, whatever the first one wants
-        wishes = [one.on_validation(step, reports) for one in self._watchers]
-        return any(wishes)
-
-    def on_checkpoint(self, step: int, path: Path) -> None:
-        for one in self._watchers:
-            one.on_checkpoint(step, path)
-
-    def on_warning(self, text: str) -> None:
-        for one in self._watchers:
-            one.on_warning(text)
 
 
 class _Clock:

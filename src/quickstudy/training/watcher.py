@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from quickstudy.evaluation import Report
 
-__all__ = ["ProgressBar", "Watcher"]
+__all__ = ["ProgressBar", "Watcher", "Watchers"]
 
 
 class Watcher:
@@ -111,3 +112,42 @@ class ProgressBar(Watcher):
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
+
+
+class Watchers:
+    """Several watchers as one."""
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self._watchers = watchers
+
+    @contextmanager
+    def started(self, step: int) -> Iterator[None]:
+        """Tell that training begins, and at last that it ends."""
+        try:
+            for one in self._watchers:
+                one.on_start(step)
+            yield
+        finally:
+            for one in self._watchers:
+                one.on_end()
+
+    def on_step(self, step: int, figures: Mapping[str, str]) -> None:
+        """Tell that a step is done."""
+        for one in self._watchers:
+            one.on_step(step, figures)
+
+    def on_validation(self, step: int, reports: Mapping[str, Report]) -> bool:
+        """Tell the scores; returns whether any of them wants to stop."""
+        # all of them are told, whatever the first one wants
+        wishes = [one.on_validation(step, reports) for one in self._watchers]
+        return any(wishes)
+
+    def on_checkpoint(self, step: int, path: Path) -> None:
+        """Tell that everything was saved."""
+        for one in self._watchers:
+            one.on_checkpoint(step, path)
+
+    def on_warning(self, text: str) -> None:
+        """Tell a warning."""
+        for one in self._watchers:
+            one.on_warning(text)

@@ -1,0 +1,496 @@
+"""``TaskVersion``: one version of a task, which never changes; every edit makes another one.
+
+Axes of shapes: ``N`` support examples, ``Q`` queries, ``C`` classes, ``D`` numbers in an embedding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy.sparse import issparse
+from torch import Tensor
+
+from quickstudy.core import ConfigError, DataError, TaskError
+from quickstudy.embedders.base import Embedder, Item
+from quickstudy.estimators.answers import Answer, Edit, Explanation, Suspect
+from quickstudy.estimators.explaining import explanations, ranked_suspects, rows_to_label
+from quickstudy.estimators.labels import (
+    Label,
+    as_labels,
+    check_label,
+    counted,
+    labels_of,
+    named,
+    plain_label,
+)
+from quickstudy.estimators.support import Bools, Floats, Ints, Support, tensor_of
+from quickstudy.fitting.prior import TaskPrior
+from quickstudy.fitting.shipped import shipped_prior
+from quickstudy.fitting.task import Estimate, FittedTask, fit_task
+
+__all__ = ["TaskVersion", "edit_between"]
+
+_QUERIES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TaskVersion:
+    """A support set, the encoder that embedded it, and the head that learned it.
+
+    A version is a value. No method changes it: an edit returns another version, with the record of
+    what it did in :attr:`edit`. So any number of threads may ask one version while others edit.
+
+    Made by :meth:`fit` of inputs and labels, or by :meth:`learn` of embedded examples.
+
+    Args:
+        support: the labelled examples.
+        embedder: makes embeddings of inputs.
+        prior: what auxiliary tasks taught about embeddings of this encoder.
+        head: the head that was asked for, or ``"auto"``.
+        task: what the head learned, and its calibration.
+        n_features: columns of the inputs, where they were a table.
+        edit: what made this version of the one before; ``None`` = it was fitted or loaded.
+
+    Example::
+
+        from quickstudy.estimators import TaskVersion, get_embedder
+        first = TaskVersion.fit([[0.0], [1.0]], ["low", "high"], embedder=get_embedder("table"))
+        second = first.add_class("top", [[9.0]])
+        print(second.edit, second.answers(second.embed([[8.0]])), first.classes)
+    """
+
+    support: Support
+    embedder: Embedder
+    prior: TaskPrior
+    head: str
+    task: FittedTask
+    n_features: int | None = None
+    edit: Edit | None = None
+
+    # ------------------------------------------------------------ making
+
+    @classmethod
+    def fit(
+        cls,
+        X: Any,
+        y: Any,
+        *,
+        embedder: Embedder,
+        head: str = "auto",
+        prior: TaskPrior | None = None,
+    ) -> Self:
+        """Return the first version of a task.
+
+        Args:
+            X: inputs of the embedder's kind ``[N]``: paths, PIL images or arrays; texts; a table.
+            y: their labels ``[N]``, of any type that can be compared and hashed.
+            embedder: makes embeddings of inputs.
+            head: name of a head, or ``"auto"``.
+            prior: what auxiliary tasks taught; ``None`` = what the package has for this encoder.
+
+        Raises:
+            DataError: if an input cannot be used; the row is named.
+            TaskError: if there are no examples, or the labels do not fit them.
+            ConfigError: if there is no such head.
+        """
+        labels = as_labels(y)
+        _refuse_sparse(X)
+        items = embedder.read(X)
+        if len(items) != len(labels):
+            raise TaskError(f"got {len(items)} inputs and {len(labels)} labels. Give one of each.")
+        classes, codes = np.unique(labels, return_inverse=True)
+        embedder = embedder.fit(items)
+        z, items = _embed_support(embedder, items)
+        names = tuple(plain_label(label) for label in classes)
+        support = Support(names, tuple(items), codes.astype(np.int64).reshape(-1), z)
+        prior = shipped_prior(embedder) if prior is None else prior
+        made = cls.learn(support, embedder, prior, head=head)
+        return replace(made, n_features=_width(X))
+
+    @classmethod
+    def learn(
+        cls, support: Support, embedder: Embedder, prior: TaskPrior, *, head: str = "auto"
+    ) -> Self:
+        """Return the version of a support set that is embedded already.
+
+        Args:
+            support: the labelled examples.
+            embedder: the one that made their embeddings.
+            prior: what auxiliary tasks taught about embeddings of this encoder.
+            head: name of a head, or ``"auto"``.
+
+        Raises:
+            TaskError: if there are no examples.
+            ConfigError: if there is no such head.
+        """
+        z, y = tensor_of(support.z), tensor_of(support.y)
+        # heads are cheap: made anew for every version, so that an edit equals a refit
+        task = fit_task(prior, z, y, n_way=support.n_way, head=head)
+        return cls(support, embedder, prior, head, task)
+
+    # ------------------------------------------------------------ looking inside
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """The labels, in the order of the columns of every score."""
+        return self.support.classes
+
+    @property
+    def head_name(self) -> str:
+        """The head in use."""
+        return self.task.head_name
+
+    @cached_property
+    def _seen(self) -> Tensor:
+        # of two threads that ask at once both compute it: each gets a whole tensor, both are equal
+        return self.task.head.seen(self.task.support, n_way=self.support.n_way).x[0]
+
+    def features(self, rows: Ints) -> Floats:
+        """Return the embeddings of supports as the head sees them, ``[len(rows), D']``."""
+        features: Floats = self._seen.numpy()[rows]
+        return features
+
+    def __repr__(self) -> str:
+        s = self.support
+        return (
+            f"{type(self).__name__}({s.n_way} classes, {len(s.items)} examples, encoder "
+            f"{self.embedder.name!r}, head {self.head_name!r})"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: what never changes needs no copy."""
+        return self
+
+    # ------------------------------------------------------------ edits
+
+    def add_examples(self, X: Any, y: Any) -> Self:
+        """Return the version with more examples, of classes that exist or are new.
+
+        Args:
+            X: inputs ``[M]``.
+            y: their labels ``[M]``, or one label for all of them.
+
+        Raises:
+            DataError: if an input cannot be used; the row is named.
+            TaskError: if there are no examples, or the labels do not fit them.
+        """
+        start = time.perf_counter()
+        items = self.embedder.read(X)
+        check_label(y)
+        labels = [y] * len(items) if isinstance(y, (str, bytes)) or np.ndim(y) == 0 else list(y)
+        if not items or len(labels) != len(items):
+            raise TaskError(
+                f"got {len(items)} inputs and {len(labels)} labels. Give one label for each, or "
+                "one for all."
+            )
+        return self._added(items, labels, "added", start)
+
+    def add_class(self, label: Label, X: Any) -> Self:
+        """Return the version with one more class and its examples; its column is the last.
+
+        Raises:
+            ConfigError: if there is such a class already.
+            DataError: if an input cannot be used; the row is named.
+        """
+        start = time.perf_counter()
+        check_label(label)
+        if plain_label(label) in self.support:
+            raise ConfigError(
+                f"there is a class {label!r} already. Use add_examples to give it more examples, "
+                "or remove_class first."
+            )
+        items = self.embedder.read(X)
+        return self._added(items, [label] * len(items), f"added class {label!r}:", start)
+
+    def _added(self, items: list[Item], labels: list[Any], what: str, start: float) -> Self:
+        z, items = _embed_support(self.embedder, items)
+        plain = [plain_label(label) for label in labels]
+        support = self.support.with_examples(plain, items, z)
+        what = f"{what} {counted(len(items), 'example')} of {named(dict.fromkeys(plain))}"
+        return self._edited(support, what, start)
+
+    def remove_class(self, label: Label) -> Self:
+        """Return the version without a class and its examples.
+
+        Raises:
+            ConfigError: if there is no such class; the nearest names are offered.
+            TaskError: if it is the last one.
+        """
+        start = time.perf_counter()
+        support = self.support.without_class(plain_label(label))
+        return self._edited(support, f"removed class {label!r}", start)
+
+    def rename_class(self, old: Label, new: Label) -> Self:
+        """Return the version with another name for a class; nothing else changes.
+
+        Raises:
+            ConfigError: if there is no class ``old``, or ``new`` is taken.
+        """
+        start = time.perf_counter()
+        check_label(new)
+        support = self.support.renamed(plain_label(old), plain_label(new))
+        # no head knows a name: both versions share what was learned
+        named_anew = replace(self, support=support)
+        return self._recorded(named_anew, f"renamed class {old!r} to {new!r}", start)
+
+    def remove_examples(self, rows: Sequence[int]) -> Self:
+        """Return the version without the examples in some rows of :attr:`support`; a class that
+        loses its last one goes too.
+
+        Raises:
+            ConfigError: if there is no such row.
+            TaskError: if no example would be left.
+        """
+        start = time.perf_counter()
+        if np.ndim(rows) != 1:
+            raise ConfigError(f"rows of the support come as a list; got {rows!r}. Give [{rows!r}].")
+        chosen = [self.support.row(row) for row in rows]
+        support = self.support.without_examples(chosen)
+        return self._edited(support, f"removed {counted(len(set(chosen)), 'example')}", start)
+
+    def relabel(self, row: int, label: Label) -> Self:
+        """Return the version with another label, of a class that may be new, for the example in a
+        row of :attr:`support`.
+
+        Raises:
+            ConfigError: if there is no such row.
+            TaskError: if the label is missing.
+        """
+        start = time.perf_counter()
+        check_label(label)
+        support = self.support.relabelled(self.support.row(row), plain_label(label))
+        return self._edited(support, f"relabelled example {row} as {label!r}", start)
+
+    def with_head(self, head: str) -> Self:
+        """Return the version that another head learned (or ``"auto"``); itself if it is the same.
+
+        Raises:
+            ConfigError: if there is no such head.
+        """
+        if head == self.head:
+            return self
+        made = self.learn(self.support, self.embedder, self.prior, head=head)
+        return replace(made, n_features=self.n_features, edit=self.edit)
+
+    def _edited(self, support: Support, what: str, start: float) -> Self:
+        if not support.classes:
+            raise TaskError("that would leave a task without classes. Fit another task instead.")
+        embedder, prior = self.embedder, self.prior
+        if embedder.fitted:
+            # its scales are those of the support, so they change with it
+            embedder = embedder.fit(support.items)
+            support = replace(support, z=embedder.embed(support.items))
+            if embedder.dim != self.embedder.dim:  # a table has a category more, or one less
+                prior = shipped_prior(embedder)
+        after = self.learn(support, embedder, prior, head=self.head)
+        return self._recorded(after, what, start)
+
+    def _recorded(self, after: Self, what: str, start: float) -> Self:
+        edit = edit_between(self, after, what, start)
+        return replace(after, n_features=self.n_features, edit=edit)
+
+    # ------------------------------------------------------------ answering
+
+    def embed(self, X: Any) -> Floats:
+        """Return the embeddings ``[Q, D]`` of inputs: what the methods below take as ``z``.
+
+        Raises:
+            DataError: if an input cannot be used, or has another number of columns than those that
+                the task was fitted on.
+        """
+        _refuse_sparse(X)
+        wanted, width = self.n_features, _width(X)
+        if None not in (wanted, width) and width != wanted:
+            raise DataError(
+                f"X has {width} features, but FewShotClassifier is expecting {wanted} features as "
+                "input. Give the columns that it was fitted on."
+            )
+        return self.embedder.embed(self.embedder.read(X), progress=True)
+
+    def scores(self, z: Floats, *, calibrated: bool = True) -> Floats:
+        """Return logits, calibrated or as the head gives them, ``[Q, D] -> [Q, C]``."""
+        ask = self.task.logits if calibrated else self.task.scores
+        parts = tensor_of(z).split(_QUERIES_AT_ONCE)
+        scores: Floats = torch.cat([ask(part) for part in parts]).numpy()
+        return scores
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """Return the probabilities of the classes, given that it is one of them, of what
+        :meth:`scores` returned, calibrated: ``[Q, C] -> [Q, C]``, each row sums to 1."""
+        p: Floats = tensor_of(scores).double().softmax(1).float().numpy()
+        return p
+
+    def labels(
+        self, scores: Floats, known: Bools | None = None, *, unknown: Label | None = None
+    ) -> npt.NDArray[Any]:
+        """Return the label with the highest score of each query ``[Q]``.
+
+        Args:
+            scores: what :meth:`scores` returned ``[Q, C]``.
+            known: what :meth:`known` returned ``[Q]``.
+            unknown: the answer for queries that are not known; ``None`` = always a class.
+        """
+        return labels_of(self.classes, scores.argmax(1), known, unknown)
+
+    def label_sets(self, scores: Floats, coverage: float) -> list[list[Label]]:
+        """Return the labels that cannot be ruled out of each query, most likely first.
+
+        Args:
+            scores: what :meth:`scores` returned, calibrated ``[Q, C]``.
+            coverage: over tasks, the share of queries whose set holds the right label; see
+                :meth:`~quickstudy.fitting.task.FittedTask.sets`.
+
+        Raises:
+            ConfigError: if the coverage does not lie between 0 and 1.
+        """
+        inside = self.task.sets_of(tensor_of(scores), coverage=coverage).numpy()
+        order = np.argsort(-scores, axis=1)
+        return [
+            [self.classes[c] for c in best if row[c]]
+            for row, best in zip(inside, order, strict=True)
+        ]
+
+    def known_score(self, z: Floats) -> Floats:
+        """Return how much each query looks like one of the classes ``[Q]``: higher = more."""
+        score: Floats = -self.task.novelty(tensor_of(z)).float().numpy()
+        return score
+
+    def known(self, z: Floats, false_rejects: float = 0.05) -> Bools:
+        """Return which queries are near enough to belong to a class ``[Q]``.
+
+        Args:
+            z: embeddings ``[Q, D]``.
+            false_rejects: share of the queries of these classes that may be refused, from 0 to 1.
+
+        Raises:
+            ConfigError: if the share does not lie between 0 and 1.
+        """
+        near: Bools = self.task.accepts(tensor_of(z), accept=1 - false_rejects).numpy()
+        return near
+
+    def answers(
+        self,
+        z: Floats,
+        *,
+        unknown: Label | None = None,
+        false_rejects: float = 0.05,
+        coverage: float | None = None,
+    ) -> list[Answer]:
+        """Return label, probability and more of each query at once.
+
+        Args:
+            z: embeddings ``[Q, D]``.
+            unknown: the label of queries that are not known; ``None`` = always a class.
+            false_rejects: see :meth:`known`.
+            coverage: also give the labels that cannot be ruled out, as :meth:`label_sets`.
+        """
+        scores, known = self.scores(z), self.known(z, false_rejects)
+        labels = self.labels(scores, known, unknown=unknown)
+        best = self.probabilities(scores).max(1)
+        nearest = [self.classes[c] for c in scores.argmax(1)]
+        sets: list[tuple[Label, ...] | None] = [None] * len(z)
+        if coverage is not None:
+            sets = [tuple(inside) for inside in self.label_sets(scores, coverage)]
+        return [
+            Answer(plain_label(label), near, float(p), bool(sure), inside)
+            for label, near, p, sure, inside in zip(labels, nearest, best, known, sets, strict=True)
+        ]
+
+    # ------------------------------------------------------------ helping
+
+    def explain(self, z: Floats, *, n: int = 3, false_rejects: float = 0.05) -> list[Explanation]:
+        """Return why each query is answered so: nearest supports, distances, margin.
+
+        Args:
+            z: embeddings ``[Q, D]``.
+            n: supports to name.
+            false_rejects: see :meth:`known`.
+        """
+        known, scores = self.known(z, false_rejects), self.scores(z)
+        probabilities, distances = self.probabilities(scores), self._distances(z)
+        return explanations(self.support, scores, probabilities, known, distances, n=n)
+
+    @torch.no_grad()
+    def _queries(self, z: Floats) -> Tensor:
+        """Return queries as the head sees them: centred, of length one, ``[Q, D']``."""
+        x = self.prior.transform(tensor_of(z))
+        return F.normalize(x - self.task.state["centre"][0], dim=1)
+
+    def _distances(self, z: Floats) -> Floats:
+        """Return the distances to the supports ``[Q, N]``, between unit vectors."""
+        d: Floats = torch.cdist(self._queries(z), F.normalize(self._seen, dim=1)).numpy()
+        return d
+
+    def estimate_accuracy(self) -> Estimate:
+        """Return the accuracy to expect on new inputs of these classes, with a 90 % interval."""
+        if self.support.n_way < 2:
+            return Estimate(1.0, 1.0, 1.0, 0.9, "there is one class only")
+        return self.task.expected_accuracy()
+
+    def suspects(self, *, all: bool = False) -> list[Suspect]:
+        """Return the examples whose label the others contradict, worst first.
+
+        Args:
+            all: rank every example, also those that nothing speaks against; but none that is alone
+                in its class, whose label the others say nothing of.
+        """
+        ranked = ranked_suspects(self.support, self.task)
+        return ranked if all else [suspect for suspect in ranked if suspect.evidence > 0]
+
+    def label_next(self, z: Floats, n: int = 10) -> Ints:
+        """Return the rows of ``z`` whose labels would help most, best first ``[<= n]``.
+
+        The least certain inputs (smallest difference between the two best probabilities; Scheffer
+        et al. 2001), but no two that lie closer to each other than to the support.
+
+        Args:
+            z: embeddings of inputs without labels ``[Q, D]``.
+            n: at most so many.
+        """
+        probabilities, distances = self.probabilities(self.scores(z)), self._distances(z)
+        return rows_to_label(probabilities, self._queries(z), distances, n=n)
+
+
+def edit_between(before: TaskVersion, after: TaskVersion, what: str, start: float) -> Edit:
+    """Return the record of a change.
+
+    Args:
+        before: the version that was changed.
+        after: what it became.
+        what: for people, for example ``"removed class 'okapi'"``.
+        start: ``time.perf_counter()`` when the change began.
+    """
+    old, new = before.support, after.support
+    # all other heads see a task from its own middle, which moves when a class comes or goes
+    unmoved = after.head_name == "class-mean"
+    if before.head == after.head and np.array_equal(old.y, new.y):
+        unmoved |= np.array_equal(old.z, new.z)  # only names can differ, and no head knows those
+    unmoved &= before.embedder.fingerprint == after.embedder.fingerprint
+    return Edit(what, new.n_way, len(new.items), unmoved, time.perf_counter() - start)
+
+
+def _embed_support(embedder: Embedder, items: list[Item]) -> tuple[Floats, list[Item]]:
+    """Return embeddings ``[N, D]``, and the items without what only the encoder needed."""
+    z = embedder.embed(items, progress=True)
+    if embedder.fitted:
+        return z, items
+    return z, [replace(i, value=None, preview=embedder.preview(i)) for i in items]
+
+
+def _width(X: Any) -> int | None:
+    """Return the number of columns of a table, or ``None`` if it is none."""
+    shape: tuple[int, ...] = getattr(X, "shape", ())
+    return int(shape[1]) if len(shape) == 2 else None
+
+
+def _refuse_sparse(X: Any) -> None:
+    if issparse(X):
+        raise DataError("sparse input is not supported. Give X.toarray().")
