@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from quickstudy.core import ConfigError, DataError
+from quickstudy.embedders.networks import module_output
 from quickstudy.estimators import Embedder, Item, get_embedder
 
 ROWS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -166,3 +169,14 @@ def test_what_can_be_named(tmp_path: Path):
 def test_where_an_example_stands():
     assert Item(1, "k").where(3) == "row 3"
     assert Item(1, "k", "a.png").where(3) == "row 3 (a.png)"
+
+
+def test_many_threads_may_embed_with_a_module_in_training_mode():
+    """Each batch is embedded in evaluation mode, and the module is left as it was."""
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(4, 3)).train()
+    x = torch.ones(2, 4)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: module_output(net, x, "net"), range(400)))
+    assert all(torch.equal(z, found[0]) for z in found)
+    assert net.training
+    assert net[1].training

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from quickstudy.core import ConfigError, QuickstudyError
+from quickstudy.core import ConfigError, QuickstudyError, fault_of
 
 __all__ = ["emit", "guarded", "say", "writable"]
 
@@ -120,12 +120,10 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, MemoryError):
         advice = "Use fewer episodes, a smaller image size or fewer tasks_per_step."
         return kind, f"out of memory. {advice}", FAILED
-    return (
-        kind,
-        f"{kind}: {error}. This is a fault of Quickstudy's; run again with --debug and report "
-        "what it shows.",
-        FAILED,
-    )
+    message = f"{kind}: {error}."
+    if fault_of(error) == "ours":
+        message += " This is a fault of Quickstudy's; run again with --debug and report what it shows."
+    return kind, message, FAILED
 
 
 def _abandon(stream: Any) -> None:

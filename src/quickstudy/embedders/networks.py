@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -125,19 +128,14 @@ def module_output(net: nn.Module, x: Tensor, name: str) -> Tensor:
     Raises:
         DataError: if the network fails, or returns anything else.
     """
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
     try:
-        with torch.inference_mode():
+        with _in_evaluation_mode(net), torch.inference_mode():
             z = net(x)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{name} failed on inputs of shape {list(x.shape)}: {reason}. Check size and channels."
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x) or not z.shape[1]:
         got = list(z.shape) if isinstance(z, Tensor) else type(z).__name__
         raise DataError(
@@ -145,6 +143,33 @@ def module_output(net: nn.Module, x: Tensor, name: str) -> Tensor:
             "network with pooling and flattening."
         )
     return z
+
+
+_modes_lock = threading.Lock()
+_in_use: dict[int, tuple[int, list[tuple[nn.Module, bool]]]] = {}
+
+
+@contextmanager
+def _in_evaluation_mode(net: nn.Module) -> Iterator[None]:
+    """Switch a network to evaluation mode as long as any thread runs it; the last one puts the
+    modes back that the first one found."""
+    with _modes_lock:
+        users, modes = _in_use.get(id(net), (0, []))
+        if not users:
+            modes = [(module, module.training) for module in net.modules()]
+            net.eval()
+        _in_use[id(net)] = users + 1, modes
+    try:
+        yield
+    finally:
+        with _modes_lock:
+            users, modes = _in_use[id(net)]
+            if users > 1:
+                _in_use[id(net)] = users - 1, modes
+            else:
+                del _in_use[id(net)]
+                for module, training in modes:
+                    module.training = training
 
 
 def hash_of(document: dict[str, Any]) -> str:

@@ -1,0 +1,264 @@
+"""Tasks from files: what ``quickstudy fit`` and ``quickstudy predict`` do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quickstudy.core import ConfigError
+from quickstudy.core.words import quiet
+from quickstudy.embedders.choose import get_embedder
+from quickstudy.estimators.answers import Answer
+from quickstudy.estimators.classifier import FewShotClassifier
+from quickstudy.tasks.labelled import (
+    LabelledFiles,
+    continuous,
+    grouped,
+    read_examples,
+    read_inputs,
+)
+
+__all__ = ["FileAnswers", "FileTask", "fit_files", "predict_files"]
+
+_SHOWN = 5  # suspects and conflicts, each, in the text for people
+_INPUTS = {"image": "FOLDER", "text": "--text 'your text'", "table": "new.csv"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileTask:
+    """A task that was learned from files and saved.
+
+    Args:
+        path: of the task file.
+        encoder: what embeds the examples.
+        classifier: that learned it.
+        examples: as they were read.
+        group: column of what belongs together, if one was named.
+    """
+
+    path: Path
+    encoder: str
+    classifier: FewShotClassifier = field(repr=False)
+    examples: LabelledFiles = field(repr=False)
+    group: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        clf, names = self.classifier, self.examples.names
+        support = clf.support_
+        return {
+            "task": str(self.path),
+            "encoder": self.encoder,
+            "head": clf.head_,
+            "classes": {
+                str(name): int(n) for name, n in zip(support.classes, support.counts, strict=True)
+            },
+            "expected_accuracy": asdict(clf.estimate_accuracy()),
+            "suspects": [
+                {
+                    "source": names[s.row],
+                    "label": s.label,
+                    "suggestion": s.suggestion,
+                    "evidence": s.evidence,
+                }
+                for s in clf.suspects()
+            ],
+            "conflicts": [
+                {"sources": [names[row] for row in c.rows], "labels": list(c.labels)}
+                for c in clf.conflicts()
+            ],
+        }
+
+    def text(self) -> str:
+        """Return what was learned, what to expect, which labels to check, what to run next."""
+        clf, names = self.classifier, self.examples.names
+        n_way, n = clf.support_.n_way, len(names)
+        lines = [f"{self.path}: {n_way} classes, {n} examples, head {clf.head_}"]
+        if n_way > 1:
+            lines.append(f"expected accuracy on new examples: {clf.estimate_accuracy()}")
+        else:
+            lines.append("expected accuracy: nothing to say, there is one class only")
+        if self.group is not None:
+            lines.append(
+                f"  of the groups in {self.group} that are here; of others expect what 'quickstudy "
+                "advise --group' measures"
+            )
+        suspects = clf.suspects()
+        lines += [
+            f"check {names[s.row]}: labelled {s.label}, looks like {s.suggestion}"
+            for s in suspects[:_SHOWN]
+        ]
+        if len(suspects) > _SHOWN:
+            more = len(suspects) - _SHOWN
+            lines.append(f"... and {more} more; 'quickstudy show {self.path}' lists them")
+        lines += [
+            "the same example under different labels: "
+            + ", ".join(
+                f"{names[row]} ({name})" for row, name in zip(c.rows, c.labels, strict=True)
+            )
+            for c in clf.conflicts()[:_SHOWN]
+        ]
+        inputs = _INPUTS[self.examples.kind]
+        lines.append(f"next: quickstudy predict {shlex.quote(str(self.path))} {inputs}")
+        return "\n".join(lines)
+
+
+def fit_files(
+    examples: str | Path,
+    out: str | Path,
+    *,
+    encoder: str | None = None,
+    head: str = "auto",
+    label: str | None = None,
+    group: str | None = None,
+    unknown: str | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = quiet,
+) -> FileTask:
+    """Learn a task from a folder or table of examples, and save it.
+
+    Args:
+        examples: folder of class folders, or a table, see
+            :func:`quickstudy.tasks.labelled.read_examples`.
+        out: the task file to write.
+        encoder: as for :class:`FewShotClassifier`; by the kind of the examples if not given.
+        head: as for :class:`FewShotClassifier`.
+        label: column of the labels; found by its name if not given.
+        group: column of what belongs together, which is no input.
+        unknown: what to answer for inputs that fit no class.
+        device: where to embed.
+        say: is told what was read, and what of it was not.
+
+    Raises:
+        ConfigError: if the encoder does not take such examples, or ``unknown`` is a class.
+        DataError: if the examples cannot be read.
+        CheckpointError: if the file cannot be written.
+    """
+    read = read_examples(examples, label=label)
+    if read.note:
+        say(f"note: {read.note}")
+    read, _ = grouped(read, group)
+    assert read.y is not None
+    if continuous(list(map(str, set(read.y)))):
+        say("note: the labels are numbers like measurements; each different one is a class here.")
+    chosen = encoder or read.kind
+    say(f"{len(read.y)} examples of {len(set(read.y))} classes; encoder: {chosen}")
+    modality = get_embedder(chosen, device=device).modality
+    if modality != read.kind:
+        raise ConfigError(
+            f"the encoder {chosen!r} takes {modality}s; {examples} holds {read.kind}s. Leave "
+            "--encoder out, or name one that takes them."
+        )
+    if unknown is not None and unknown in map(str, read.y):
+        raise ConfigError(f"there is a class {unknown!r}; give --unknown another word.")
+    clf = FewShotClassifier(chosen, head=head, unknown=unknown, device=device)
+    clf.fit(read.x, read.y)
+    clf.save(out)
+    return FileTask(Path(out), chosen, clf, read, group)
+
+
+@dataclass(frozen=True, slots=True)
+class FileAnswers:
+    """What a task answered to inputs from files.
+
+    Args:
+        task: the task file.
+        inputs: as they were read; with right labels if the table had some.
+        answers: one for each input.
+    """
+
+    task: Path
+    inputs: LabelledFiles = field(repr=False)
+    answers: tuple[Answer, ...] = field(repr=False)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right answers; ``None`` where no right labels are known."""
+        y = self.inputs.y
+        if y is None:
+            return None
+        right = [str(a.label) == str(label) for a, label in zip(self.answers, y, strict=True)]
+        return sum(right) / len(right)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one record for each input."""
+        return [_row(n, a) for n, a in zip(self.inputs.names, self.answers, strict=True)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        document: dict[str, Any] = {"task": str(self.task), "answers": self.rows()}
+        return document if self.accuracy is None else document | {"accuracy": self.accuracy}
+
+    def text(self) -> str:
+        """Return one line for each input."""
+        lines = [_line(row) for row in self.rows()]
+        if self.accuracy is not None:
+            share = f"{100 * self.accuracy:.2f} % of {len(self.answers)}"
+            lines.append(f"accuracy against the column of labels: {share}")
+        return "\n".join(lines)
+
+
+def predict_files(
+    task: str | Path,
+    inputs: Sequence[str | Path] = (),
+    *,
+    texts: Sequence[str] = (),
+    coverage: float | None = None,
+    label: str | None = None,
+    encoder: str | None = None,
+    device: str = "auto",
+) -> FileAnswers:
+    """Classify images, folders of images, a table or texts with a task file.
+
+    Args:
+        task: the file.
+        inputs: images, folders of images, or one table.
+        texts: texts, instead of inputs.
+        coverage: also give the labels that cannot be ruled out.
+        label: column of a table that holds right labels, to score against.
+        encoder: where the run or model folder of the task lies now.
+        device: where to embed.
+
+    Raises:
+        ConfigError: if inputs and texts are both given or both missing, or are not of the task's
+            kind.
+        CheckpointError: if the task cannot be read.
+        DataError: if an input cannot be used.
+    """
+    if bool(inputs) == bool(texts):
+        raise ConfigError("give inputs: images, a table, or --text 'some text' (one kind).")
+    if coverage is not None and not 0 < coverage < 1:
+        raise ConfigError(f"--coverage must lie between 0 and 1; got {coverage}.")
+    clf = FewShotClassifier.load(task, encoder=encoder, device=device)
+    modality = clf.embedder_.modality
+    if texts:
+        read = LabelledFiles(list(texts), None, "text", list(texts))
+    else:
+        read = read_inputs(inputs, label=label)
+    if modality != "array" and read.kind != modality:
+        raise ConfigError(f"{task} classifies {modality}s; got {read.kind}s.")
+    return FileAnswers(Path(task), read, tuple(clf.answer(read.x, coverage=coverage)))
+
+
+def _row(name: str, answer: Answer) -> dict[str, Any]:
+    row = {
+        "input": name,
+        "label": answer.label,
+        "nearest": answer.nearest,
+        "probability": round(answer.probability, 4),
+        "known": answer.known,
+    }
+    return row if answer.labels is None else row | {"set": list(answer.labels)}
+
+
+def _line(row: dict[str, Any]) -> str:
+    unsure = "" if row["known"] else "  (far from every class)"
+    options = "" if "set" not in row else "  one of: " + (", ".join(map(str, row["set"])) or "none")
+    sure = f"{100 * row['probability']:.0f} %"
+    answer = f"{row['label']} {sure}"
+    if row["label"] != row["nearest"]:
+        answer = f"{row['label']} (nearest: {row['nearest']}, {sure} of the classes here)"
+    return f"{row['input']}: {answer}{unsure}{options}"
