@@ -70,7 +70,9 @@ def document(recipe: Recipe, result: TrainResult) -> dict[str, Any]:
         "kept_step": result.best_step,
         "curve": result.curve.to_dict(),
         "found": [one.to_dict() for one in find_overfitting(result.curve)],
-        "said": [f"{one}. {one.advice(kept=result.best_step)}." for one in find_overfitting(result.curve)],
+        "said": [
+            f"{one}. {one.advice(kept=result.best_step)}." for one in find_overfitting(result.curve)
+        ],
         "seconds": round(result.seconds, 1),
     }
 

@@ -17,14 +17,13 @@ from typing import Any
 import torch
 
 from machine import provenance, write_result
-from quickstudy.cli import main as command_line
-from quickstudy.cli.evaluate import add_transductive
 from quickstudy.core import EpisodeSpec, Examples, TaskState
 from quickstudy.evaluation import Report, evaluate
 from quickstudy.learners import EmbeddingLearner, Learner, NearestNeighbour
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.recipes import get_recipe
-from quickstudy.runs.folder import Run, load_run
+from quickstudy.runs import Run, load_run, train_recipe
+from quickstudy.runs.judging import score_transductively
 from quickstudy.tasks import PoolSource
 from quickstudy.tasks.datasets import load_lake_runs, load_pool
 from quickstudy.tasks.fit import fit_images
@@ -144,7 +143,8 @@ def score(
     if isinstance(learner, GradientLearner):
         document["protocol"] |= inner
         queries = Replaying(learner.judged(query_statistics="query"), states)
-        other, _ = add_transductive(document, report, queries, source, spec)
+        other, gain = score_transductively(report, queries, source, spec)
+        document["transductive"], document["transductive_gain"] = other.to_dict(), gain.to_dict()
         add_wanted(document, report, other, cell)
         print(f"{cell.data} {spec}: {other}", file=sys.stderr)
     elif cell.wanted is not None:
@@ -211,6 +211,11 @@ def lake(run: Run) -> dict[str, Any]:
     }
 
 
+def say(text: str) -> None:
+    """Tell what is going on, on standard error."""
+    print(text, file=sys.stderr)
+
+
 def main() -> None:
     """Train, score, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -227,13 +232,8 @@ def main() -> None:
         parser.error("a trial must not replace the published result: name another --results")
     out = given.runs / given.name
     if not (out / "model.safetensors").exists():
-        begun = ["--resume"] if (out / "recipe.json").exists() else []
-        words = ["train", given.name, "--out", str(out), *begun]
-        try:
-            command_line(words + [w for s in given.s for w in ("-s", s)])
-        except SystemExit as stop:
-            if stop.code:
-                raise
+        begun = (out / "recipe.json").exists()
+        train_recipe(given.name, given.s, out=out, resume=begun, progress=True, say=say)
     run = load_run(out)
     cells = [
         score(

@@ -21,11 +21,10 @@ import numpy as np
 import torch
 
 from machine import ROOT, provenance, write_result
-from quickstudy.cli import main as command_line
 from quickstudy.core import DivergenceError, EpisodeSpec
 from quickstudy.evaluation import Report, compare, evaluate
 from quickstudy.learners.gradient import GradientLearner
-from quickstudy.runs.folder import load_run
+from quickstudy.runs import load_run, train_recipe
 from quickstudy.tasks import SinusoidSource
 
 SHOTS, STEPS, EPISODES = (5, 10), (1, 10), 2000
@@ -35,13 +34,8 @@ RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 def trained(recipe: str, out: Path, *settings: str) -> GradientLearner:
     """Return the learner of a run; it is trained if it is not there yet."""
     if not (out / "model.safetensors").exists():
-        begun = ["--resume"] if (out / "recipe.json").exists() else []
-        words = ["train", recipe, "--out", str(out), *begun]
-        try:
-            command_line(words + [w for s in settings for w in ("-s", s)])
-        except SystemExit as stop:
-            if stop.code:
-                raise
+        begun = (out / "recipe.json").exists()
+        train_recipe(recipe, settings, out=out, resume=begun, progress=True)
     learner = load_run(out).learner
     assert isinstance(learner, GradientLearner)
     return learner

@@ -2,7 +2,8 @@
 
 Checked: every import in a Python block resolves; every ``quickstudy`` command and option in a
 shell block exists; every local link and picture exists; the tables of results equal
-docs/results/*.json; README.md is short.
+docs/results/*.json; README.md is short; docs/architecture.md draws the rooms as the import rules
+have them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import estimator_tables
 import result_tables
+import rooms
 import ten_numbers
 import typer
 
@@ -122,6 +124,7 @@ def main() -> None:
                 page.write_text(current, encoding="utf-8")
         return
     faults = [f"{page.relative_to(ROOT)}: {fault}" for page in PAGES for fault in faults_of(page)]
+    faults += [f"{rooms.PAGE.relative_to(ROOT)}: {fault}" for fault in rooms.faults()]
     print("\n".join(faults) or "documents match the code")
     sys.exit(bool(faults))
 

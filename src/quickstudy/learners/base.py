@@ -1,5 +1,4 @@
-"""The contract of every learner: ``adapt(support) -> state``, ``predict(state, query) ->
-logits``."""
+"""The contract of every learner: ``adapt(support) -> state``, ``predict(state, x) -> logits``."""
 
 from __future__ import annotations
 
@@ -25,26 +24,26 @@ __all__ = [
     "predict_queries",
 ]
 
-_STATS = "encoder."
+_STATISTICS_PREFIX = "encoder."
 
 Family = Literal["metric", "gradient", "memory", "in-context", "baseline", "other"]
-"""How a learner learns a task, for tables: by distances, by gradient steps, by reading the support
-into a memory, by attending to it, or (a baseline) without having meta-learned how."""
+"""How a learner learns a task, as tables show it: by distances, by gradient steps, by reading the
+support into a memory, by attending to it, or (a baseline) without any meta-learning."""
 
 Roles = Callable[[Episode], Episode]
-"""Gives the examples of an episode other roles, see :func:`quickstudy.training.every_role`."""
+"""Lets other examples of an episode be its support, see :func:`quickstudy.training.every_role`."""
 
 
 class Learner(nn.Module, ABC):
-    """Learns to learn. Owns meta-parameters only; ``adapt`` and ``predict`` change nothing on
-    ``self``.
+    """A module that learns tasks. It holds meta-parameters only: what it learns of a task is in the
+    state that ``adapt`` returns, and neither ``adapt`` nor ``predict`` changes ``self``.
 
     Example::
 
         learner = PrototypicalNetwork(Conv4())
         episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
         state = learner.adapt(episode.support, n_way=5)
-        logits = learner.predict(state, episode.query.x)  # [1, Q, 5]
+        logits = learner.predict(state, episode.query.x)  # [1, 75, 5]
     """
 
     family: Family = "other"
@@ -60,13 +59,13 @@ class Learner(nn.Module, ABC):
     """True only if renaming the labels changes more than the names of the predictions."""
 
     independent_tasks: bool = True
-    """Whether a batch of tasks may be trained on in parts: no task's loss depends on another."""
+    """Whether no task's loss depends on another task, so that training may split a batch of tasks."""
 
     low_precision: bool = True
     """Whether meta-training may run in bfloat16."""
 
     divergence_advice: str = ""
-    """What to change, beside the outer settings, if training leaves the finite numbers."""
+    """What to change, beside the outer settings, if the training loss stops being finite."""
 
     @abstractmethod
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
@@ -97,8 +96,7 @@ class Learner(nn.Module, ABC):
         """
 
     def schedule(self, episode: Episode) -> Schedule:
-        """Return how the tasks of an episode are best run: all at once, unless a family knows
-        better."""
+        """Return how many tasks of an episode to run at once: all, unless a family overrides it."""
         return Schedule(episode.n_tasks)
 
     def training_loss(
@@ -110,23 +108,22 @@ class Learner(nn.Module, ABC):
     ) -> Tensor:
         """Return what meta-training minimises, one number for each task ``[T]``.
 
-        This one function is what is trained and what
-        :func:`quickstudy.testing.check_meta_gradient` certifies. A learner that is trained on
-        something else, or on more, overrides it.
+        Training minimises this function, and :func:`quickstudy.testing.check_meta_gradient`
+        certifies its gradient. A learner with another loss, or with further terms, overrides it.
 
         Args:
             episode: ``T`` tasks.
             progress: share of the meta-training that is done, from 0 to 1.
-            roles: gives the examples of the episode other roles before the loss is taken; then
-                there may be more than ``T`` tasks. ``None`` = as they were drawn.
+            roles: exchanges support and query examples before the loss is taken; it may return more
+                than ``T`` tasks. ``None`` = as they were drawn.
         """
         return meta_loss(self, episode if roles is None else roles(episode))
 
     # -------------------------------------------------- other ways to judge the same weights
 
     def inductive(self) -> Self:
-        """Return this learner as it judges each query alone: itself, or a twin on the same weights
-        where it can also judge queries together."""
+        """Return a learner on the same weights that judges each query alone: this one, or a twin of
+        it where this one judges all queries together."""
         return self
 
     def transductive_twin(self) -> Self | None:
@@ -134,13 +131,12 @@ class Learner(nn.Module, ABC):
         learner has no such mode."""
         return None
 
-    @property
-    def inner_steps(self) -> int | None:
-        """Gradient steps on a support set outside training; ``None`` = no inner loop."""
+    def inner_steps_at_test(self) -> int | None:
+        """Gradient steps on a support set, outside training; ``None`` = no inner loop."""
         return None
 
     def with_inner_steps(self, steps: int) -> Self:
-        """Return a twin on the same weights that takes so many inner steps outside training.
+        """Return a twin on the same weights that takes ``steps`` inner steps outside training.
 
         Raises:
             ConfigError: if the learner has no inner loop.
@@ -160,6 +156,14 @@ class EmbeddingLearner(Learner):
     Args:
         encoder: inputs to embeddings.
         head: learns tasks from embeddings.
+
+    Example::
+
+        learner = EmbeddingLearner(Conv4(), RidgeHead())
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        embedded = learner.embed_episode(episode)
+        embedded.query.x  # [1, 75, 64]
+        logits = learner.predict(learner.adapt(episode.support, n_way=5), episode.query.x)
     """
 
     def __init__(self, encoder: Encoder, head: Learner) -> None:
@@ -178,21 +182,26 @@ class EmbeddingLearner(Learner):
         z, stats = self._encode(support.x, support.mask)  # [T, S, ...] -> [T, S, D]
         with torch.autocast(z.device.type, enabled=False):
             state = self.head.adapt(Examples(z, support.y, support.mask), n_way=n_way)
-        return state | {_STATS + name: value for name, value in stats.items()}
+        return state | {_STATISTICS_PREFIX + name: value for name, value in stats.items()}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
-        """Embed the queries, with the support's statistics if it has any, and ask the head."""
-        stats = {n.removeprefix(_STATS): v for n, v in state.items() if n.startswith(_STATS)}
+        """Embed the queries, normalised with the support's statistics if the state holds any, and
+        return the head's logits."""
+        stats = {
+            n.removeprefix(_STATISTICS_PREFIX): v
+            for n, v in state.items()
+            if n.startswith(_STATISTICS_PREFIX)
+        }
         z, _ = self._encode(x, stats=stats or None)  # [T, Q, ...] -> [T, Q, D]
-        rest = {n: v for n, v in state.items() if not n.startswith(_STATS)}
+        rest = {n: v for n, v in state.items() if not n.startswith(_STATISTICS_PREFIX)}
         with torch.autocast(z.device.type, enabled=False):
             return self.head.predict(rest, z)
 
     def embed_episode(self, episode: Episode, *, track: bool = False) -> Episode:
-        """Return the episode with embeddings for inputs, support and query encoded together.
+        """Return the episode with embeddings as inputs; support and query are encoded together.
 
-        In training mode this is one batch for batch norm, as in Snell et al.'s code. Not for
-        episodic encoders.
+        In training mode both are one batch for batch norm, as in Snell et al.'s code. An episodic
+        encoder needs the support first, so this does not suit it.
 
         Args:
             episode: ``T`` tasks.
@@ -229,7 +238,8 @@ class EmbeddingLearner(Learner):
         *,
         track: bool = False,
     ) -> tuple[Tensor, TaskState]:
-        """Embed; heads and losses compute in float32 also when the encoder ran in bfloat16."""
+        """Return embeddings in float32 or better, also where the encoder ran in bfloat16: heads and
+        losses need the precision."""
         z, found = self.encoder.encode(x, mask, stats, track=track)
         return z.to(torch.promote_types(z.dtype, torch.float32)), found
 
@@ -268,7 +278,8 @@ def mean_loss(output: Tensor, examples: Examples) -> Tensor:
     if examples.y.is_floating_point():
         loss = (output[..., 0] - examples.y).square()  # [T, N]
     else:
-        # a padded query may carry an absent class's label: its infinite loss would be no gradient
+        # a padded query may carry the label of an absent class, whose logit is minus infinity: the
+        # mask times that infinite loss would be NaN
         output = output.masked_fill(~examples.mask[..., None], 0.0)
         loss = F.cross_entropy(output.flatten(0, 1), examples.y.flatten(), reduction="none")
         loss = loss.view_as(examples.y)

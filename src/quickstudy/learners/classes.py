@@ -1,4 +1,4 @@
-"""What every family computes of the classes of a task: members, means, distances."""
+"""What every family of learners computes from a task: members of classes, means, distances."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["class_means", "class_weights", "squared_distance"]
 
 
 def class_weights(y: Tensor, mask: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
-    """Return one-hot labels without padding, and which classes have support.
+    """Return which examples belong to which class, and which classes have support.
 
     Args:
         y: labels ``[T, S]``.
@@ -26,8 +26,8 @@ def class_weights(y: Tensor, mask: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
 def class_means(x: Tensor, y: Tensor, mask: Tensor, n_way: int) -> Tensor:
     """Return the mean of each class's examples, zero where there is none.
 
-    Summed class by class: a product with one-hot labels is mostly zeros for many classes, and its
-    rounding depends on how many there are.
+    The sums run class by class. A matrix product with one-hot labels would multiply mostly zeros
+    where there are many classes, and its rounding would depend on the number of classes.
 
     Args:
         x: examples ``[T, S, D]``.
@@ -39,7 +39,7 @@ def class_means(x: Tensor, y: Tensor, mask: Tensor, n_way: int) -> Tensor:
         Means ``[T, C, D]``.
     """
     tasks, _, dim = x.shape
-    # padding adds zeros to class 0
+    # one row for each class of each task; padding adds zeros to class 0
     rows = torch.arange(tasks, device=x.device)[:, None] * n_way + y.masked_fill(~mask, 0)
     given = x.masked_fill(~mask[..., None], 0).flatten(0, 1)
     sums = x.new_zeros(tasks * n_way, dim).index_add(0, rows.flatten(), given)
@@ -50,5 +50,6 @@ def class_means(x: Tensor, y: Tensor, mask: Tensor, n_way: int) -> Tensor:
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return squared Euclidean distances of ``[T, Q, D]`` and ``[T, C, D]`` as ``[T, Q, C]``."""
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 ab: needs no tensor [T, Q, C, D]
     cross = a @ b.transpose(1, 2)
     return a.square().sum(2)[..., None] + b.square().sum(2)[:, None] - 2 * cross

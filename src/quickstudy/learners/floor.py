@@ -16,12 +16,19 @@ class NearestNeighbour(Learner):
     """A query takes the label (or, in regression, the value) of the nearest support example.
 
     Distances are Euclidean on the flattened inputs. It has no parameters and needs no training.
+
+    Example::
+
+        floor = NearestNeighbour()
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        state = floor.adapt(episode.support, n_way=5)
+        logits = floor.predict(state, episode.query.x)  # [1, 75, 5]
     """
 
     family: Family = "baseline"
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
-        """Return the support itself, flattened: ``support`` ``[T, S, D]``."""
+        """Return the support itself, flattened: ``support`` ``[T, S, D]``, ``y``, ``mask``."""
         support.check_labels(n_way)
         tasks = support.x.shape[0]
         return {
@@ -32,7 +39,8 @@ class NearestNeighbour(Learner):
         }
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
-        """Return minus the squared distance to the nearest example of each class, or its value."""
+        """Return minus the squared distance to the nearest example of each class ``[T, Q, C]``; in
+        regression the value of the nearest example ``[T, Q, 1]``."""
         x = x.flatten(2)
         shapes = {"support": (None, x.shape[2]), "y": (None,), "mask": (None,), "n_way": ()}
         check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)

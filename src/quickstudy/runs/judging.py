@@ -191,7 +191,8 @@ def judge(
             device=choose_device(device),
             progress=bar.update,
         )
-    inner = {} if learner.inner_steps is None else {"inner_steps": learner.inner_steps}
+    steps = learner.inner_steps_at_test()
+    inner = {} if steps is None else {"inner_steps": steps}
     twin = learner.transductive_twin() if transductive or loaded.recipe.transductive else None
     also = None if twin is None else score_transductively(report, twin, found.source, found.spec)
     below = score_floor(report, found.source, found.spec) if floor else None
@@ -250,7 +251,7 @@ def _learner(
 ) -> Learner:
     """Return the learner of a run as it is to be judged: inductively, whatever it trained with."""
     learner = run.learner
-    if learner.inner_steps is None and (inner_steps is not None or transductive):
+    if learner.inner_steps_at_test() is None and (inner_steps is not None or transductive):
         option = "--transductive" if inner_steps is None else "--inner-steps"
         raise ConfigError(
             f"{option} is for gradient learners; {run.recipe.name} is a "

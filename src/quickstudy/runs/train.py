@@ -217,10 +217,10 @@ def _train(
         facts |= load_start(learner, recipe, beside)
     # data that is too small for such a task is refused before there is a folder to resume
     config = recipe.train
-    looks_at = config.tasks_per_step if learner.inner_steps is not None else 1
+    looks_at = config.tasks_per_step if learner.inner_steps_at_test() is not None else 1
     first = source.episodes(config.spec, range(looks_at), seed=config.seed)
     validation.episodes(config.validation.spec, [0], seed=0)
-    if learner.inner_steps is not None:
+    if learner.inner_steps_at_test() is not None:
         say(f"inner loop: {chosen_schedule(learner, first, config)}")
     try:
         return train(

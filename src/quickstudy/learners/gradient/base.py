@@ -319,8 +319,7 @@ class GradientLearner(Learner):
         as in the papers; ``None`` if the network has no batch norm."""
         return self.judged(query_statistics="query") if self.normed else None
 
-    @property
-    def inner_steps(self) -> int | None:
+    def inner_steps_at_test(self) -> int | None:
         """Inner steps outside training."""
         return self.inner.steps if self.inner.eval_steps is None else self.inner.eval_steps
 

@@ -1,4 +1,4 @@
-"""Heads: learners on embeddings ``[T, N, D]``, for an encoder that stays as it is."""
+"""Heads: learners on embeddings ``[T, N, D]``, while the encoder stays frozen."""
 
 from quickstudy.learners.heads.centred import CentredHead
 from quickstudy.learners.heads.class_means import ClassMeanHead

@@ -1,4 +1,4 @@
-"""Inputs seen from the middle of the task: centred on its support, on the unit sphere."""
+"""Embeddings centred on the support of their task and scaled to length one, for another head."""
 
 from __future__ import annotations
 
@@ -15,21 +15,29 @@ _CENTRE = "centre"
 
 
 class CentredHead(Learner):
-    """Centres a task's embeddings on the task, scales them to length one, and asks another head.
+    """Centres a task's embeddings on its support and scales them to length one, for another head.
 
-    What all examples of a task share says nothing about their class, but rules their cosines. The
-    centre is the mean of the class means, drawn towards zero (the mean of all tasks, where
-    :class:`~quickstudy.estimators.TaskPrior` puts it) as if ``prior`` more classes lay there: few
-    classes say little about the middle. Wang et al. (2019), "SimpleShot", section 3.3 (CL2N).
+    What all examples of a task have in common says nothing about their class, but dominates their
+    cosines. The centre is the mean of the class means, shrunk towards zero (the mean of all tasks,
+    where :class:`~quickstudy.estimators.TaskPrior` puts it) as if ``prior`` more classes had their
+    mean there, because the centre of few classes is a poor estimate. Wang et al. (2019),
+    "SimpleShot", section 3.3 (CL2N).
 
     *Difference from the paper*: the centre is the task's own, not that of the training classes.
 
     Args:
         head: learns from the centred embeddings.
-        prior: weight of zero, in classes, at least 0.
+        prior: how many classes zero counts for in the centre, at least 0.
 
     Raises:
         ConfigError: if the weight is negative.
+
+    Example::
+
+        head = CentredHead(PrototypeHead(distance="cosine"), prior=1.0)
+        support = Examples.full(torch.rand(1, 10, 64), torch.arange(5).repeat(1, 2))
+        state = head.adapt(support, n_way=5)
+        logits = head.predict(state, torch.rand(1, 75, 64))  # [1, 75, 5]
     """
 
     family: Family = "baseline"
@@ -45,7 +53,7 @@ class CentredHead(Learner):
         """Return the head's state, and ``centre`` ``[T, 1, D]``."""
         support.check_labels(n_way)
         centre = self._centre(support, n_way)
-        state = self.head.adapt(self._seen_from(centre, support), n_way=n_way)
+        state = self.head.adapt(self._centred(centre, support), n_way=n_way)
         return {"head." + name: value for name, value in state.items()} | {_CENTRE: centre}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
@@ -54,23 +62,27 @@ class CentredHead(Learner):
         return self.head.predict(inner, F.normalize(x - state[_CENTRE], dim=2))
 
     def seen(self, support: Examples, *, n_way: int) -> Examples:
-        """Return the support as the head sees it: centred, of length one."""
-        return self._seen_from(self._centre(support, n_way), support)
+        """Return the support as the head gets it: centred and of length one."""
+        return self._centred(self._centre(support, n_way), support)
 
     def _centre(self, support: Examples, n_way: int) -> Tensor:
+        """Return the sum of the class means over the number of classes and ``prior``, ``[T, 1, D]``."""
         members, present = class_weights(support.y, support.mask, n_way)
         x = support.x.masked_fill(~support.mask[..., None], 0)
         counts = members.sum(1).clamp(min=1)  # [T, C]
-        own = counts.gather(1, support.y.clamp(0, n_way - 1))  # [T, S]: examples of its class
-        weights = (support.mask / own).to(x.dtype)[..., None]
+        class_size = counts.gather(
+            1, support.y.clamp(0, n_way - 1)
+        )  # [T, S]: of each example's class
+        # one over the class's size: the weighted sum is then the sum of the class means
+        weights = (support.mask / class_size).to(x.dtype)[..., None]
         classes = present.sum(1)[:, None, None].to(x.dtype) + self.prior
         centre: Tensor = (weights * x).sum(1, keepdim=True) / classes.clamp(min=1)
         if self.prior:
             return centre
-        # from its own place a lone class has no direction
+        # a lone class centred on its own mean would have no direction: it stays where it is
         return centre.masked_fill((present.sum(1) < 2)[:, None, None], 0)
 
     @staticmethod
-    def _seen_from(centre: Tensor, support: Examples) -> Examples:
+    def _centred(centre: Tensor, support: Examples) -> Examples:
         x = support.x.masked_fill(~support.mask[..., None], 0)
         return Examples(F.normalize(x - centre, dim=2), support.y, support.mask)

@@ -12,22 +12,29 @@ from quickstudy.learners.metric import PrototypeHead
 
 __all__ = ["ClassMeanHead"]
 
-# products of queries and means at once: some hundred megabytes
-_NUMBERS_AT_ONCE = 1 << 25
+# products of query and mean entries held at once: 2^25 float32 numbers are 134 MB
+_PRODUCTS_AT_ONCE = 1 << 25
 
 
 class ClassMeanHead(PrototypeHead):
     """The cosine to the mean of each class's examples, computed for each class by itself.
 
     Mensink, Verbeek, Perronnin and Csurka (2013), "Distance-based image classification:
-    generalizing to new classes at near-zero cost", section 3. It answers as a
-    :class:`~quickstudy.learners.metric.PrototypeHead` on cosines does; what it adds is that the
-    score of a class is the same to the last bit whatever other classes there are: no matrix product
-    over classes, whose rounding depends on how many there are.
+    generalizing to new classes at near-zero cost", section 3. It gives the answers of a
+    :class:`~quickstudy.learners.metric.PrototypeHead` on cosines. In addition the score of a class
+    is the same to the last bit whatever other classes there are: there is no matrix product over
+    classes, whose rounding would depend on their number.
 
     Args:
         temperature: logits are cosines divided by it.
         learn_temperature: whether meta-training adjusts it.
+
+    Example::
+
+        head = ClassMeanHead(temperature=0.1)
+        support = Examples.full(torch.rand(1, 10, 64), torch.arange(5).repeat(1, 2))
+        state = head.adapt(support, n_way=5)
+        logits = head.predict(state, torch.rand(1, 75, 64))  # [1, 75, 5]
     """
 
     def __init__(self, *, temperature: float = 1.0, learn_temperature: bool = False) -> None:
@@ -48,7 +55,8 @@ class ClassMeanHead(PrototypeHead):
         shapes = {"prototypes": (None, x.shape[-1]), "present": (None,)}
         check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
         z, means = F.normalize(x, dim=2), state["prototypes"][:, None]  # [T, 1, C, D]
-        at_once = max(1, _NUMBERS_AT_ONCE // max(1, means.numel()))
+        at_once = max(1, _PRODUCTS_AT_ONCE // max(1, means.numel()))
+        # elementwise, not a matrix product: see the class
         parts = [(part[:, :, None] * means).sum(3) for part in z.split(at_once, dim=1)]
         logits = torch.cat(parts, 1) * self.log_scale.exp().to(z.dtype)
         return logits.masked_fill(~state["present"][:, None], -torch.inf)

@@ -1,4 +1,4 @@
-"""Fine-tuning of a classifier on frozen embeddings: what anyone would try first."""
+"""Fine-tuning of a classifier on frozen embeddings: the usual first attempt."""
 
 from __future__ import annotations
 
@@ -25,20 +25,27 @@ class FineTunedHead(Learner):
     *Difference from the paper*: every step sees the whole support instead of four examples, and the
     layer starts at zero (Baseline) or at the class means (Baseline++) instead of at random, so
     that the same support gives the same classifier; the rate does not depend on the unit of the
-    embeddings. The encoder is whichever it stands on.
+    embeddings. The paper trains its encoder on the training classes; this head takes any.
 
-    No gradient goes through it into the embeddings.
+    The fit is not differentiable: no gradient reaches the embeddings.
 
     Args:
         cosine: Baseline++ instead of Baseline.
-        steps: of gradient descent, 100 in the paper.
-        lr: rate, in units of one over the mean squared length of the embeddings with a bias
-            (Baseline) or over the squared scale (Baseline++).
-        momentum: of the descent.
-        scale: of the cosines.
+        steps: steps of gradient descent, 100 in the paper.
+        lr: learning rate, as a multiple of one over the mean squared length of an embedding with its
+            bias feature (Baseline) or of one over ``scale`` squared (Baseline++).
+        momentum: of gradient descent, at least 0 and less than 1.
+        scale: cosines are multiplied by it.
 
     Raises:
-        ConfigError: if a number is not positive, or the momentum is 1 or more.
+        ConfigError: if a number is not positive, or the momentum is out of range.
+
+    Example::
+
+        head = FineTunedHead(cosine=True, steps=50)
+        support = Examples.full(torch.rand(1, 10, 64), torch.arange(5).repeat(1, 2))
+        state = head.adapt(support, n_way=5)
+        logits = head.predict(state, torch.rand(1, 75, 64))  # [1, 75, 5]
     """
 
     family: Family = "baseline"
@@ -67,7 +74,7 @@ class FineTunedHead(Learner):
         x, y, weights, present = weighted(support, n_way, balanced=True)
         x = x.detach()
         share = weights / weights.sum(1, keepdim=True)  # [T, S]
-        # of length one on average: neither the rate nor the bias depends on the unit
+        # scaled to a mean squared length of 1: neither the rate nor the bias depends on the unit
         unit = (x.square().sum(2) * share).sum(1).sqrt().clamp(min=1e-12)[:, None, None]
         x = x / unit
         means = (y * share[..., None]).transpose(1, 2) @ x  # [T, C, D]
@@ -76,10 +83,12 @@ class FineTunedHead(Learner):
 
         def loss(weight: Tensor, bias: Tensor) -> Tensor:
             logits = self._logits(weight, bias, x).masked_fill(~present[:, None], -torch.inf)
-            # 0 times minus infinity is no number: only the label's own entry counts
+            # absent classes have minus infinity, and 0 times that is NaN: mask, then sum
             own = logits.log_softmax(2).masked_fill(y == 0, 0.0).sum(2)
-            return -(own * share).sum()  # tasks do not touch each other
+            # tasks share no parameter, so the gradient of the sum is that of each task
+            return -(own * share).sum()
 
+        # 2 is the mean squared length of an embedding (1) with its bias feature (1)
         rate = self.lr / (self.scale**2 if self.cosine else 2.0)
         weight, bias = self._descend(loss, rate, weight, bias)
         return {"weight": weight / unit, "bias": bias, "present": present}
@@ -100,10 +109,10 @@ class FineTunedHead(Learner):
     ) -> tuple[Tensor, Tensor]:
         """Return the layer after heavy-ball descent (Polyak 1964)."""
         now = [value.detach().requires_grad_() for value in start]
-        speed = [torch.zeros_like(value) for value in now]
+        velocity = [torch.zeros_like(value) for value in now]
         for _ in range(self.steps):
             grads = torch.autograd.grad(loss(*now), now, allow_unused=True, materialize_grads=True)
-            speed = [self.momentum * v + g for v, g in zip(speed, grads, strict=True)]
-            moved = [p - rate * v for p, v in zip(now, speed, strict=True)]
+            velocity = [self.momentum * v + g for v, g in zip(velocity, grads, strict=True)]
+            moved = [p - rate * v for p, v in zip(now, velocity, strict=True)]
             now = [value.detach().requires_grad_() for value in moved]
         return now[0].detach(), now[1].detach()

@@ -1,4 +1,4 @@
-"""Gradient adaptation of a last layer and a classifier, for embeddings that are nearly right."""
+"""Gradient steps on a last linear layer and a classifier, for embeddings that nearly fit."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ class GradientHead(ProtoMAML):
     """Fine-tunes a linear layer on the embeddings, and a classifier that starts as prototypes.
 
     :class:`~quickstudy.learners.ProtoMAML` whose network is one linear layer that starts as the
-    identity: before the first step this is the nearest prototype.
+    identity. Before the first step it classifies by the nearest prototype.
 
     *Difference from Proto-MAML*: the rates are fixed, so that nothing has to be meta-trained.
 
     Args:
-        features: ``D``.
+        features: width ``D`` of an embedding.
         steps: gradient steps.
-        lr: their rate.
-        temperature: of the prototypes it starts from.
+        lr: learning rate of the steps.
+        temperature: logits of the prototypes that it starts from are divided by it.
 
     Raises:
         ConfigError: if a number is not positive.
+
+    Example::
+
+        head = GradientHead(64, steps=10)
+        support = Examples.full(torch.rand(1, 10, 64), torch.arange(5).repeat(1, 2))
+        state = head.adapt(support, n_way=5)
+        logits = head.predict(state, torch.rand(1, 75, 64))  # [1, 75, 5]
     """
 
     family: Family = "gradient"
@@ -38,7 +45,7 @@ class GradientHead(ProtoMAML):
         if features < 1:
             raise ConfigError(f"features must be at least 1; got {features}.")
         layer = nn.Linear(features, features, bias=False)
-        with torch.no_grad():
+        with torch.no_grad():  # the identity: the first step starts from the embeddings as they are
             layer.weight.copy_(torch.eye(features))
         super().__init__(
             layer,

@@ -15,11 +15,12 @@ def gaussian_kernel(a: Tensor, b: Tensor, width: float) -> Tensor:
     """Return ``exp(-|a - b|^2 / (2 width))``: ``[T, N, D]`` and ``[T, S, D] -> [T, N, S]``.
 
     Args:
-        a: inputs.
-        b: inputs.
+        a: inputs ``[T, N, D]``.
+        b: inputs ``[T, S, D]``.
         width: in squared units of the inputs; on unit vectors the kernel is ``exp((cosine - 1) /
             width)``.
     """
+    # rounding makes squared distances of equal points slightly negative
     return torch.exp(-squared_distance(a, b).clamp(min=0) / (2 * width))
 
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours with softly weighted votes."""
+"""Nearest neighbours whose votes count the more, the nearer they are."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ __all__ = ["NeighbourHead"]
 
 
 class NeighbourHead(Learner):
-    """The nearest examples of each class vote, near ones more.
+    """The nearest examples of each class vote; the nearer, the more.
 
     The logit of a class is ``log mean exp(-d / temperature)`` over its ``neighbours`` examples that
-    are nearest to the query, ``d`` the squared distance: the kernel estimate of the class's density
+    are nearest to the query, ``d`` the squared distance: a kernel estimate of the class's density
     (Loftsgaarden and Quesenberry 1965 with a Gaussian kernel). With one neighbour the answer is
     that of the nearest neighbour; with all it is a Parzen window classifier. Each class votes with
     as many examples as any other, so a class does not win by having more of them.
 
     Args:
-        neighbours: how many examples of a class vote; ``None`` = all.
+        neighbours: how many examples of each class vote; ``None`` = all.
         distance: ``"euclidean"``, or ``"cosine"``: Euclidean between unit vectors.
-        temperature: unit of the squared distances.
+        temperature: squared distances are divided by it.
         learn_temperature: whether meta-training adjusts the temperature.
 
     Raises:
         ConfigError: if a setting is not known or not positive.
+
+    Example::
+
+        head = NeighbourHead(neighbours=1)
+        support = Examples.full(torch.rand(1, 10, 64), torch.arange(5).repeat(1, 2))
+        state = head.adapt(support, n_way=5)
+        logits = head.predict(state, torch.rand(1, 75, 64))  # [1, 75, 5]
     """
 
     family: Family = "baseline"
@@ -70,16 +77,17 @@ class NeighbourHead(Learner):
     def _votes(self, scores: Tensor, members: Tensor) -> Tensor:
         """Return ``[T, Q, C]`` from minus the squared distances to the support ``[T, Q, S]``."""
         scores = scores * self.log_scale.exp().to(scores.dtype)
-        columns = []
+        columns = []  # class by class: [T, Q, S, C] at once would be large
         k = scores.shape[2] if self.neighbours is None else min(self.neighbours, scores.shape[2])
         for c in range(members.shape[2]):
             theirs = scores.masked_fill(~members[:, None, :, c], -torch.inf)  # [T, Q, S]
             near = theirs if k == scores.shape[2] else theirs.topk(k, dim=2).values
-            found = near.isfinite().sum(2)
-            # finite sums, so that gradients stay finite where a class is absent
+            count = near.isfinite().sum(2)  # fewer than k where the class is small, 0 if absent
+            # log mean exp, with the largest exponent taken out; it stays finite where a class is
+            # absent, so that gradients do too
             peak = near.detach().amax(2, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
-            votes = (near - peak).exp().sum(2) / found.clamp(min=1)
+            votes = (near - peak).exp().sum(2) / count.clamp(min=1)
             tiny = torch.finfo(votes.dtype).tiny
             column = votes.clamp(min=tiny).log() + peak[..., 0]
-            columns.append(column.masked_fill(found == 0, -torch.inf))
+            columns.append(column.masked_fill(count == 0, -torch.inf))
         return torch.stack(columns, 2)

@@ -19,7 +19,7 @@ def weighted(
     Args:
         support: examples ``[T, S, D]``.
         n_way: number of classes ``C``.
-        balanced: classes weigh the same; otherwise examples do.
+        balanced: every class has the same total weight; otherwise every example has weight 1.
 
     Raises:
         TaskError: if a label lies outside ``[0, n_way)``.
@@ -30,6 +30,7 @@ def weighted(
     y = members.to(x.dtype)
     weights = support.mask.to(x.dtype)
     if balanced:
+        # each present class gets the same share of the examples, split evenly among its members
         share = weights.sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
         weights = (y * (share / y.sum(1).clamp(min=1))[:, None]).sum(2)
     return x, y, weights, present
