@@ -65,11 +65,12 @@ def trained(recipe: Recipe) -> TrainResult:
 def document(recipe: Recipe, result: TrainResult) -> dict[str, Any]:
     """Return the curve of a run and what is found in it."""
     assert result.curve is not None
+    found = find_overfitting(result.curve)
     return {
         "recipe": recipe.model_dump(mode="json"),
         "kept_step": result.best_step,
         "curve": result.curve.to_dict(),
-        "found": [one.to_dict() for one in find_overfitting(result.curve)],
+        "found": [one.to_dict() for one in found],
         "said": [
             f"{one}. {one.advice(kept=result.best_step)}." for one in find_overfitting(result.curve)
         ],
