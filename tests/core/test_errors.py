@@ -2,10 +2,13 @@
 
 import importlib
 import inspect
+import re
+from typing import get_args
 
 import pytest
 
 import quickstudy
+from quickstudy.cli.output import guarded
 from quickstudy.core import errors
 
 ROOMS = [
@@ -46,6 +49,65 @@ def test_the_drawn_tree_is_the_tree():
     depth = {n: drawing.index(n) for n in ("DataError", "ChecksumError", "TaskError")}
     assert depth["DataError"] < depth["ChecksumError"] < depth["TaskError"]
     assert issubclass(errors.ChecksumError, errors.DataError)
+
+
+def subclasses(kind=errors.QuickstudyError):
+    """Walk the tree as it is in this process, other rooms' errors included."""
+    for below in kind.__subclasses__():
+        yield below
+        yield from subclasses(below)
+
+
+def test_every_error_declares_whose_fault_it_is():
+    for kind in (errors.QuickstudyError, *subclasses()):
+        assert vars(kind).get("fault") in get_args(errors.Fault), kind
+
+
+def test_the_drawn_tree_says_whose_fault_each_error_is():
+    drawn = dict(re.findall(r"(\w+Error) +(input|data|file|ours) ", errors.__doc__))
+    here = {kind for kind in subclasses() if kind.__module__ == errors.__name__}
+    assert drawn == {kind.__name__: kind.fault for kind in (errors.QuickstudyError, *here)}
+    for fault in get_args(errors.Fault):
+        assert f"``{fault}``: " in errors.__doc__
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (errors.ConfigError("no such name"), "input"),
+        (errors.TaskError("too few examples"), "input"),
+        (errors.ChecksumError("another file"), "data"),
+        (errors.CheckpointError("disk full"), "file"),
+        (errors.MissingExtraError("onnx", "onnx"), "ours"),
+        (errors.QuickstudyError("standard output is closed"), "ours"),
+        (ValueError("a bug"), "ours"),
+        (OSError("disk full"), "ours"),
+        (MemoryError(), "ours"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_whose_fault_an_exception_is(error, fault):
+    assert errors.fault_of(error) == fault
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(1)])
+def test_a_request_to_stop_is_nobodys_fault(stop):
+    with pytest.raises(TypeError, match="request to stop"):
+        errors.fault_of(stop)
+
+
+@pytest.mark.parametrize("kind", sorted({*subclasses()}, key=lambda kind: kind.__name__))
+def test_only_an_unforeseen_error_is_called_a_fault_of_ours_at_the_command_line(kind, capsys):
+    error = kind("onnx", "onnx") if kind is errors.MissingExtraError else kind("what, got, do.")
+
+    def action(error=error):
+        raise error
+
+    assert guarded(action, debug=False) == (2 if kind is errors.ConfigError else 1)
+    assert "fault of Quickstudy" not in capsys.readouterr().err
+    assert guarded(lambda: action(RuntimeError("a bug")), debug=False) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: RuntimeError: a bug. This is a fault of Quickstudy's; run again")
 
 
 @pytest.mark.parametrize("room", ROOMS)

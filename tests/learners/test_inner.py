@@ -187,7 +187,7 @@ def test_wrong_arguments_are_named():
     start = {"w": torch.zeros(T, D)}
     with pytest.raises(ConfigError, match="steps must be at least 0"):
         descend(linear, start, {"w": torch.ones(1)}, steps=-1)
-    with pytest.raises(ConfigError, match=r"\['b', 'w'\] stand alone"):
+    with pytest.raises(ConfigError, match=r"\['b', 'w'\] have no counterpart"):
         descend(linear, start, {"b": torch.ones(1)}, steps=1)
     with pytest.raises(ConfigError, match="must be 1 or the number of steps, 3"):
         descend(linear, start, {"w": torch.ones(2)}, steps=3)

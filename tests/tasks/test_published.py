@@ -94,7 +94,7 @@ def test_every_planted_fault_is_found():
     index = listed.index
     for broken, what in (
         (planted(listed, query=((2, 0), index.support[2, 0])), "episode 2: row .* in the queries"),
-        (planted(listed, support=((1, 1), index.support[1, 0])), "episode 1: a row stands twice"),
+        (planted(listed, support=((1, 1), index.support[1, 0])), "episode 1: a row occurs twice"),
         (planted(listed, classes=((4, 1), index.classes[4, 0])), "episode 4: a class"),
         (planted(listed, support=((0, 0), -1)), "episode 0: .* examples per class"),
         (planted(listed, classes=((3, 2), -1)), "episode 3: 2 classes"),

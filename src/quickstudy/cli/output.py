@@ -122,7 +122,9 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
         return kind, f"out of memory. {advice}", FAILED
     message = f"{kind}: {error}."
     if fault_of(error) == "ours":
-        message += " This is a fault of Quickstudy's; run again with --debug and report what it shows."
+        message += (
+            " This is a fault of Quickstudy's; run again with --debug and report what it shows."
+        )
     return kind, message, FAILED
 
 

@@ -1,4 +1,4 @@
-"""Episodes, task states, seeding and errors: the words that every other room speaks."""
+"""Episodes, task states, seeding and errors: what every other room builds on."""
 
 from quickstudy.core.episode import Episode, EpisodeSpec, Examples
 from quickstudy.core.errors import (
@@ -7,10 +7,12 @@ from quickstudy.core.errors import (
     ConfigError,
     DataError,
     DivergenceError,
+    Fault,
     MissingExtraError,
     ProtocolError,
     QuickstudyError,
     TaskError,
+    fault_of,
     nearest_names,
 )
 from quickstudy.core.seeding import generator, keys, normals, uniforms
@@ -25,12 +27,14 @@ __all__ = [
     "Episode",
     "EpisodeSpec",
     "Examples",
+    "Fault",
     "MissingExtraError",
     "ProtocolError",
     "QuickstudyError",
     "TaskError",
     "TaskState",
     "check_state",
+    "fault_of",
     "generator",
     "keys",
     "n_tasks",

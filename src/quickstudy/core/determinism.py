@@ -1,4 +1,4 @@
-"""The same sums in the same order."""
+"""Deterministic kernels on a CPU: the same numbers are added in the same order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def deterministic_on_cpu(device: torch.device) -> Iterator[None]:
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    # a kernel without a deterministic form is said, not refused: the loss may be anybody's
+    # a kernel without a deterministic form is warned of, not refused: the loss may be a user's own
     torch.use_deterministic_algorithms(True, warn_only=warn_only or not enabled)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:

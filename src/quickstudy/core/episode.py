@@ -1,4 +1,4 @@
-"""Episodes: a batch of tasks, each with a support set to learn from and a query set to be judged
+"""Episodes: batches of tasks, each with a support set to learn from and a query set to be judged
 on.
 
 Axes (see ``docs/axes.md``): ``T`` tasks, ``N`` examples, ``S`` support and ``Q`` query examples,
@@ -30,6 +30,13 @@ class Examples:
 
     Raises:
         TaskError: if the shapes disagree or ``mask`` is not boolean.
+
+    Example::
+
+        x = torch.tensor([[[0.1], [0.2], [0.0]]])  # [1, 3, 1]
+        y = torch.tensor([[0, 1, 0]])
+        mask = torch.tensor([[True, True, False]])
+        support = Examples(x, y, mask).trimmed()  # without the padding at the end
     """
 
     x: Tensor
@@ -59,11 +66,11 @@ class Examples:
         return Examples(x, self.y.to(device), self.mask.to(device))
 
     def tasks(self, index: slice) -> Examples:
-        """Return some of the tasks."""
+        """Return the tasks of a slice, as views."""
         return Examples(self.x[index], self.y[index], self.mask[index])
 
     def trimmed(self) -> Examples:
-        """Return the same without what is padding in all tasks at the end."""
+        """Return the examples without the last columns that are padding in every task."""
         used = self.mask.any(0).nonzero()
         length = int(used[-1]) + 1 if len(used) else 0
         return (
@@ -80,7 +87,7 @@ class Examples:
                 lies outside ``[0, n_way)``.
         """
         if torch.compiler.is_exporting():
-            return  # a graph holds no checks
+            return  # an exported graph cannot raise
         if not len(self.y):
             raise TaskError("there are no tasks: x has shape [0, ...]. Give at least one.")
         empty = (~self.mask.any(1)).nonzero().flatten().tolist()
@@ -112,7 +119,15 @@ class EpisodeSpec:
     "Meta-Dataset", section 3.2).
 
     Raises:
-        ConfigError: if a number is below 1, a range is empty, or ``n_way`` is below 1.
+        ConfigError: if a number is not whole or is below 1, or a range is empty.
+
+    Example::
+
+        spec = EpisodeSpec(n_way=(5, 10), k_shot=1, n_query=15)
+        print(spec)  # 5-10-way 1-shot
+        spec.variable, spec.min_way, spec.max_way
+        source = PoolSource(load_pool("digits"))
+        episode = source.episodes(spec, [0, 1], seed=0)
     """
 
     n_way: int | tuple[int, int]
@@ -178,6 +193,14 @@ class Episode:
 
     Raises:
         TaskError: if support and query disagree on the number of tasks.
+
+    Example::
+
+        support = Examples.full(torch.rand(2, 5, 1, 28, 28), torch.arange(5).expand(2, 5))
+        query = Examples.full(torch.rand(2, 3, 1, 28, 28), torch.zeros(2, 3).long())
+        episode = Episode(support, query, n_way=5)
+        episode.n_tasks, episode.regression
+        first = episode.tasks(slice(0, 1))
     """
 
     support: Examples
@@ -209,6 +232,6 @@ class Episode:
         )
 
     def tasks(self, index: slice) -> Episode:
-        """Return some of the tasks."""
+        """Return the tasks of a slice, as views."""
         info: dict[str, Any] = {name: value[index] for name, value in self.info.items()}
         return Episode(self.support.tasks(index), self.query.tasks(index), self.n_way, info)

@@ -1,4 +1,4 @@
-"""A user's own code: what ``module:attribute`` or ``file.py:attribute`` names."""
+"""Load a user's own code by a name: ``module:attribute`` or ``file.py:attribute``."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def load_attribute(target: str, *, example: str) -> Any:
 
     Args:
         target: a module as ``import`` writes it, or the path of a Python file; a colon; a name.
-        example: a target of the kind that is wanted, for errors.
+        example: a valid target, shown in errors.
 
     Raises:
-        ConfigError: if the text is not of this form, the code cannot be imported or fails when it
-            is, or there is no such name in it.
+        ConfigError: if the text is not of this form, the code cannot be imported or fails while it
+            is imported, or it does not define the name.
     """
     where, _, attribute = target.rpartition(":")
     is_file = where.endswith(".py")
@@ -52,12 +52,12 @@ def import_file(path: Path) -> ModuleType:
     """Return a Python file as a module; a file that was imported before is not run again.
 
     Raises:
-        ConfigError: if it is not there, or fails when it is imported.
+        ConfigError: if there is no such file, or it fails while it is imported.
     """
     file = path.resolve()
     if not file.is_file():
         raise ConfigError(f"there is no file {path}. Check the path.")
-    # a name that another file of the same name does not have, in this process or in a worker
+    # the digest of the path keeps two files of one name apart, and is the same in worker processes
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
     name = f"quickstudy_own_{file.stem}_{digest}"
     if name in sys.modules:
@@ -77,7 +77,8 @@ def import_file(path: Path) -> ModuleType:
 
 def _import_module(name: str) -> ModuleType:
     if "" not in sys.path:
-        sys.path.insert(0, "")  # as 'python -m' does: the user's module lies here
+        # as 'python -m' does: the user's module lies in the current folder
+        sys.path.insert(0, "")
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -90,7 +91,7 @@ def _import_module(name: str) -> ModuleType:
 
 
 def call_own(target: str, function: Any) -> Any:
-    """Return what a user's own function gives when it is called without arguments.
+    """Call a user's own function without arguments and return its result.
 
     Raises:
         ConfigError: if it needs arguments, or fails.

@@ -4,8 +4,7 @@ An episode is named by ``(seed, task_id)`` for ever, so its randomness is a pure
 numbers: a hash, not a stream. The hash is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable
 pseudorandom number generators", figure 17), applied to each counter in turn. It is evaluated on
 whole arrays, gives the same bits on every machine and with every version of NumPy or PyTorch, and
-needs no
-state: worker 3 can make episode 10,000 without making the 9,999 before it.
+needs no state: worker 3 can make episode 10,000 without making the 9,999 before it.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import torch
 
 __all__ = ["generator", "keys", "normals", "uniforms"]
 
-_START = np.uint64(0xD1B54A32D192ED03)  # another than _GOLDEN, or leading zeros would vanish
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+# differs from _GOLDEN: otherwise leading zeros would cancel, and keys(0, 0, i) equal keys(0, i)
+_START = np.uint64(0xD1B54A32D192ED03)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio, odd
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def _mix(z: UInts) -> UInts:
+    """Return the finaliser of SplitMix64: every input bit affects every output bit."""
     z = (z ^ (z >> np.uint64(30))) * _MIX_1
     z = (z ^ (z >> np.uint64(27))) * _MIX_2
     return z ^ (z >> np.uint64(31))
@@ -42,7 +43,7 @@ def keys(seed: int, *counters: npt.ArrayLike) -> UInts:
     Returns:
         Keys with the broadcast shape of ``counters`` (``[]`` if there is none).
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant to overflow
         shaped: UInts = _mix(np.asarray(seed % 2**64, dtype=np.uint64) + _START)
         for counter in counters:
             words = np.asarray(counter).astype(np.int64).view(np.uint64)
@@ -52,11 +53,13 @@ def keys(seed: int, *counters: npt.ArrayLike) -> UInts:
 
 def uniforms(seed: int, *counters: npt.ArrayLike) -> Floats:
     """Return uniform random numbers in [0, 1), shaped like :func:`keys`."""
+    # the upper 53 bits: as many as a float64 represents exactly
     return (keys(seed, *counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def normals(seed: int, *counters: npt.ArrayLike) -> Floats:
     """Return standard normal random numbers (Box and Muller 1958), shaped like :func:`keys`."""
+    # log(1 - u), not log(u): u may be 0, and never is 1
     radius = np.sqrt(-2.0 * np.log1p(-uniforms(seed, *counters, 0)))
     return np.asarray(radius * np.cos(2.0 * np.pi * uniforms(seed, *counters, 1)))
 
@@ -64,5 +67,5 @@ def normals(seed: int, *counters: npt.ArrayLike) -> Floats:
 def generator(seed: int, *counters: int) -> torch.Generator:
     """Return a CPU ``torch.Generator`` seeded by a hash of the arguments, for example ``(seed,
     step)``."""
-    key = int(keys(seed, *counters)) % 2**63
+    key = int(keys(seed, *counters)) % 2**63  # manual_seed takes a signed integer
     return torch.Generator().manual_seed(key)

@@ -42,14 +42,14 @@ def check_state(
     tasks: int,
     more: bool = False,
 ) -> None:
-    """Refuse the state of another learner.
+    """Refuse a state that another learner made.
 
     Args:
-        state: what a prediction is asked of.
-        shapes: of each tensor the learner needs, without the task axis; ``None`` = any size.
-        learner: who predicts, for the message.
+        state: the state to predict from.
+        shapes: shape of each tensor the learner needs, without the task axis; ``None`` = any size.
+        learner: name of the learner that predicts, for the message.
         tasks: how many tasks the queries belong to.
-        more: whether further tensors are fine, as a subclass may keep them.
+        more: whether further tensors are allowed, as a subclass may keep some.
 
     Raises:
         TaskError: if names, shapes or the number of tasks differ.
@@ -60,11 +60,11 @@ def check_state(
             return False
         return all(b in (None, a) for a, b in zip(state[name].shape[1:], shape, strict=True))
 
-    needed = {n: shape for n, shape in shapes.items() if not fits(n, shape)}
-    odd = {n: tuple(v.shape[1:]) for n, v in state.items() if n not in shapes or n in needed}
-    if needed or (odd and not more):
-        faults = [f"lacks {_listed(needed)}"] if needed else []
-        faults += [f"holds {_listed(odd)}"] if odd else []
+    lacking = {n: shape for n, shape in shapes.items() if not fits(n, shape)}
+    foreign = {n: tuple(v.shape[1:]) for n, v in state.items() if n not in shapes or n in lacking}
+    if lacking or (foreign and not more):
+        faults = [f"lacks {_listed(lacking)}"] if lacking else []
+        faults += [f"holds {_listed(foreign)}"] if foreign else []
         raise TaskError(
             f"{learner} cannot predict from a state of another learner: it {' and '.join(faults)}. "
             "Predict with the learner that adapted it."
@@ -77,7 +77,7 @@ def check_state(
 
 
 def _listed(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
-    """Name tensors with their shapes; ``?`` is any size, and the first three say enough."""
+    """Return the names and shapes of the first three tensors as text; ``?`` is any size."""
     shown = [
         f"{name} [{', '.join(['T', *('?' if n is None else str(n) for n in shape)])}]"
         for name, shape in list(shapes.items())[:3]

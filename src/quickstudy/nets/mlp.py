@@ -1,4 +1,4 @@
-"""A multilayer perceptron, and the encoder that changes nothing."""
+"""A multilayer perceptron, and an encoder that only flattens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ class MLP(Encoder):
         in_shape: shape of one input; it is flattened.
         widths: widths of the layers; the last one is the embedding.
         activation: ``torch.nn`` class used between layers.
-        last_activation: also after the last one, as hidden layers below a head want it.
+        last_activation: whether an activation also follows the last layer; set it where the layers
+            are the hidden layers below a head.
+
+    Example::
+
+        encoder = MLP((1,), (40, 40), last_activation=True)
+        z, _ = encoder.encode(torch.rand(2, 10, 1))  # [2, 10, 40]
+        learner = MAML(encoder, n_way=1)
     """
 
     def __init__(
@@ -54,10 +61,16 @@ class MLP(Encoder):
 
 
 class Identity(Encoder):
-    """Flattens its inputs: for cached embeddings, and for the pixel floor.
+    """An encoder that only flattens: for cached embeddings, and for baselines on raw pixels.
 
     Args:
         in_shape: shape of one input.
+
+    Example::
+
+        encoder = Identity((1, 28, 28))
+        z, _ = encoder.encode(torch.rand(2, 5, 1, 28, 28))  # [2, 5, 784]
+        baseline = PrototypicalNetwork(encoder)
     """
 
     def __init__(self, in_shape: Sequence[int]) -> None:

@@ -1,11 +1,11 @@
-"""Normalisation layers that say whose statistics they use.
+"""Normalisation layers, which differ in whose statistics they use.
 
 * :class:`BatchNorm`: batch statistics while meta-training, frozen running averages at test:
   inductive.
 * :class:`GroupNorm`: statistics of each example alone.
 * :class:`SupportNorm`: statistics of the task's support set, for support and query alike: inductive
-  and adaptive ("contextual batch norm" is what MAML's code does with support and query apart; here
-  the query never enters).
+  and adaptive. (MAML's own code normalises the queries with their own batch statistics, which makes
+  it transductive.)
 
 Under ``torch.func.vmap`` batch norm is computed in plain operations: PyTorch's own kernel gives
 wrong second-order gradients there (seen on torch 2.13).
@@ -38,12 +38,19 @@ class NormContext:
     """What a normalisation layer may know of the batch that passes through.
 
     Args:
-        owner: task of each row of the flat batch ``[B]``; ``None``: the batch is one task, and
-            whoever runs the network minds its statistics (as gradient learners do).
+        owner: task of each row of the flat batch ``[B]``; ``None``: the batch is one task, and the
+            caller keeps its statistics (as gradient learners do).
         tasks: number of tasks ``T``.
         stats: statistics of the support sets, or ``None`` if this batch is the support.
         track: whether running averages are updated.
-        found: statistics found on the way, by layer name.
+        found: filled by the layers: the statistics they used, by layer name.
+
+    Example::
+
+        owner = torch.tensor([0, 0, 1, 1])  # two rows of each of two tasks
+        context = NormContext(owner, tasks=2)
+        y = SupportNorm(8, name="norm0")(torch.rand(4, 8), context)
+        mean = context.found["norm0.mean"]  # [2, 8]
     """
 
     owner: Tensor | None
@@ -55,7 +62,19 @@ class NormContext:
 
 class Norm(nn.Module, ABC):
     """Normalises the channels (axis 1) of ``[B, C]`` or ``[B, C, H, W]``, then scales and shifts
-    them."""
+    them.
+
+    Args:
+        channels: ``C``.
+
+    Example::
+
+        class NoNorm(Norm):
+            def forward(self, x, context):
+                return x * self.weight + self.bias
+
+        y = NoNorm(8)(torch.rand(4, 8), NormContext(None, tasks=1))  # [4, 8]
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -69,7 +88,20 @@ class Norm(nn.Module, ABC):
 
 class BatchNorm(Norm):
     """Batch norm (Ioffe and Szegedy 2015) with running averages that only the meta-training step
-    updates."""
+    updates.
+
+    Args:
+        channels: ``C``.
+        momentum: weight of the newest batch in the running averages.
+        eps: added to the variance.
+
+    Example::
+
+        norm = BatchNorm(8)
+        norm(torch.rand(4, 8), NormContext(None, 1, track=True))  # updates the running averages
+        norm.eval()  # from now on they normalise
+        y = norm(torch.rand(1, 8), NormContext(None, 1))  # [1, 8]
+    """
 
     running_mean: Tensor
     running_var: Tensor
@@ -84,12 +116,12 @@ class BatchNorm(Norm):
         """Return the normalised batch."""
         if self.training and under_vmap(x):
             return self._plain(x)
-        # None keeps F.batch_norm from touching the buffers
-        keep = context.track or not self.training
+        # handed None, F.batch_norm uses the batch's statistics and leaves the buffers alone
+        running = context.track or not self.training
         return F.batch_norm(
             x,
-            self.running_mean if keep else None,
-            self.running_var if keep else None,
+            self.running_mean if running else None,
+            self.running_var if running else None,
             self.weight,
             self.bias,
             training=self.training,
@@ -98,7 +130,7 @@ class BatchNorm(Norm):
         )
 
     def _plain(self, x: Tensor) -> Tensor:
-        """Return what :func:`torch.nn.functional.batch_norm` does, in operations vmap knows."""
+        """Return what ``F.batch_norm`` gives, in plain operations: those are right under vmap."""
         axes = [0, *range(2, x.ndim)]
         mean = x.mean(axes, keepdim=True)
         var = (x - mean).square().mean(axes, keepdim=True)
@@ -108,12 +140,30 @@ class BatchNorm(Norm):
 
 
 class GroupNorm(Norm):
-    """Group norm (Wu and He 2018): each example is normalised alone."""
+    """Group norm (Wu and He 2018): each example is normalised alone.
+
+    Args:
+        channels: ``C``.
+        groups: number of groups that the channels are split into.
+        eps: added to the variance.
+
+    Raises:
+        ConfigError: if the channels cannot be split evenly.
+
+    Example::
+
+        norm = GroupNorm(16, groups=8)
+        y = norm(torch.rand(4, 16, 7, 7), NormContext(None, 1))  # [4, 16, 7, 7]
+        encoder = Conv4(norm="group")
+    """
 
     def __init__(self, channels: int, *, groups: int = 8, eps: float = 1e-5) -> None:
         super().__init__(channels)
         if channels % groups:
-            raise ConfigError(f"{channels} channels cannot be split into {groups} groups.")
+            raise ConfigError(
+                f"{channels} channels cannot be split into {groups} groups. Choose groups that "
+                "divide them."
+            )
         self._groups, self._eps = groups, eps
 
     def forward(self, x: Tensor, context: NormContext) -> Tensor:  # noqa: ARG002
@@ -126,6 +176,18 @@ class SupportNorm(Norm):
 
     The inductive half of Bronskill et al. (2020), "TaskNorm", section 3.2 ("conditional batch norm
     on the context set"): support statistics serve the query.
+
+    Args:
+        channels: ``C``.
+        name: names the statistics of this layer in the task state.
+        eps: added to the variance.
+
+    Example::
+
+        encoder = Conv4(norm="support")
+        z, stats = encoder.encode(torch.rand(2, 5, 1, 28, 28))  # [2, 5, 64]
+        queries, _ = encoder.encode(torch.rand(2, 9, 1, 28, 28), stats=stats)  # [2, 9, 64]
+        stats["norm0.mean"], stats["norm0.var"]  # [2, 64] each
     """
 
     def __init__(self, channels: int, *, name: str, eps: float = 1e-5) -> None:
@@ -145,7 +207,7 @@ class SupportNorm(Norm):
         scale = self.weight * torch.rsqrt(var + self._eps)  # [T, C]
         shift = self.bias - mean * scale
         shape = (len(x), -1, *(1,) * (x.ndim - 2))
-        # index_select: its gradient adds rows in a fixed order, that of indexing may not
+        # index_select: its gradient adds rows in a fixed order, which that of indexing may not
         scale, shift = (v.index_select(0, context.owner).view(shape) for v in (scale, shift))
         return x * scale.to(x.dtype) + shift.to(x.dtype)
 
@@ -168,14 +230,23 @@ class SupportNorm(Norm):
 
 def under_vmap(x: Tensor) -> bool:
     """Return whether a tensor is being traced by ``torch.func.vmap``."""
-    # no public call tells; the test suite notices if these go
+    # PyTorch has no public function for this; tests fail if these private ones disappear
     while torch._C._functorch.is_gradtrackingtensor(x):  # the wrapper of torch.func.grad
         x = torch._C._functorch.get_unwrapped(x)
     return bool(torch._C._functorch.is_batchedtensor(x))
 
 
 def build_norm(kind: str, channels: int, *, name: str) -> Norm:
-    """Return the normalisation layer called ``"batch"``, ``"group"`` or ``"support"``."""
+    """Return the normalisation layer called ``"batch"``, ``"group"`` or ``"support"``.
+
+    Args:
+        kind: which one.
+        channels: ``C``.
+        name: names the statistics of a ``"support"`` layer in the task state.
+
+    Raises:
+        ConfigError: if the kind is unknown.
+    """
     if kind == "batch":
         return BatchNorm(channels)
     if kind == "group":

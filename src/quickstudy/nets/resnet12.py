@@ -39,7 +39,7 @@ class _Block(nn.Module):
 
 
 class ResNet12(Encoder):
-    """Four residual blocks of three convolutions and global average pooling.
+    """Four residual blocks of three convolutions, then global average pooling.
 
     Oreshkin et al. (2018), "TADAM", section 4; the widths 64-160-320-640 are those of Lee et al.
     (2019), "MetaOptNet", section 4.1.
@@ -54,6 +54,13 @@ class ResNet12(Encoder):
 
     Raises:
         ConfigError: if the image is too small or there are not four widths.
+
+    Example::
+
+        encoder = ResNet12(image_size=32, widths=(16, 32, 64, 128))
+        images = torch.rand(1, 5, 3, 32, 32)
+        z, _ = encoder.encode(images)  # [1, 5, 128]
+        learner = MatchingNetwork(encoder)
     """
 
     def __init__(

@@ -1,4 +1,8 @@
-"""Charts that compare: points with intervals in rows, lines over shots, accuracy against cost."""
+"""Charts that compare learners: accuracies in rows, accuracy over shots, accuracy over cost.
+
+All are inline SVG without scripts. Accuracies are fractions; half-widths are those of 95 %
+intervals, NaN where there is none.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,15 @@ from functools import partial
 
 __all__ = ["COLOURS", "legend", "lines_chart", "rows_chart", "scatter_chart"]
 
-# Okabe and Ito (2008), told apart by people who do not see all colours; then by the shape
+# Okabe and Ito (2008): people with colour blindness can tell these apart; shapes tell series with
+# the same colour apart
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b8a800")
 _SHAPES = ("circle", "square", "diamond", "triangle")
-_WIDTH = 760
+_WIDTH = 760  # in units of the drawing, which is scaled to the page
 
 
 def legend(names: Sequence[str]) -> str:
-    """Return which mark stands for which name, as HTML."""
+    """Return a line of HTML that shows the mark of each name."""
     items = "".join(
         f'<span style="margin-right:1.2rem;white-space:nowrap">'
         f'<svg width="14" height="14" viewBox="0 0 14 14" aria-hidden="true" '
@@ -34,13 +39,13 @@ def rows_chart(
     *,
     label: str,
 ) -> str:
-    """Return points with intervals, one row for each task list, one mark for each learner.
+    """Return accuracies with intervals: a row for each task list, a mark for each learner.
 
     Args:
-        rows: names of the rows.
-        series: names of the marks.
-        values: for each row, for each mark: fraction and half-width, or ``None``.
-        label: what it shows, for those who do not see it.
+        rows: names of the task lists.
+        series: names of the learners.
+        values: for each row, for each learner: accuracy and half-width, or ``None`` if unknown.
+        label: description for screen readers.
     """
     left, top, step = 290, 8, 11 * len(series) + 16
     height = top + step * len(rows) + 34
@@ -76,9 +81,10 @@ def lines_chart(
 
     Args:
         shots: support examples per class, ascending, at least two.
-        series: names of the lines.
-        values: for each line, for each number of shots: fraction and half-width, or ``None``.
-        label: what it shows, for those who do not see it.
+        series: names of the learners.
+        values: for each learner, for each number of shots: accuracy and half-width, or ``None`` if
+            unknown.
+        label: description for screen readers.
     """
     height, left, top, bottom = 330, 64, 12, 46
     logs = [math.log(s) for s in shots]
@@ -86,7 +92,7 @@ def lines_chart(
     def px(value: float) -> float:
         return left + 16 + (value - logs[0]) / (logs[-1] - logs[0]) * (_WIDTH - left - 40)
 
-    low, ticks = _floor_of(values)
+    low, ticks = _accuracy_axis(values)
 
     def py(value: float) -> float:
         return height - bottom - (value - low) / (1 - low) * (height - top - bottom)
@@ -120,13 +126,13 @@ def scatter_chart(points: Sequence[tuple[str, float, float]], *, label: str, x_n
 
     Args:
         points: name, cost (positive) and accuracy as a fraction.
-        label: what it shows, for those who do not see it.
-        x_name: what the cost is, with its unit.
+        label: description for screen readers.
+        x_name: title of the cost axis, with its unit.
     """
     height, left, top, bottom = 340, 64, 12, 48
     logs = [math.log10(max(cost, 1e-12)) for _, cost, _ in points]
     first, last = math.floor(min(logs)), max(math.ceil(max(logs)), math.floor(min(logs)) + 1)
-    low, ticks = _floor_of([[(y, 0.0) for _, _, y in points]])
+    low, ticks = _accuracy_axis([[(y, 0.0) for _, _, y in points]])
 
     def px(value: float) -> float:
         return left + (value - first) / (last - first) * (_WIDTH - left - 24)
@@ -157,6 +163,7 @@ def _svg(height: float, label: str, body: str) -> str:
 
 
 def _share_at(left: float, share: float) -> float:
+    """Return where a fraction lies on the horizontal axis that starts at ``left``."""
     return left + share * (_WIDTH - left - 24)
 
 
@@ -169,18 +176,20 @@ def _share_grid(left: float, top: float, bottom: float) -> str:
     return body
 
 
-def _floor_of(
+def _accuracy_axis(
     values: Sequence[Sequence[tuple[float, float] | None]],
 ) -> tuple[float, list[float]]:
+    """Return the lower end of an axis up to 100 %, and its ticks from the top down."""
     lowest = min(v[0] - (0 if math.isnan(v[1]) else v[1]) for line in values for v in line if v)
     step = next((s for s in (0.01, 0.02, 0.05, 0.1) if (1 - lowest) / s <= 6), 0.2)
-    # where all is right there is still an axis
+    # at least one step, also where every accuracy is 100 %
     low = max(0.0, min(math.floor(lowest / step + 1e-9) * step, 1 - step))
     count = round((1 - low) / step)
     return low, [round(1 - i * step, 4) for i in range(count + 1)]
 
 
 def _mark(i: int, x: float, y: float, r: float = 4.5) -> str:
+    """Return the mark of series ``i``: eight colours, then the next shape."""
     colour, shape = COLOURS[i % len(COLOURS)], _SHAPES[i // len(COLOURS) % len(_SHAPES)]
     style = f'fill="{colour}" stroke="var(--page)" stroke-width="1"'
     if shape == "circle":

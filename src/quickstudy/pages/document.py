@@ -8,7 +8,7 @@ from quickstudy.pages.style import CSS
 
 __all__ = ["document"]
 
-# the page may load nothing from anywhere, and says so to the browser
+# tells the browser to load nothing from any address: the page carries all that it shows
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -18,7 +18,7 @@ def document(title: str, body: str, *, css: str = "") -> str:
     Args:
         title: plain text.
         body: HTML.
-        css: rules of this page, after the common ones.
+        css: rules of this page alone, added to the common style sheet.
     """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: they take the page's font and colours, also in the dark."""
+"""Charts and images as inline SVG, which take the font and colours of the page, light or dark."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch import Tensor
 
 __all__ = ["bar_chart", "embedding_map", "image_uri", "line_chart", "map_legend", "png_uri"]
 
-_WIDTH = 340  # drawn for a phone; on a desktop panels stand side by side
-_LEFT, _RIGHT = 44, 12
-_FEWEST_FOR_TSNE = 8  # with fewer, principal components say as much
+_WIDTH = 340  # as wide as a phone; on a desktop panels stand side by side
+_LEFT, _RIGHT = 44, 12  # margins of a chart: left for the ticks
+_MOST_WITHOUT_TSNE = 8  # up to this many embeddings, principal components show as much as t-SNE
 # readable on white and on black: each has a contrast of at least 3 against both
 _COLOURS = (
     *("#0b7fab", "#c2571a", "#2f8f4e", "#8a63c9", "#c0398b"),
@@ -69,7 +69,7 @@ def line_chart(
 
     Args:
         points: at least one, in order of steps.
-        label: what it shows, for those who do not see it.
+        label: description for screen readers.
         percent: values are fractions on a linear axis up to 100 %; otherwise the axis is
             logarithmic.
         markers: whether each point gets a dot.
@@ -135,7 +135,7 @@ def bar_chart(rows: Sequence[tuple[str, str, float, float]], *, label: str) -> s
     Args:
         rows: style (``"ours"``, ``"floor"``, ``"chance"``), name, accuracy and half-width of its
             95 % interval (0 for none), as fractions.
-        label: what it shows, for those who do not see it.
+        label: description for screen readers.
     """
     row_height, right = 40, _WIDTH - 4
     body = ""
@@ -169,11 +169,11 @@ def embedding_map(
 
     Args:
         z: embeddings ``[M, D]``; a few hundred at most.
-        classes: of each, numbered from 0 ``[M]``; each class has its colour.
-        seed: of the map.
-        label: what it shows, for those who do not see it.
+        classes: class of each, numbered from 0 ``[M]``; each class has its colour.
+        seed: of t-SNE.
+        label: description for screen readers.
         images: uint8 ``[M, channels, height, width]``, or ``None`` for dots.
-        names: what to say of each when it is pointed at.
+        names: tooltip of each embedding.
     """
     side = 14.0
     at = _layout(z, seed) * (_WIDTH - side)  # [M, 2]
@@ -195,7 +195,7 @@ def map_legend(names: Sequence[str]) -> str:
     """Return the colours of classes in :func:`embedding_map` as a list.
 
     Args:
-        names: of the classes, numbered from 0; there are fewer colours than that, so they recur.
+        names: of the classes, numbered from 0; beyond ten classes the colours recur.
     """
     entries = (
         f'<li><svg width="12" height="12" aria-hidden="true"><circle cx="6" cy="6" r="4.5" '
@@ -207,19 +207,21 @@ def map_legend(names: Sequence[str]) -> str:
 
 def _layout(z: Tensor, seed: int) -> npt.NDArray[np.float64]:
     """Return a place in the unit square for each embedding, ``[M, D] -> [M, 2]``."""
-    # principal components with one sign on every machine: the map starts, and so looks, the same
+    # the sign of a principal component is arbitrary and differs between machines: its largest entry
+    # is made positive, so that t-SNE starts, and ends, the same everywhere
     spread = z.double().cpu()
     spread = spread - spread.mean(0)
     _, _, axes = torch.linalg.svd(spread, full_matrices=False)
     strongest = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     first = (spread @ (axes * strongest).T)[:, :2].numpy()
-    first = np.pad(first, ((0, 0), (0, 2 - first.shape[1])))
+    first = np.pad(first, ((0, 0), (0, 2 - first.shape[1])))  # embeddings of one number
     mapped = first
-    if len(z) > _FEWEST_FOR_TSNE:
+    if len(z) > _MOST_WITHOUT_TSNE:
         # imported here: scikit-learn takes a second
         from sklearn.manifold import TSNE
 
         perplexity = max(2.0, min(40.0, (len(z) - 1) / 4))
+        # spread as widely as scikit-learn's own start by principal components
         start = (1e-4 * first / max(float(first[:, 0].std()), 1e-12)).astype(np.float32)
         mapped = TSNE(
             n_components=2, init=start, perplexity=perplexity, random_state=seed

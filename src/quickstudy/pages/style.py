@@ -1,4 +1,4 @@
-"""The style sheet of the page: system fonts, light and dark, from a phone up."""
+"""The style sheet of all pages: system fonts, light and dark, for screens from a phone up."""
 
 from __future__ import annotations
 

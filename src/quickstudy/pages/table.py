@@ -9,7 +9,13 @@ __all__ = ["table"]
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return an HTML table; the first cell of a row is HTML and names it, the others are text."""
+    """Return an HTML table.
+
+    Args:
+        title: description for screen readers, plain text.
+        heads: names of the columns, plain text.
+        rows: cells of each row; the first one names the row and is HTML, the others are plain text.
+    """
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
     body = ""
     for first, *rest in rows:

@@ -1,11 +1,11 @@
-"""The data of a recipe: a union of kinds, each of which makes its own sources of tasks."""
+"""The data of a recipe: a union of kinds of data, each of which makes its own sources of tasks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -39,13 +39,26 @@ __all__ = [
     "generated_data",
 ]
 
-_CLASSES = 110  # one number per independent random decision, beside those of the samplers
+# names the random stream that draws classes; no sampler uses this number for one of its streams
+_CLASS_DRAW_STREAM = 110
 
 
 class Sources(NamedTuple):
-    """What a recipe trains and validates on, and facts about it.
+    """What a recipe trains and validates on, and hashes of this data.
 
-    A run is resumed only where the facts, hashes of the data, are the same.
+    A run can be resumed only if the hashes are the same.
+
+    Args:
+        train: tasks of training.
+        validation: tasks of validation.
+        facts: sha256 of each data set by what it is used for; empty if there is no data.
+
+    Example::
+
+        from quickstudy.recipes import get_recipe, sources
+        train, validation, facts = sources(get_recipe("sinusoid-maml"))
+        episode = train.episodes(EpisodeSpec(1, 10, 10), [0], seed=0)
+        episode.support.x  # [1, 10, 1]
     """
 
     train: TaskSource
@@ -54,7 +67,24 @@ class Sources(NamedTuple):
 
 
 class JitterConfig(Frozen):
-    """Random affine maps of training images, see :class:`quickstudy.tasks.AffineJitter`."""
+    """Random affine maps of training images, see :class:`quickstudy.tasks.AffineJitter`.
+
+    Args:
+        degrees: rotation is uniform in ``[-degrees, degrees]``.
+        scale: each axis is scaled by a factor uniform in ``[1 - scale, 1 + scale]``.
+        shear: uniform in ``[-shear, shear]``.
+        shift: uniform in ``[-shift, shift]`` of half the image's side, on each axis.
+        flip: mirror left and right with probability one half.
+        brightness: pixels are multiplied by a factor uniform in ``[1 - brightness, 1 +
+            brightness]``.
+
+    Example::
+
+        data = ImageData(name="cifar-fs", jitter=JitterConfig(degrees=5, flip=True))
+        recipe = override(get_recipe("cifar-fs-protonet"), ["data.jitter.degrees=5"])
+        augmentation = data.jitter.build()
+        moved = augmentation.theta(torch.arange(4).numpy().astype("uint64"))  # [4, 2, 3]
+    """
 
     degrees: float = Field(10.0, ge=0)
     scale: float = Field(0.12, ge=0, lt=1)
@@ -73,14 +103,23 @@ class PartConfig(FamilyMember):
 
     Args:
         name: a named data set.
-        split_file: which published split, for data sets with several.
-        train: part to train on.
-        classes: train on so many classes of it, drawn with ``train.seed``; ``None`` = all.
-        validation: part to validate on.
-        rotations: turned classes are new classes, in training and validation.
-        group_aware: keep drawers or tracks apart between support and query.
-        jitter: augmentation of training images; ``None`` = none.
-        class_jitter: the same map for all images of a class in a task; ``None`` = none.
+        split_file: which published split, for data sets with several; ``None`` = the first.
+        train: split to train on.
+        classes: number of classes to train on, drawn with ``train.seed``; ``None`` = all.
+        validation: split to validate on.
+        rotations: count each class turned by 90, 180 and 270 degrees as three further classes, in
+            training and validation.
+        group_aware: never put one group (drawer, track) into support and query of a task.
+        jitter: augmentation of training images, drawn for each image; ``None`` = none.
+        class_jitter: augmentation drawn for each class of a task, the same for all its images;
+            ``None`` = none. It needs ``jitter``.
+
+    Example::
+
+        part = PartConfig(name="digits", train="all", validation="all", classes=6)
+        train, validation = part.pools(EncoderConfig(), seed=0)
+        source = part.training_source(train)
+        train.n_classes, validation.n_classes
     """
 
     name: str
@@ -94,12 +133,12 @@ class PartConfig(FamilyMember):
     class_jitter: JitterConfig | None = None
 
     def pools(self, encoder: EncoderConfig, *, seed: int) -> tuple[Pool, Pool]:
-        """Return the images of training and validation as the encoder takes them.
+        """Return the images of training and validation in the encoder's size and channels.
 
         Raises:
             ConfigError: if ``classes`` is more than there are.
         """
-        train = self._few(self._images(self.train, encoder), seed)
+        train = self._drawn_classes(self._images(self.train, encoder), seed)
         judged = self._images(self.validation, encoder)
         if self.rotations:
             return train.with_rotations(), judged.with_rotations()
@@ -118,8 +157,8 @@ class PartConfig(FamilyMember):
         pool = load_pool(self.name, split=split, split_file=self.split_file, size=size)
         return fit_images(pool, channels=encoder.in_channels, size=size)
 
-    def _few(self, pool: Pool, seed: int) -> Pool:
-        """Return the pool of so many classes as are wanted, drawn by a seed."""
+    def _drawn_classes(self, pool: Pool, seed: int) -> Pool:
+        """Return the pool with :attr:`classes` of its classes, drawn with a seed."""
         if self.classes is None:
             return pool
         if self.classes > pool.n_classes:
@@ -127,7 +166,10 @@ class PartConfig(FamilyMember):
                 f"data.classes is {self.classes}, and {pool.name} ({pool.split}) has "
                 f"{pool.n_classes}. Lower it, or set it to null for all."
             )
-        order = np.argsort(uniforms(seed, _CLASSES, np.arange(pool.n_classes)), kind="stable")
+        # the first ones of a random order: more classes with the same seed include the fewer
+        order = np.argsort(
+            uniforms(seed, _CLASS_DRAW_STREAM, np.arange(pool.n_classes)), kind="stable"
+        )
         return pool.select(order[: self.classes].tolist())
 
 
@@ -135,29 +177,42 @@ class AlsoConfig(PartConfig):
     """Another data set to train on.
 
     Args:
-        weight: how many of its tasks are drawn for each one of the first data set.
+        weight: number of its tasks for each task of the first data set, on average.
+
+    Example::
+
+        more = AlsoConfig(name="digits", train="all", validation="all", weight=0.5)
+        data = ImageData(name="omniglot", split_file="vinyals", also=(more,))
+        print(data.names, [part.name for part in data.parts])
     """
 
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
 
 
 class TaskData(ABC):
-    """What every kind of data answers; the kinds are joined in the union :data:`Data`."""
+    """What every kind of data has; :data:`Data` is the union of all kinds.
+
+    Args:
+        name: of the data set, or of the formula that makes the tasks.
+        train: split to train on.
+        validation: split to validate on.
+    """
 
     regression: ClassVar[bool]
     """Whether targets are real numbers instead of classes."""
 
-    name: str
-    train: str
-    validation: str
+    if TYPE_CHECKING:  # not when it runs: pydantic would put these before all other settings
+        name: str
+        train: str
+        validation: str
 
     @property
     def parts(self) -> tuple[PartConfig, ...]:
-        """The data sets of images that are trained on; none for other kinds of data."""
+        """The data sets of images to train on; empty for other kinds of data."""
         return ()
 
     def part(self, name: str) -> PartConfig | None:
-        """Return what is trained on of a data set of images, or ``None`` if nothing is."""
+        """Return the settings of a data set of images, or ``None`` if it is not trained on."""
         return next((part for part in self.parts if part.name == name), None)
 
     @property
@@ -167,7 +222,7 @@ class TaskData(ABC):
 
     @property
     def options(self) -> list[str]:
-        """The options of ``quickstudy evaluate`` for tasks like those of validation."""
+        """Options of ``quickstudy evaluate`` that give tasks like those of validation."""
         return [f"--data {self.name}"]
 
     @abstractmethod
@@ -175,32 +230,43 @@ class TaskData(ABC):
         """Return the tasks of training and validation.
 
         Args:
-            encoder: inputs are made to fit it.
-            seed: of what is drawn from the data, such as a few of its classes.
+            encoder: images are brought to its size and channels.
+            seed: of random draws from the data, such as of some of its classes.
         """
 
     @abstractmethod
     def domains(
         self, names: Sequence[str], encoder: EncoderConfig
     ) -> tuple[dict[str, TaskSource], dict[str, str]]:
-        """Return other data sets that are followed in training, by name, and facts about them.
+        """Return data sets whose accuracy is followed in training, by name, and their hashes.
+
+        Args:
+            names: data sets of other images than those trained on.
+            encoder: images are brought to its size and channels.
 
         Raises:
-            ConfigError: if one is unknown, or is no novel domain.
+            ConfigError: if one is unknown, or holds images that are trained on.
         """
 
     def _refuse_domain(self, name: str) -> ConfigError:
         return ConfigError(
-            f"{name} is no novel domain for a recipe that trains on {self.names}: name data "
-            "sets of other images in validation.domains."
+            f"{name} is no novel domain for a recipe that trains on {self.names}. Name data sets "
+            "of other images in validation.domains."
         )
 
 
 class ImageData(PartConfig, TaskData):
-    """Images: of one data set, or of several, each task of one of them.
+    """Images of one data set, or of several; all classes of a task are of one data set.
 
     Args:
-        also: the other data sets; training and validation draw tasks of them too.
+        also: further data sets; training and validation draw tasks of them too.
+
+    Example::
+
+        data = ImageData(name="digits", train="all", validation="all", rotations=True)
+        train, validation, facts = data.sources(EncoderConfig(), seed=0)
+        episode = train.episodes(EpisodeSpec(5, 1), [0], seed=0)
+        print(data.options, facts["training data"])
     """
 
     regression: ClassVar[bool] = False
@@ -209,7 +275,7 @@ class ImageData(PartConfig, TaskData):
 
     @property
     def parts(self) -> tuple[PartConfig, ...]:
-        """What is trained on, data set by data set."""
+        """The settings of each data set."""
         return (self, *self.also)
 
     @property
@@ -219,10 +285,10 @@ class ImageData(PartConfig, TaskData):
 
     @property
     def options(self) -> list[str]:
-        """The options of ``quickstudy evaluate`` for tasks like those of validation."""
-        words = super().options
-        words += ["--rotations"] if self.rotations else []
-        return words + (["--groups"] if self.group_aware else [])
+        """Options of ``quickstudy evaluate`` that give tasks like those of validation."""
+        options = super().options
+        options += ["--rotations"] if self.rotations else []
+        return options + (["--groups"] if self.group_aware else [])
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -238,8 +304,8 @@ class ImageData(PartConfig, TaskData):
         for one, other in combinations(self.parts, 2):
             if same_images(one.name, other.name):
                 raise ConfigError(
-                    f"{other.name} holds the images of {one.name}, split in another way: what one "
-                    "trains on the other may test on. Leave one of them out of data.also."
+                    f"{other.name} holds the images of {one.name} in other splits: a training "
+                    "class of one may be a test class of the other. Leave one out of data.also."
                 )
         train: list[TaskSource] = []
         validation: list[TaskSource] = []
@@ -260,10 +326,9 @@ class ImageData(PartConfig, TaskData):
     def domains(
         self, names: Sequence[str], encoder: EncoderConfig
     ) -> tuple[dict[str, TaskSource], dict[str, str]]:
-        """Return other data sets, whose images are made to fit the encoder.
+        """Return other data sets, in the encoder's size and channels, and their hashes.
 
-        A data set that is published with parts gives its validation classes, another one all of
-        its classes.
+        A data set with a split "val" gives its validation classes, another one all its classes.
         """
         found: dict[str, TaskSource] = {}
         facts: dict[str, str] = {}
@@ -277,7 +342,7 @@ class ImageData(PartConfig, TaskData):
         return found, facts
 
 
-# as they stand in a document, where a tuple is a list
+# with lists, as documents hold them, in place of tuples
 _IMAGE_SETTINGS = {
     name: [] if field.default == () else field.default
     for name, field in ImageData.model_fields.items()
@@ -285,7 +350,15 @@ _IMAGE_SETTINGS = {
 
 
 class SinusoidData(FamilyMember, TaskData):
-    """Sine waves, see :class:`quickstudy.tasks.SinusoidSource`: regression without data."""
+    """Regression on sine waves, which needs no files, see :class:`quickstudy.tasks.SinusoidSource`.
+
+    Example::
+
+        encoder = EncoderConfig(kind="mlp", in_features=1, channels=40)
+        train, validation, facts = SinusoidData().sources(encoder, seed=0)
+        episode = train.episodes(EpisodeSpec(1, 10, 10), [0], seed=0)
+        episode.support.x  # [1, 10, 1]
+    """
 
     regression: ClassVar[bool] = True
     no_images: ClassVar[str] = "sine waves are no images and cannot be mixed with others"
@@ -303,19 +376,19 @@ class SinusoidData(FamilyMember, TaskData):
         return value
 
     def sources(self, encoder: EncoderConfig, *, seed: int) -> Sources:
-        """Return the tasks of training and validation; they depend on nothing."""
+        """Return the tasks of training and validation; they depend on neither argument."""
         del encoder, seed
         return Sources(self.source(self.train), self.source(self.validation), {})
 
     @staticmethod
     def source(split: str) -> TaskSource:
-        """Return the tasks of a part."""
+        """Return the tasks of a split."""
         return SinusoidSource(split)
 
     def domains(
         self, names: Sequence[str], encoder: EncoderConfig
     ) -> tuple[dict[str, TaskSource], dict[str, str]]:
-        """Refuse: nothing else has tasks of this kind."""
+        """Return nothing, and refuse any name: no other data set has tasks of this kind."""
         del encoder
         if names:
             raise self._refuse_domain(names[0])
@@ -326,12 +399,12 @@ _GENERATED = {"sinusoid": SinusoidData}
 
 
 def generated_data(name: str) -> type[SinusoidData] | None:
-    """Return the kind of data whose tasks are made by a formula, or ``None`` if ``name`` is no such
-    kind."""
+    """Return the kind of data of this name whose tasks are made by a formula, or ``None``."""
     return _GENERATED.get(name)
 
 
 def _kind(value: Any) -> str:
+    """Return the tag of the kind of data: only its name tells the kinds apart."""
     name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
     return name if name in _GENERATED else "images"
 
@@ -344,7 +417,7 @@ Data = Annotated[
 
 
 def domain_split(name: str) -> str:
-    """Return the part of a data set that is followed as a domain: never its test classes, where it
-    tells them apart."""
+    """Return the split of a data set that is followed as a domain: its validation classes, or all
+    classes if it has no such split."""
     info = DATASETS.get(name)
     return "val" if info is not None and "val" in info.splits else "all"

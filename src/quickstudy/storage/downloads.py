@@ -22,7 +22,7 @@ from quickstudy.storage.places import cache_home
 
 __all__ = ["download", "sha256_of", "verify"]
 
-_BLOCK = 1 << 20
+_BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
 
 
@@ -34,7 +34,7 @@ def sha256_of(path: str | Path, *, reread: bool = False) -> str:
 
     Args:
         path: the file.
-        reread: do not trust what is remembered.
+        reread: read the file even if its checksum is remembered.
 
     Raises:
         DataError: if the file cannot be read.
@@ -65,7 +65,7 @@ def verify(path: str | Path, digest: str, *, reread: bool = False) -> None:
         reread: as for :func:`sha256_of`.
 
     Raises:
-        ChecksumError: if the file is another one.
+        ChecksumError: if the file has another checksum.
         DataError: if it cannot be read.
     """
     source = Path(path)
@@ -82,7 +82,7 @@ def verify(path: str | Path, digest: str, *, reread: bool = False) -> None:
 
 
 def download(url: str, sha256: str, target: str | Path) -> Path:
-    """Fetch a file, check it, and only then put it in place.
+    """Download a file, check it, and only then move it to its place.
 
     Args:
         url: an http or https address.
@@ -94,8 +94,8 @@ def download(url: str, sha256: str, target: str | Path) -> Path:
         ``target``.
 
     Raises:
-        ChecksumError: if the file is another one; it is kept next to ``target`` with the ending
-            ``.bad``.
+        ChecksumError: if the file has another checksum; it is kept next to ``target`` with the
+            ending ``.bad``.
         DataError: if it cannot be fetched or written.
         ConfigError: if the address or the checksum cannot be used.
     """
@@ -117,7 +117,7 @@ def download(url: str, sha256: str, target: str | Path) -> Path:
                 f"file is kept as {bad}; try again, or get it from another source."
             )
         part.replace(place)
-    # http.client errors: the server hangs up or talks nonsense in the middle
+    # http.client errors: the server breaks off, or its answer is not HTTP
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
@@ -146,7 +146,7 @@ def _fetch(url: str, part: Path, kind: str) -> str:
             disable=None,
         ) as bar,
     ):
-        while block := answer.read(_BLOCK):
+        while block := answer.read(_BLOCK_BYTES):
             stream.write(block)
             hasher.update(block)
             bar.update(len(block))
@@ -154,6 +154,7 @@ def _fetch(url: str, part: Path, kind: str) -> str:
 
 
 def _parse_digest(digest: str) -> tuple[str, str]:
+    """Return the kind of a checksum, ``"sha256"`` or ``"md5"``, and its hexadecimal digits."""
     kind, _, value = digest.rpartition(":")
     kind = kind or "sha256"
     length = {"sha256": 64, "md5": 32}.get(kind, -1)
@@ -167,12 +168,13 @@ def _parse_digest(digest: str) -> tuple[str, str]:
 def _digest(path: Path, kind: str) -> str:
     hasher = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(_BLOCK_BYTES):
             hasher.update(block)
     return hasher.hexdigest()
 
 
 def _checksum_file() -> Path | None:
+    """Return where checksums are remembered, or ``None`` if there is no place for them."""
     try:
         return cache_home() / "checksums.json"
     except DataError:
@@ -180,7 +182,7 @@ def _checksum_file() -> Path | None:
 
 
 def _read_json(path: Path | None) -> dict[str, Any]:
-    """Return the dictionary in a JSON file; anything else counts as empty."""
+    """Return the dictionary in a JSON file; any other file counts as empty."""
     if path is None:
         return {}
     try:
@@ -191,6 +193,7 @@ def _read_json(path: Path | None) -> dict[str, Any]:
 
 
 def _write_checksum(key: str, entry: list[object]) -> None:
+    """Remember a checksum if the cache can be written; without it everything works, only slower."""
     path = _checksum_file()
     if path is None:
         return

@@ -16,13 +16,13 @@ __all__ = ["replacing", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old contents or the new, whatever happens in between.
+    """Write a file so that a reader sees either the old contents or the new, even after a crash.
 
     Raises:
         CheckpointError: if the disk is full or the folder cannot be written; the old file is
             untouched.
     """
-    # a name of its own for each writer: two processes that save at once must not share one
+    # each writer has its own temporary file: two processes may save at once
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +42,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _remedy(error: OSError, path: Path) -> str:
+    """Return the sentence that says what to do about a file that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "What was written before is intact: free some space and go on from there."
     return "Choose another place." if not path.exists() else "Make the folder writable."
@@ -59,7 +60,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file in the same folder that replaces ``path`` if all goes well."""
+    """Yield a temporary file in the same folder, which replaces ``path`` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)

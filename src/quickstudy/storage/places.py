@@ -1,8 +1,8 @@
 """Where data lies: the data folder and the cache folder.
 
-Data files are looked for in ``QUICKSTUDY_DATA`` first, which is never written to, then in the cache
-folder (``$XDG_CACHE_HOME/quickstudy`` or ``~/.cache/quickstudy``). The cache is a convenience: if
-it cannot be written, everything works without it, only slower.
+Data files are looked for in the folder ``QUICKSTUDY_DATA`` first, which is never written to, then
+in the cache folder (``$XDG_CACHE_HOME/quickstudy`` or ``~/.cache/quickstudy``). The cache is a
+convenience: if it cannot be written, everything works without it, only slower.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def data_home() -> Path:
 
 
 def find_file(name: str) -> Path | None:
-    """Return where ``name`` lies, in the data folder or else the cache folder, or ``None``.
+    """Return the path of ``name`` in the data folder or else the cache folder, or ``None``.
 
     Args:
         name: relative path with forward slashes, for example ``"images/omniglot.parquet"``.

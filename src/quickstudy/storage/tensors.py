@@ -27,7 +27,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
-    """Return the sha256 over metadata, names, shapes and bytes."""
+    """Return the sha256 over metadata, names, types, shapes and values."""
     hasher = hashlib.sha256(about["quickstudy"].encode())
     hash_tensors(hasher, tensors)
     return hasher.hexdigest()
@@ -60,13 +60,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or was not written by Quickstudy ({error}). Take a copy, or train "
-            "again into another folder."
+            f"{path} is damaged or was not written by Quickstudy ({error}). Take another copy, or "
+            "train again into another folder."
         ) from error
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    """Load weights and buffers strictly.
+    """Load weights and buffers into a model, which must have exactly these.
+
+    Args:
+        model: gets the values.
+        tensors: weights and buffers by name.
+        where: what they were read from, for the error.
 
     Raises:
         CheckpointError: if names or shapes do not fit the model.

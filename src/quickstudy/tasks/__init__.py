@@ -1,4 +1,4 @@
-"""Tasks: sources of episodes, and the samplers that make them."""
+"""Tasks: pools of examples, samplers that choose rows of them, and sources that make episodes."""
 
 from quickstudy.tasks.augment import AffineJitter
 from quickstudy.tasks.pool import Pool

@@ -2,7 +2,7 @@
 
 Archives are read in memory, member by member, with a limit on each size. Nothing is extracted to
 disk and nothing is unpickled: the "python version" of CIFAR-100 is read by interpreting the few
-opcodes that build dictionaries, lists, text and one array, and everything else is refused.
+opcodes that build dictionaries, lists, text and one array. A file with any other is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["pool_from_cifar100", "pool_from_omniglot_zips", "read_plain_pickle"]
 _MAX_IMAGE_BYTES = 1 << 20
 _MAX_MEMBERS = 200_000
 _MAX_CIFAR_BYTES = 256 << 20  # the largest member of the original is 155 MB
-_CIFAR_ROW = 2 + 3 * 32 * 32
+_CIFAR_ROW_BYTES = 2 + 3 * 32 * 32
 _BINARY_FILES = {"train.bin", "test.bin", "fine_label_names.txt"}
 _PYTHON_FILES = {"train", "test", "meta"}
 _OMNIGLOT_FILE = re.compile(r"(?P<number>\d+)_(?P<drawer>\d+)\.png")
@@ -54,8 +54,7 @@ def pool_from_omniglot_zips(
         DataError: if a zip cannot be read or holds no Omniglot images.
 
     Source: Lake, Salakhutdinov and Tenenbaum (2015), "Human-level concept learning through
-        probabilistic
-    program induction".
+    probabilistic program induction".
     """
     items: list[tuple[str, bytes]] = []
     labels: list[str] = []
@@ -76,7 +75,7 @@ def pool_from_omniglot_zips(
             "Give images_background.zip and images_evaluation.zip."
         )
     x, _ = decode_many(items, size=size, channels=1, invert=True, label="decoding omniglot")
-    # an archive's own order means nothing; drawers in order give one pool from any source
+    # archives differ in the order of their members: sorted, every source gives the same pool
     order = sorted(range(len(items)), key=lambda i: (labels[i], drawers[i]))
     return Pool.build(
         x[order],
@@ -121,21 +120,23 @@ def pool_from_cifar100(path: str | Path, *, size: int = 32, split: str = "all") 
 
 
 def _cifar_binary(source: Path, members: dict[str, bytes]) -> tuple[Any, list[str]]:
+    """Return the images uint8 ``[M, 3, 32, 32]`` and the class name of each."""
     names = members["fine_label_names.txt"].decode("ascii", "replace").split()
     parts = []
     for member in ("train.bin", "test.bin"):
         data = np.frombuffer(members[member], np.uint8)
-        if len(data) == 0 or len(data) % _CIFAR_ROW:
+        if len(data) == 0 or len(data) % _CIFAR_ROW_BYTES:
             raise DataError(
-                f"{source}:{member}: {len(data)} bytes are not rows of {_CIFAR_ROW}. Download it "
-                f"again."
+                f"{source}:{member}: {len(data)} bytes are not rows of {_CIFAR_ROW_BYTES}. "
+                "Download it again."
             )
-        parts.append(data.reshape(-1, _CIFAR_ROW))
-    rows = np.concatenate(parts)  # [M, coarse + fine + 3*32*32]
-    return rows[:, 2:].reshape(-1, 3, 32, 32), _named(source, rows[:, 1].tolist(), names)
+        parts.append(data.reshape(-1, _CIFAR_ROW_BYTES))
+    rows = np.concatenate(parts)  # [M, 2 + 3*32*32]: coarse label, fine label, pixels
+    return rows[:, 2:].reshape(-1, 3, 32, 32), _class_names(source, rows[:, 1].tolist(), names)
 
 
 def _cifar_python(source: Path, members: dict[str, bytes]) -> tuple[Any, list[str]]:
+    """Return the images uint8 ``[M, 3, 32, 32]`` and the class name of each."""
     pixels, fine = [], []
     try:
         names = read_plain_pickle(members["meta"], what=f"{source}:meta")["fine_label_names"]
@@ -149,10 +150,10 @@ def _cifar_python(source: Path, members: dict[str, bytes]) -> tuple[Any, list[st
         raise DataError(
             f"{source}: this is not the python archive of CIFAR-100 ({error}). Download it again."
         ) from error
-    return np.concatenate(pixels), _named(source, fine, names)
+    return np.concatenate(pixels), _class_names(source, fine, names)
 
 
-def _named(source: Path, fine: Sequence[int], names: Sequence[str]) -> list[str]:
+def _class_names(source: Path, fine: Sequence[int], names: Sequence[str]) -> list[str]:
     if not fine or max(fine) >= len(names) or min(fine) < 0:
         raise DataError(
             f"{source}: labels do not fit the {len(names)} class names. Download the archive again."
@@ -231,31 +232,32 @@ def _tar_members(path: Path, wanted: set[str]) -> dict[str, bytes]:
 
 # ---------------------------------------------------------------- plain data out of a pickled file
 
+# markers that take the place of objects on the stack: the objects themselves are never made
 _MARK = object()
 _DTYPE, _ARRAY, _RECONSTRUCT = object(), object(), object()
-_GLOBALS = {
+_KNOWN_GLOBALS = {
     "numpy.core.multiarray _reconstruct": _RECONSTRUCT,
     "numpy._core.multiarray _reconstruct": _RECONSTRUCT,
     "numpy ndarray": _ARRAY,
     "numpy dtype": _DTYPE,
 }
-_VALUES = frozenset(
+_VALUE_OPCODES = frozenset(
     {"BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
     | {"UNICODE", "BINBYTES", "SHORT_BINBYTES", "BINFLOAT"}
 )
-_STRINGS = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
-_CONSTANTS = {
+_STRING_OPCODES = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
+_CONSTANT_OPCODES = {
     "NONE": None,
     "NEWTRUE": True,
     "NEWFALSE": False,
     "MARK": _MARK,
     "EMPTY_TUPLE": (),
 }
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_TUPLE_SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _PlainArray:
-    """An uint8 array while it is being built; the state arrives after the object."""
+    """A uint8 array that is being built: a pickle makes the object first and its contents later."""
 
     def __init__(self) -> None:
         self.value = np.zeros(0, np.uint8)
@@ -271,8 +273,8 @@ class _PlainArray:
 def read_plain_pickle(data: bytes, *, what: str) -> dict[str, Any]:
     """Return the dictionary in a pickled file of plain data, without unpickling it.
 
-    Understood are dictionaries, lists, tuples, text, numbers and arrays of uint8. No object is
-    imported, called or made: a file that asks for it is refused. Byte strings of Python 2 are read
+    The file may hold dictionaries, lists, tuples, text, numbers and arrays of uint8. No object is
+    imported, called or made: a file that asks for one is refused. Byte strings of Python 2 are read
     as Latin-1 text.
 
     Args:
@@ -306,15 +308,15 @@ def read_plain_pickle(data: bytes, *, what: str) -> dict[str, Any]:
 
 
 def _step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
-    """Do what one opcode says to the stack."""
-    if name in _VALUES or name in _STRINGS:
+    """Carry out one opcode on the stack."""
+    if name in _VALUE_OPCODES or name in _STRING_OPCODES:
         stack.append(argument)
-    elif name in _CONSTANTS:
-        stack.append(_CONSTANTS[name])
+    elif name in _CONSTANT_OPCODES:
+        stack.append(_CONSTANT_OPCODES[name])
     elif name in ("EMPTY_DICT", "EMPTY_LIST"):
         stack.append({} if name == "EMPTY_DICT" else [])
-    elif name in _TUPLES:
-        stack.append(tuple(stack.pop() for _ in range(_TUPLES[name]))[::-1])
+    elif name in _TUPLE_SIZES:
+        stack.append(tuple(stack.pop() for _ in range(_TUPLE_SIZES[name]))[::-1])
     elif name in ("TUPLE", "LIST", "DICT"):
         values = _above_mark(stack)
         pairs = dict(zip(values[::2], values[1::2], strict=True)) if name == "DICT" else {}
@@ -348,9 +350,10 @@ def _step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> N
 
 
 def _known_global(argument: str) -> object:
-    if argument not in _GLOBALS:
+    """Return the marker of a global that an array needs; no global is ever imported."""
+    if argument not in _KNOWN_GLOBALS:
         raise ValueError(f"the file asks for {argument.replace(' ', '.')}")
-    return _GLOBALS[argument]
+    return _KNOWN_GLOBALS[argument]
 
 
 def _require_dtype(value: object) -> object:
@@ -360,6 +363,7 @@ def _require_dtype(value: object) -> object:
 
 
 def _above_mark(stack: list[Any]) -> list[Any]:
+    """Take the values above the topmost mark off the stack, and the mark."""
     values: list[Any] = []
     while (value := stack.pop()) is not _MARK:
         values.append(value)
@@ -367,6 +371,7 @@ def _above_mark(stack: list[Any]) -> list[Any]:
 
 
 def _extend(target: Any, values: list[Any]) -> None:
+    """Add values to a list, or keys and values in turn to a dictionary."""
     if isinstance(target, list):
         target.extend(values)
     elif isinstance(target, dict):

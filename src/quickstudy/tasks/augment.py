@@ -20,7 +20,7 @@ Draws = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class AffineJitter:
-    """A random rotation, scale, shear and shift, a mirror image and brightness if asked for.
+    """Random rotation, scale, shear and shift of images, and if asked for mirroring and brightness.
 
     Args:
         degrees: rotation is uniform in ``[-degrees, degrees]``.
@@ -28,7 +28,15 @@ class AffineJitter:
         shear: uniform in ``[-shear, shear]``.
         shift: uniform in ``[-shift, shift]`` of half the image's side, on each axis.
         flip: mirror left and right with probability one half.
-        brightness: multiplied by a factor uniform in ``[1 - brightness, 1 + brightness]``.
+        brightness: pixels are multiplied by a factor uniform in ``[1 - brightness, 1 +
+            brightness]``.
+
+    Example::
+
+        jitter = AffineJitter(degrees=20, flip=True)
+        images = torch.rand(4, 3, 32, 32)
+        moved = jitter(images, keys(0, range(4)))  # [4, 3, 32, 32]
+        source = AugmentedSource(PoolSource(load_pool("digits")), jitter)
     """
 
     degrees: float = 10.0
@@ -44,7 +52,8 @@ class AffineJitter:
         Args:
             x: images ``[B, channels, height, width]``, floating.
             draws: one random 64-bit key for each image ``[B]``.
-            outer: maps ``[B, 2, 3]`` applied on top, in the same look-up.
+            outer: maps ``[B, 2, 3]`` composed with the random ones, so that pixels are looked up
+                once.
         """
         theta = self.theta(draws)
         moved = warp(x, theta if outer is None else compose(outer, theta))
@@ -53,12 +62,12 @@ class AffineJitter:
         return moved
 
     def theta(self, draws: Draws) -> Tensor:
-        """Return affine maps ``[B, 2, 3]``, from places in the output to places in the input.
+        """Return affine maps ``[B, 2, 3]``, from positions in the output to positions in the input.
 
         Args:
             draws: one random 64-bit key for each map ``[B]``.
         """
-        u = self._uniforms(draws)
+        u = self._uniforms(draws)  # each row is one independent decision
         angle = u[0] * math.radians(self.degrees)
         across, along, shear = 1 + self.scale * u[1], 1 + self.scale * u[2], self.shear * u[3]
         if self.flip:
@@ -82,7 +91,7 @@ class AffineJitter:
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """Return the affine map that applies ``inner`` and then ``outer`` to a place ``[B, 2, 3]``."""
+    """Return the affine map ``[B, 2, 3]`` that applies ``inner`` first and then ``outer``."""
     linear = outer[..., :2]
     shift = linear @ inner[..., 2:] + outer[..., 2:]
     return torch.cat([linear @ inner[..., :2], shift], dim=-1)
@@ -91,12 +100,12 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
 def warp(x: Tensor, theta: Tensor) -> Tensor:
     """Return images moved by affine maps, one bilinear look-up per pixel.
 
-    What lies outside is 0 for one channel (ink on black); for more channels (photographs) the
-    border is repeated.
+    Outside the image pixels are 0 if there is one channel (ink on black); with more channels
+    (photographs) the border is repeated.
 
     Args:
         x: images ``[B, channels, height, width]``, floating.
-        theta: maps ``[B, 2, 3]``.
+        theta: maps ``[B, 2, 3]``, from positions in the output to positions in the input.
     """
     grid = F.affine_grid(theta.to(x), list(x.shape), align_corners=False)
     padding = "zeros" if x.shape[1] == 1 else "border"

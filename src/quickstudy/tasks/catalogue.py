@@ -25,21 +25,21 @@ class DatasetInfo:
     """What is known of a data set.
 
     Args:
-        name: how it is called here.
-        title: how its authors call it.
-        licence: under which terms it may be used.
+        name: its name in Quickstudy.
+        title: its name and contents, for people.
+        licence: the terms of use.
         source: who published it, and where.
         size: default height and width in pixels.
         channels: 1 (grey) or 3 (RGB).
-        path: Parquet file below the data folder; empty if the data set needs none.
-        sha256: its checksum.
+        path: Parquet file below the data folder; empty if the data set needs no file.
+        sha256: checksum of the Parquet file.
         remote: the files as published, which are read if the Parquet file is not there.
         folder: folder as published, with ``images/`` and a CSV per split.
         invert: whether the files hold dark ink on bright paper.
         label: column of the labels.
         group: columns that name a group.
-        split_files: split files by their short names, the default first; none: all classes are
-            ``"test"``.
+        split_files: split files by their short names, the default first; if there is none, all
+            classes are ``"test"``.
     """
 
     name: str
@@ -71,7 +71,7 @@ class DatasetInfo:
 
 
 _OMNIGLOT_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
-_CIFAR = {
+_CIFAR100_FACTS = {
     "licence": "research use (CIFAR-100 names no licence)",
     "size": 32,
     "channels": 3,
@@ -135,14 +135,14 @@ DATASETS: dict[str, DatasetInfo] = {
         title="CIFAR-FS, 100 classes of CIFAR-100",
         source="Bertinetto et al. (2019), images of Krizhevsky (2009)",
         split_files={"cifar-fs": "cifar-fs"},
-        **_CIFAR,  # type: ignore[arg-type]
+        **_CIFAR100_FACTS,  # type: ignore[arg-type]
     ),
     "fc100": DatasetInfo(
         name="fc100",
         title="FC100, CIFAR-100 split by superclass",
         source="Oreshkin et al. (2018), images of Krizhevsky (2009)",
         split_files={"fc100": "fc100"},
-        **_CIFAR,  # type: ignore[arg-type]
+        **_CIFAR100_FACTS,  # type: ignore[arg-type]
     ),
     "quickdraw": DatasetInfo(
         name="quickdraw",
@@ -216,6 +216,7 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 def same_images(first: str, second: str) -> bool:
-    """Return whether two names mean the same images, split alike or not (CIFAR-FS and FC100)."""
+    """Return whether two names mean the same images, even if split differently, as CIFAR-FS and
+    FC100 are."""
     paths = [DATASETS[name].path for name in (first, second) if name in DATASETS]
     return first == second or (len(paths) == 2 and paths[0] == paths[1] != "")

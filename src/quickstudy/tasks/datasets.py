@@ -1,4 +1,4 @@
-"""Named data sets: where they come from, under which licence, and how they become a pool."""
+"""Named data sets as pools: found, downloaded, checked and decoded."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def load_pool(
     Args:
         name: one of :data:`DATASETS`.
         split: ``"train"``, ``"val"``, ``"test"``, ``"all"`` or a further part of the split file
-            (``"background"``); data sets without a split have ``"test"`` and ``"all"``, both with
-            every class.
+            (``"background"``); data sets without a split file have ``"test"`` and ``"all"``, which
+            both hold every class.
         size: height and width in pixels; the data set's own by default.
         split_file: short name of another split file (for Omniglot ``"vinyals"``,
             ``"random"``, ``"background-evaluation"`` or ``"by-alphabet"``).
-        rotations: whether each class also counts turned by 90, 180 and 270 degrees, as new classes.
+        rotations: whether to add each class turned by 90, 180 and 270 degrees as new classes.
 
     Returns:
         Pool with ``x`` uint8 ``[M, channels, size, size]``.
@@ -73,17 +73,23 @@ def load_pool(
         DataError: if the data is missing; the message says where it is looked for and how to get
             it.
         ChecksumError: if a file is not the expected one.
+
+    Example::
+
+        pool = load_pool("digits")
+        pool.x  # [1797, 1, 28, 28]
+        turned = load_pool("digits", rotations=True)
+        print(turned.n_classes, turned.class_names[:4])
+        source = PoolSource(turned)
     """
     info = _info(name)
     size = info.size if size is None else size
     chosen = _choose_split(info, split, split_file)
     if name == "glyphs":
         pool = _glyphs(size)
-        codes = {
-            s: [i for i, c in enumerate(pool.class_names) if _glyph_part(c) == s]
-            for s in info.splits
-        }
-        pool = pool if split == "all" else pool.select(codes[split], split=split)
+        if split != "all":
+            mine = [i for i, c in enumerate(pool.class_names) if _glyph_part(c) == split]
+            pool = pool.select(mine, split=split)
     elif name == "digits":
         pool = replace(_digits(size), split=split)
     else:
@@ -95,8 +101,8 @@ class DataPart(NamedTuple):
     """A part of a named data set.
 
     Args:
-        name: of the data set.
-        split: the part.
+        name: name of the data set.
+        split: name of the part.
         split_file: short name of the split file; ``None`` = the data set's first.
     """
 
@@ -105,7 +111,7 @@ class DataPart(NamedTuple):
     split_file: str | None = None
 
     def overlaps(self, other: DataPart) -> bool:
-        """Return whether both hold a class of the same images.
+        """Return whether both parts hold a class in common, from the same images.
 
         Raises:
             ConfigError: if a data set, a split or a split file is unknown.
@@ -116,7 +122,8 @@ class DataPart(NamedTuple):
         if "all" in (self.split, other.split):
             return True
         if mine is None or theirs is None:
-            # without a split file a part is all classes, but for the glyphs, whose parts share none
+            # without a split file every part holds all classes, except in glyphs, whose parts are
+            # disjoint
             return self.name != "glyphs" or self.split == other.split
         return not set(mine.parts[self.split]).isdisjoint(theirs.parts[other.split])
 
@@ -153,7 +160,7 @@ def _from_files(info: DatasetInfo, size: int, chosen: Split | None, split: str) 
         "group": info.group,
         "pillow": PIL.__version__,
     }
-    # only miniImageNet is so large that the part is worth decoding by itself
+    # only miniImageNet is so large that decoding one part alone pays
     part = {"split": split} if info.name == "miniimagenet" and split != "all" else {}
     if path is not None:
         verify(path, info.sha256)
@@ -240,6 +247,7 @@ def _fetched(info: DatasetInfo, remote: RemoteFile) -> Path:
 
 
 def _how_to_get(info: DatasetInfo) -> str:
+    """Return where a missing data set was looked for, and how to get it."""
     places = " and ".join(dict.fromkeys(map(str, (data_home(), cache_home()))))
     text = f"{info.name}: not found. Looked for {info.path} in {places}. "
     if info.folder:
@@ -260,12 +268,14 @@ def _how_to_get(info: DatasetInfo) -> str:
 
 
 def _glyphs(size: int) -> Pool:
+    """Return the characters of matplotlib's fonts; other versions of the fonts are another pool."""
     fonts = hashlib.sha256("".join(sha256_of(f) for f in default_fonts()).encode()).hexdigest()
     key = {"name": "glyphs", "version": 1, "size": size, "source": fonts, "pillow": PIL.__version__}
     return cached_pool(key, lambda: render_glyphs(size=size))
 
 
 def _glyph_part(class_name: str) -> str:
+    """Return the part of a class named ``"U+0416 ..."``."""
     return glyph_split(chr(int(class_name.split()[0].removeprefix("U+"), 16)))
 
 
@@ -347,8 +357,8 @@ def check_dataset(name: str) -> DatasetStatus:
     """Check the files of a data set against their checksums.
 
     Returns:
-        Its status; ``"missing"`` and ``"downloadable"`` have nothing to check, nor has a folder of
-        images.
+        Its status. If that is ``"missing"`` or ``"downloadable"`` there is nothing to check; a
+        folder of images has no checksum.
 
     Raises:
         ConfigError: if the name is unknown.
@@ -359,7 +369,8 @@ def check_dataset(name: str) -> DatasetStatus:
         return status
     path = find_file(info.path)
     if path is not None:
-        verify(path, info.sha256, reread=True)  # a disk may rot without a new date
+        # read again: a disk can damage a file without changing its date
+        verify(path, info.sha256, reread=True)
         return replace(status, message=f"found at {path}, sha256 as expected")
     if status.path is not None and status.path.is_dir():
         return replace(status, message=f"found at {status.path}; a folder has no checksum")
@@ -384,11 +395,10 @@ class LakeRuns:
         test: one image per class, uint8 ``[20, 20, 1, size, size]`` (run, image).
         answer: int64 ``[20, 20]``: test image ``i`` of run ``r`` shows the class of ``train[r,
             answer[r, i]]``.
-        alphabets: of each run, 20.
+        alphabets: names of the alphabets of the 20 runs.
 
     Source: Lake, Salakhutdinov and Tenenbaum (2015), "Human-level concept learning through
-        probabilistic
-    program induction", one-shot classification.
+    probabilistic program induction", one-shot classification.
     """
 
     train: torch.Tensor
@@ -430,12 +440,12 @@ def load_lake_runs(path: str | Path | None = None, *, size: int = 28) -> LakeRun
 
 
 def _lake_images(bits: npt.NDArray[np.uint8], shape: npt.NDArray[Any], size: int) -> torch.Tensor:
-    """Unpack and resize the drawings.  [R, I, bytes] -> uint8 [R, I, 1, size, size]"""
+    """Return the drawings resized, ``[R, I, bytes] -> uint8 [R, I, 1, size, size]``."""
     height, width = (int(side) for side in shape)
     ink = np.unpackbits(bits, axis=2)[..., : height * width].reshape(*bits.shape[:2], height, width)
     out = np.empty((*bits.shape[:2], 1, size, size), np.uint8)
     for run, i in np.ndindex(*bits.shape[:2]):
-        # resized as black ink on white and inverted after, exactly as the images of the pool
+        # resized as black ink on white and then inverted, exactly as the images of the pool
         image = Image.fromarray((255 * (1 - ink[run, i])).astype(np.uint8))
         out[run, i, 0] = 255 - np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     return torch.from_numpy(out)

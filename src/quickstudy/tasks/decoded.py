@@ -23,14 +23,14 @@ __all__ = [
     "pool_cache_path",
 ]
 
-_FORMAT = 2  # raise when decoding or the layout of a cached pool changes
+_FORMAT = 2  # part of each entry's name: raise it when decoding or the layout of an entry changes
 
 
 def pool_cache_path(key: Mapping[str, object]) -> Path:
-    """Return where the decoded pool of these options lies, or will lie.
+    """Return the cache file of a decoded pool, whether it exists or not.
 
     Args:
-        key: all that the pool depends on: the source's sha256 and every option of decoding.
+        key: everything that the pool depends on: the source's sha256 and every option of decoding.
     """
     text = json.dumps({"format": _FORMAT, **key}, sort_keys=True, default=str)
     stem = re.sub(r"[^a-z0-9]+", "-", str(key.get("name", "pool")).lower())
@@ -39,14 +39,14 @@ def pool_cache_path(key: Mapping[str, object]) -> Path:
 
 
 def cached_pool(key: Mapping[str, object], build: Callable[[], Pool]) -> Pool:
-    """Return the pool of these options from the cache, or build it and keep it there.
+    """Return a decoded pool from the cache, or build it and keep it there.
 
-    A cache entry that cannot be read is built again; a cache that cannot be written is done
-    without.
+    An entry that cannot be read is built again. If the cache cannot be written, the pool is built
+    each time.
 
     Args:
         key: as for :func:`pool_cache_path`.
-        build: makes the pool.
+        build: decodes the pool.
     """
     try:
         path = pool_cache_path(key)
@@ -70,7 +70,7 @@ def _save_pool(pool: Pool, path: Path) -> None:
 
 
 def _load_pool(path: Path) -> Pool | None:
-    """Return the pool, or ``None`` if there is none or it is damaged."""
+    """Return the pool of a cache file, or ``None`` if there is no file or it is damaged."""
     if not path.is_file():
         return None
     try:

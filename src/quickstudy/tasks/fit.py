@@ -1,4 +1,4 @@
-"""Fit foreign images to what an encoder was trained on: channels, size, and ink polarity."""
+"""Fit images of another data set to an encoder: channels, size, and bright or dark ink."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from quickstudy.tasks.pool import Pool
 __all__ = ["Invert", "fit_images", "looks_dark_on_light"]
 
 Invert = Literal["auto", "yes", "no"]
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
+_LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as Pillow's "L"
+_IMAGES_AT_ONCE = 4096  # as floats they take four times the memory
 
 
 def looks_dark_on_light(pool: Pool) -> bool:
-    """Return whether most images have a border lighter than their middle value: ink on paper."""
+    """Return whether most images have a border lighter than mid-grey: dark ink on light paper."""
     x = pool.x.float().mean(1)  # [M, H, W]
+    # the median: ink that touches the border does not decide
     border = torch.cat([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], dim=1)
     return bool((border.median(1).values > 127.5).float().mean() > 0.5)
 
@@ -32,11 +34,11 @@ def fit_images(pool: Pool, *, channels: int, size: int, invert: Invert = "no") -
         pool: uint8 images ``[M, 1 or 3, height, width]``.
         channels: 1 (colour becomes luma, ITU-R BT.601) or 3 (grey is repeated).
         size: side in pixels; resized with an antialiased bilinear filter if it differs.
-        invert: ``"yes"`` makes dark ink on light paper bright ink on black, as the character data
-            sets are kept; ``"auto"`` does so if most borders are light.
+        invert: ``"yes"`` turns dark ink on light paper into bright ink on black, as the character
+            data sets have it; ``"auto"`` does so if most images have a light border.
 
     Raises:
-        DataError: if the pool does not hold such images.
+        DataError: if the pool holds no uint8 images of 1 or 3 channels.
     """
     x = pool.x
     if x.ndim != 4 or x.shape[1] not in (1, 3) or x.dtype != torch.uint8:
@@ -45,15 +47,18 @@ def fit_images(pool: Pool, *, channels: int, size: int, invert: Invert = "no") -
             "images of 1 or 3 channels. Choose an encoder for such inputs."
         )
     if x.shape[1] == 3 and channels == 1:
-        weights = torch.tensor(_LUMA)[:, None, None]
-        x = torch.cat([_bytes((part * weights).sum(1, keepdim=True)) for part in x.split(4096)])
+        weights = torch.tensor(_LUMA_WEIGHTS)[:, None, None]
+        parts = x.split(_IMAGES_AT_ONCE)
+        x = torch.cat([_to_uint8((part * weights).sum(1, keepdim=True)) for part in parts])
     elif x.shape[1] == 1 and channels == 3:
         x = x.expand(-1, 3, -1, -1).contiguous()
     if tuple(x.shape[2:]) != (size, size):
         x = torch.cat(
             [
-                _bytes(F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True))
-                for part in x.split(4096)
+                _to_uint8(
+                    F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
+                )
+                for part in x.split(_IMAGES_AT_ONCE)
             ]
         )
     fitted = replace(pool, x=x)
@@ -62,5 +67,5 @@ def fit_images(pool: Pool, *, channels: int, size: int, invert: Invert = "no") -
     return fitted
 
 
-def _bytes(x: Tensor) -> Tensor:
+def _to_uint8(x: Tensor) -> Tensor:
     return x.round().clamp(0, 255).to(torch.uint8)

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _NodeId = tuple[int, int]
-_PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
+_PART_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 
 
 def pool_from_folder(
@@ -41,8 +41,8 @@ def pool_from_folder(
     """Return a pool from class folders of images.
 
     A class is a folder that directly holds images; its name is its path below ``path``
-    (``koala``, ``Greek/character01``). Hidden files, ``Thumbs.db`` and whatever is not named like
-    an image are passed over. Links to folders are followed, but not in circles.
+    (``koala``, ``Greek/character01``). Hidden files and files without the ending of an image are
+    skipped. Links to folders are followed, but not in circles.
 
     Args:
         path: the folder.
@@ -52,8 +52,8 @@ def pool_from_folder(
         name: data set for reports; the folder's name by default.
         split: which part of the data set this is.
         min_per_class: leave out classes with fewer images.
-        on_error: ``"raise"`` stops at an image that cannot be read, ``"skip"`` leaves it out, and
-            also images that lie in no class folder.
+        on_error: ``"raise"`` stops at an image that cannot be read or lies in no class folder,
+            ``"skip"`` leaves it out.
 
     Returns:
         Pool with ``x`` uint8 ``[M, channels, size, size]``.
@@ -98,9 +98,9 @@ class FolderReading:
 
     Args:
         pool: the images.
-        files: path below the folder of each row of the pool.
+        files: for each row of the pool its path below the folder.
         unreadable: images that cannot be read.
-        passed_over: files that are not named like images, and images in no class folder.
+        passed_over: files without the ending of an image, and images in no class folder.
         empty: folders without any image.
     """
 
@@ -176,8 +176,8 @@ def pool_from_csv(
         invert: whether to swap dark and bright.
         name: data set for reports; the folder's name by default.
         split: which part of the data set this is, for example ``"train"``.
-        filename: column of the file names.
-        label: column of the labels.
+        filename: name of the column of file names.
+        label: name of the column of labels.
         min_per_class: leave out classes with fewer images.
         on_error: ``"raise"`` or ``"skip"``, for images that are missing or cannot be read.
 
@@ -231,7 +231,7 @@ def _build(
     min_per_class: int,
     on_error: str,
 ) -> tuple[Pool, list[str]]:
-    """Decode ``(file, label)`` pairs, leave out small classes and refuse a single one.
+    """Decode ``(file, label)`` pairs without the small classes; one class alone is an error.
 
     Returns:
         The pool, and the file of each of its rows.
@@ -254,13 +254,14 @@ def _build(
         x, readable = x[rows], [readable[i] for i in rows]
         _large_classes(root, readable, min_per_class)
     pool = Pool.build(x, [label for _, label in readable], name=name, split=split)
-    # a pool orders its rows by class, and leaves those of a class as they came
+    # a pool sorts its rows by class, and a stable sort does the same to the files
     return pool, [file for file, _ in sorted(readable, key=lambda pair: pair[1])]
 
 
 def _large_classes(
     root: Path, labelled: list[tuple[str, str]], min_per_class: int
 ) -> list[tuple[str, str]]:
+    """Return the ``(file, label)`` pairs of the classes that are large enough, at least two."""
     counts = Counter(label for _, label in labelled)
     large = {label for label, count in counts.items() if count >= min_per_class}
     if len(large) < 2:
@@ -278,18 +279,21 @@ def _large_classes(
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Return the parts of a data set by their names in small letters, training first; empty if the
-    folder is not one of ``train/``, ``val/``, ``test/`` with class folders in each.
+    """Return the part folders of a data set by their names in lower case, training first.
 
     Args:
         root: a folder.
+
+    Returns:
+        Empty unless the folder holds two or more of ``train/``, ``val/``, ``test/`` and the like,
+        with class folders of images in each.
     """
     inside = [folder for folder in root.iterdir() if folder.is_dir()]
-    parts = {folder.name.lower(): folder for folder in inside if folder.name.lower() in _PARTS}
+    parts = {folder.name.lower(): folder for folder in inside if folder.name.lower() in _PART_NAMES}
     split = len(parts) > 1 and all(
         any("/" in file for file in find_images(part)[0]) for part in parts.values()
     )
-    return dict(sorted(parts.items(), key=lambda p: _PARTS.index(p[0]))) if split else {}
+    return dict(sorted(parts.items(), key=lambda p: _PART_NAMES.index(p[0]))) if split else {}
 
 
 def find_images(root: Path) -> tuple[list[str], int]:
@@ -318,8 +322,13 @@ def _listed(root: Path) -> tuple[list[str], list[str]]:
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[_NodeId]) -> Iterator[tuple[str, bool]]:
-    """Yield visible files, and whether they are there: a link may lead nowhere. No link back to a
-    folder that we are inside of is followed."""
+    """Yield the path of each visible file, and whether the file exists, as a link may be broken.
+
+    Args:
+        folder: where to look, with all its subfolders.
+        prefix: path of this folder below the root, put before each name.
+        above: this folder and those around it; a link to one of them is not followed.
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -340,6 +349,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[_NodeId]) -> Iterator[tupl
 
 
 def _node(folder: Path) -> _NodeId:
+    """Return what identifies a folder, by whatever link it is reached."""
     status = folder.stat()
     return status.st_dev, status.st_ino
 

@@ -24,17 +24,17 @@ from quickstudy.tasks.pool import Pool
 
 __all__ = ["default_fonts", "glyph_split", "render_glyphs"]
 
-_BASE = 64  # side of an undeformed glyph's canvas
-_INK = 40  # its longer side on this canvas
+_CANVAS = 64  # side of the canvas of an undeformed glyph, in pixels
+_GLYPH_SIDE = 40  # longer side of the glyph on this canvas
 _FONT_SIZE = 64
-_BATCH = 1024
-_DUPLICATE = 0.93  # cosine of two thumbnails above which they count as one shape
-_DIGIT_LIKE = 0.88  # the same for shapes too close to a digit
+_GLYPHS_AT_ONCE = 1024
+_SAME_SHAPE_COSINE = 0.93  # of two thumbnails, above which they count as one shape
+_DIGIT_SHAPE_COSINE = 0.88  # of a thumbnail and a digit's, above which it is too close to a digit
 _SPLIT_SEED = 20_160_613
-_DIGITS = frozenset({"Nd", "Nl", "No"})
+_DIGIT_CATEGORIES = frozenset({"Nd", "Nl", "No"})  # Unicode's general categories of numbers
 _DIGIT_SHAPES = "0123456789OoIl|"  # people write 0 as a ring and 1 as a bar
-# patterns of dots, lines and hexagram bars: many classes, hardly any difference
-_DULL_BLOCKS = ((0x2500, 0x259F), (0x2800, 0x28FF), (0x4DC0, 0x4DFF), (0xA700, 0xA71F))
+# patterns of dots, lines and hexagram bars: many classes that hardly differ
+_REPETITIVE_BLOCKS = ((0x2500, 0x259F), (0x2800, 0x28FF), (0x4DC0, 0x4DFF), (0xA700, 0xA71F))
 
 _FONTS = (
     *("DejaVuSans", "DejaVuSerif", "STIXGeneral", "DejaVuSansMono", "DejaVuSans-Oblique"),
@@ -56,7 +56,7 @@ def default_fonts() -> list[Path]:
 
 
 def glyph_split(character: str) -> str:
-    """Return the part a character belongs to for ever: 70 % train, 15 % val, 15 % test."""
+    """Return the part of a character, which never changes: 70 % train, 15 % val, 15 % test."""
     draw = float(uniforms(_SPLIT_SEED, ord(character)))
     return "train" if draw < 0.7 else "val" if draw < 0.85 else "test"
 
@@ -75,18 +75,18 @@ def render_glyphs(
     """Return a pool whose classes are characters, bright strokes on black.
 
     The examples of a class are the character in several fonts, each turned, scaled, sheared,
-    shifted, bent elastically, made thicker or thinner and blurred. Characters that look alike are
-    one class, and what is a digit or looks like one is left out, so that tests on handwritten
-    digits meet new shapes only.
+    shifted, bent elastically, made thicker or thinner and blurred. Of characters that look alike
+    only one is kept. Digits and characters that look like digits are left out, so that tests on
+    handwritten digits meet new shapes only.
 
     Args:
         size: height and width in pixels.
         per_class: examples per class.
         fonts: TrueType or OpenType files; those of matplotlib by default.
         chars: characters to render; by default all of ``categories`` that at least two fonts have.
-        categories: beginnings of Unicode general categories, ``"L"`` letters, ``"Sm"`` mathematical
-            symbols.
-        digits: whether to keep digits and what looks like them.
+        categories: beginnings of Unicode general categories: ``"L"`` for letters, ``"Sm"`` for
+            mathematical symbols.
+        digits: whether to keep digits and characters that look like them.
         split: ``"train"``, ``"val"`` or ``"test"`` (see :func:`glyph_split`), or ``"all"``.
         seed: of all randomness; an example depends on seed, character and its number only.
 
@@ -158,21 +158,25 @@ def _collect(
 
 
 def _is_wanted(code: int, categories: Sequence[str], digits: bool) -> bool:
+    """Return whether a character may become a class; ``""`` stands for all categories."""
     char = chr(code)
     category = unicodedata.category(char)
-    if category[0] in "MCZ" or (not digits and (category in _DIGITS or _is_digit(char))):
+    # marks, control characters and spaces have no shape of their own
+    if category[0] in "MCZ" or (not digits and (category in _DIGIT_CATEGORIES or _is_digit(char))):
         return False
     if "" in categories:
         return True
-    dull = any(low <= code <= high for low, high in _DULL_BLOCKS)
+    repetitive = any(low <= code <= high for low, high in _REPETITIVE_BLOCKS)
     # a decomposition marks accented letters and styled copies: near-duplicates of their base letter
     return (
-        category.startswith(tuple(categories)) and not dull and not unicodedata.decomposition(char)
+        category.startswith(tuple(categories))
+        and not repetitive
+        and not unicodedata.decomposition(char)
     )
 
 
 def _is_digit(char: str) -> bool:
-    """Whether a character stands for a number, also inside a circle or in another style."""
+    """Return whether a character stands for a number, also inside a circle or in another style."""
     if unicodedata.numeric(char, None) is not None:
         return True
     return any(c.isdigit() for c in unicodedata.normalize("NFKD", char))
@@ -186,7 +190,10 @@ def _distinct(glyphs: _Glyphs, digits: Sequence[npt.NDArray[np.uint8]]) -> _Glyp
     for code, images in glyphs.items():
         shape = _thumbnail(images[0])
         near = float((shapes[: len(kept)] @ shape).max(initial=0.0))
-        if near > _DUPLICATE or float((like_digit @ shape).max(initial=0.0)) > _DIGIT_LIKE:
+        if (
+            near > _SAME_SHAPE_COSINE
+            or float((like_digit @ shape).max(initial=0.0)) > _DIGIT_SHAPE_COSINE
+        ):
             continue
         shapes[len(kept)] = shape
         kept[code] = images
@@ -195,7 +202,7 @@ def _distinct(glyphs: _Glyphs, digits: Sequence[npt.NDArray[np.uint8]]) -> _Glyp
 
 def _thumbnail(image: npt.NDArray[np.uint8]) -> Floats:
     """Return a glyph as a unit vector of 16x16 values."""
-    side = _BASE // 16
+    side = _CANVAS // 16
     blocks = image.reshape(16, side, 16, side).mean((1, 3)).ravel()  # [64, 64] -> [256]
     return np.asarray(blocks / np.linalg.norm(blocks))
 
@@ -211,7 +218,7 @@ def _characters(path: Path) -> set[int]:
             f"{path}: cannot be read as a font ({error}). Give a .ttf or .otf."
         ) from error
     codes = {code for code, glyph in charmap.items() if glyph != 0}
-    if path.stem.startswith("cm"):  # Computer Modern's maps are right for plain letters only
+    if path.stem.startswith("cm"):  # Computer Modern maps only plain letters to the right glyphs
         codes = {code for code in codes if code < 128 and chr(code).isalpha()}
     return codes
 
@@ -226,7 +233,8 @@ def _face(path: Path) -> ImageFont.FreeTypeFont:
 
 
 def _normalised(face: ImageFont.FreeTypeFont, char: str) -> npt.NDArray[np.uint8] | None:
-    """Return a glyph centred, its longer side ``_INK`` pixels, or ``None`` if it is blank."""
+    """Return a glyph, centred and scaled to a longer side of ``_GLYPH_SIDE`` pixels, or ``None`` if
+    it is blank."""
     left, top, right, bottom = (round(edge) for edge in face.getbbox(char))
     if right <= left or bottom <= top or max(right - left, bottom - top) > 16 * _FONT_SIZE:
         return None
@@ -236,13 +244,13 @@ def _normalised(face: ImageFont.FreeTypeFont, char: str) -> npt.NDArray[np.uint8
     if box is None:
         return None
     image = image.crop(box)
-    scale = _INK / max(image.size)
+    scale = _GLYPH_SIDE / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     image = image.resize(
         (width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
     )
-    canvas = np.zeros((_BASE, _BASE), np.uint8)
-    y, x = (_BASE - height) // 2, (_BASE - width) // 2
+    canvas = np.zeros((_CANVAS, _CANVAS), np.uint8)
+    y, x = (_CANVAS - height) // 2, (_CANVAS - width) // 2
     canvas[y : y + height, x : x + width] = np.asarray(image)
     return canvas if int(canvas.max()) >= 64 else None
 
@@ -263,11 +271,11 @@ def _variants(
     bases = torch.from_numpy(np.stack([image for faces in images for image in faces]))
     variant = np.tile(np.arange(per_class), len(codes))  # [M]
     owner = np.repeat(np.arange(len(codes)), per_class)  # [M]
-    face = first[owner] + variant % n_faces[owner]
+    face = first[owner] + variant % n_faces[owner]  # the variants use the fonts in turn
     out = torch.empty(len(owner), 1, size, size, dtype=torch.uint8)
-    starts = range(0, len(owner), _BATCH)
+    starts = range(0, len(owner), _GLYPHS_AT_ONCE)
     for start in tqdm(starts, desc="rendering glyphs", delay=2, disable=None):
-        rows = slice(start, start + _BATCH)
+        rows = slice(start, start + _GLYPHS_AT_ONCE)
         base = bases[torch.from_numpy(face[rows])].float()[:, None] / 255  # [B, 1, 64, 64]
         counters = (codes[owner[rows], None], variant[rows, None])
         out[rows] = _deform(base, size, counters, seed)
@@ -275,8 +283,8 @@ def _variants(
 
 
 def _deform(base: Tensor, size: int, counters: tuple[Any, Any], seed: int) -> Tensor:
-    """Return deformed copies of glyphs.  [B, 1, 64, 64] -> uint8 [B, 1, size, size]"""
-    side = 2 * size  # twice the resolution, halved at the end: smooth edges
+    """Return deformed copies of glyphs: ``[B, 1, 64, 64] -> uint8 [B, 1, size, size]``."""
+    side = 2 * size  # drawn at twice the resolution and halved at the end, for smooth edges
     draws = torch.from_numpy(uniforms(seed, *counters, 0, np.arange(9)[None])).float()  # [B, 9]
     grid = _affine_grid(draws, side) + _elastic(draws[:, 6], side, counters, seed)
     ink = F.grid_sample(base, grid, align_corners=False)  # [B, 1, side, side]
@@ -289,13 +297,14 @@ def _deform(base: Tensor, size: int, counters: tuple[Any, Any], seed: int) -> Te
 
 
 def _affine_grid(draws: Tensor, side: int) -> Tensor:
-    """Turn up to 15 degrees, scale, shear, stretch and shift.  [B, 9] -> [B, side, side, 2]"""
+    """Return the positions in the glyph of all pixels, turned by up to 15 degrees, scaled, sheared,
+    stretched and shifted: ``[B, 9] -> [B, side, side, 2]``."""
     angle = (2 * draws[:, 0] - 1) * (np.pi / 12)
-    fill = 0.62 + 0.28 * draws[:, 1]  # the ink's longer side, of the whole side
-    zoom = (_INK / _BASE) / fill
+    fill = 0.62 + 0.28 * draws[:, 1]  # the glyph's longer side, as a share of the image's side
+    zoom = (_GLYPH_SIDE / _CANVAS) / fill
     stretch = torch.exp(0.2 * (2 * draws[:, 2] - 1))
     shear = 0.25 * (2 * draws[:, 3] - 1)
-    shift = (2 * draws[:, 4:6] - 1) * 0.08  # of half the side
+    shift = (2 * draws[:, 4:6] - 1) * 0.08  # as a share of half the side
     cos, sin = torch.cos(angle), torch.sin(angle)
     rows = [
         torch.stack([zoom * stretch * cos, zoom * (shear - sin), shift[:, 0]], 1),
@@ -307,7 +316,7 @@ def _affine_grid(draws: Tensor, side: int) -> Tensor:
 
 
 def _elastic(strength: Tensor, side: int, counters: tuple[Any, Any], seed: int) -> Tensor:
-    """Smooth random displacements.  [B] -> [B, side, side, 2]"""
+    """Return smooth random displacements of all pixels: ``[B] -> [B, side, side, 2]``."""
     sigma = 2 * 4.0 / 29  # 4 of 29 pixels, in coordinates from -1 to 1
     knots = torch.arange(-1 - sigma, 1 + 2 * sigma, sigma)
     n = len(knots)
@@ -317,14 +326,16 @@ def _elastic(strength: Tensor, side: int, counters: tuple[Any, Any], seed: int) 
     noise = 2 * uniforms(seed, *counters, 1, np.arange(2 * n * n)[None]) - 1
     field = torch.from_numpy(noise * np.sqrt(3)).float().unflatten(1, (2, n, n))  # variance 1
     field = weights @ field @ weights.mT  # [B, 2, side, side], variance 1 everywhere
-    # what uniform noise has after a Gaussian of sigma = 4 times alpha = 34, in pixels of 29
+    # the standard deviation of the paper's displacements: uniform noise, smoothed by a Gaussian of
+    # sigma = 4 pixels and multiplied by alpha = 34 pixels, at 29 pixels a side
     deviation = float(34 * np.sqrt(1 / 3) / (2 * np.sqrt(np.pi) * 4) * (2 / 29))
     offsets: Tensor = field * (deviation * strength)[:, None, None, None]
     return offsets.permute(0, 2, 3, 1)
 
 
 def _thickness(ink: Tensor, amount: Tensor) -> Tensor:
-    """Grey dilation (``amount`` up to 2 pixels) or erosion (below 0), in between by blending."""
+    """Return thicker or thinner strokes: grey dilation by ``amount`` up to 2 pixels, or erosion
+    below 0; fractions of a pixel blend two results."""
     amount = amount[:, None, None, None]
     once = F.max_pool2d(ink, 3, 1, 1)
     twice = F.max_pool2d(once, 3, 1, 1)
@@ -334,7 +345,7 @@ def _thickness(ink: Tensor, amount: Tensor) -> Tensor:
 
 
 def _blurred(ink: Tensor, amount: Tensor) -> Tensor:
-    """Blur by up to two passes of the binomial filter (1, 2, 1)."""
+    """Return the image after ``amount`` passes, up to two, of the binomial filter (1, 2, 1)."""
     line = torch.tensor([0.25, 0.5, 0.25])
     kernel = (line[:, None] * line)[None, None]
     amount = amount[:, None, None, None]

@@ -1,7 +1,8 @@
 """Safe image decoding: bytes or a file in, a square uint8 tensor out.
 
-Nothing about a file is believed before its header is read: only common raster formats are accepted
-(no format that runs another program), and giant images are refused before a pixel is decoded.
+A file's name and type are not trusted: its header decides. Only common raster formats are accepted
+(no format whose decoder runs another program), and giant images are refused before any pixel is
+decoded.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 50_000_000
 """Images with more pixels than this are refused."""
 
-_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF")
-_CHUNK = 128
+_SAFE_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF")
+_IMAGES_PER_CHUNK = 128
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -114,7 +115,7 @@ def decode_many(
     good = np.ones(len(items), bool)
 
     def decode_chunk(first: int) -> int:
-        chunk = items[first : first + _CHUNK]
+        chunk = items[first : first + _IMAGES_PER_CHUNK]
         for i, (what, data) in enumerate(chunk, start=first):
             try:
                 out[i] = _decode(data, size, channels, what, invert, max_pixels)
@@ -124,14 +125,14 @@ def decode_many(
                 good[i] = False
         return len(chunk)
 
-    # the warning filter is global to the process, so it is set once here and not in the threads
+    # Python's warning filter is global to the process: set once here, not in the threads
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         tqdm(total=len(items), desc=label, unit="img", delay=2, disable=None) as bar,
     ):
         warnings.simplefilter("ignore")
-        for done in pool.map(decode_chunk, range(0, len(items), _CHUNK)):
+        for done in pool.map(decode_chunk, range(0, len(items), _IMAGES_PER_CHUNK)):
             bar.update(done)
     kept = np.flatnonzero(good)
     pixels = out if len(kept) == len(items) else out[kept]
@@ -148,8 +149,9 @@ def _check_shape(size: int, channels: int) -> None:
 def open_image(data: bytes | Path, *, mode: str, what: str, max_pixels: int) -> Image.Image:
     """Return one decoded image at its own size, upright, as ``"L"`` or ``"RGB"``.
 
-    Everything else is as :func:`read_image` does it. Whoever calls this from one thread alone may
-    want to silence Pillow's warnings about large, truncated or oddly tagged files.
+    Orientation, transparency, animations and depth are handled as in :func:`read_image`. Pillow
+    warns about large, truncated or oddly tagged files. Callers may silence that; this function does
+    not, as Python's warning filter must not be changed in several threads.
 
     Raises:
         DataError: if the image is missing, empty, damaged, too large or of an unknown format.
@@ -160,7 +162,7 @@ def open_image(data: bytes | Path, *, mode: str, what: str, max_pixels: int) -> 
         if isinstance(data, Path) and data.stat().st_size == 0:
             raise DataError(f"{what}: the file is empty (0 bytes). Replace or remove it.")
         with Image.open(
-            io.BytesIO(data) if isinstance(data, bytes) else data, formats=_known()
+            io.BytesIO(data) if isinstance(data, bytes) else data, formats=_readable_formats()
         ) as im:
             _check_header(im, what, max_pixels)
             im.load()
@@ -185,7 +187,7 @@ def open_image(data: bytes | Path, *, mode: str, what: str, max_pixels: int) -> 
 def _decode(
     data: bytes | Path, size: int, channels: int, what: str, invert: bool, max_pixels: int
 ) -> Bytes:
-    """Return uint8 ``[channels, size, size]``; any failure is a DataError that names it."""
+    """Return uint8 ``[channels, size, size]``; any failure is a DataError with the image's name."""
     mode = "L" if channels == 1 else "RGB"
     image = open_image(data, mode=mode, what=what, max_pixels=max_pixels)
     if image.size != (size, size):
@@ -195,13 +197,14 @@ def _decode(
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _known() -> list[str]:
+def _readable_formats() -> list[str]:
     """Return the accepted formats that this build of Pillow can read."""
     Image.init()
-    return [name for name in _FORMATS if name in Image.OPEN]
+    return [name for name in _SAFE_FORMATS if name in Image.OPEN]
 
 
 def _check_header(image: Image.Image, what: str, max_pixels: int) -> None:
+    """Refuse an image without pixels or with too many, before it is decoded."""
     width, height = image.size
     if width < 1 or height < 1:
         raise DataError(
@@ -215,7 +218,7 @@ def _check_header(image: Image.Image, what: str, max_pixels: int) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return the image turned as its orientation tag says; a damaged tag is passed over."""
+    """Return the image turned as its orientation tag says; a damaged tag is ignored."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
@@ -223,15 +226,13 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Return the image as ``"L"`` or ``"RGB"``, transparency laid on white, 8 bits a channel."""
+    """Return the image as ``"L"`` or ``"RGB"``, 8 bits a channel, with transparency made white."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
     if transparent:
-        if image.mode in (
-            "La",
-            "RGBa",
-        ):  # premultiplied: Pillow converts these only to their straight forms
+        # premultiplied alpha: Pillow converts these modes only to their straight forms
+        if image.mode in ("La", "RGBa"):
             image = image.convert("LA" if image.mode == "La" else "RGBA")
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -1,4 +1,4 @@
-"""Folders and tables of examples for the commands: what a user has on disk, in and out."""
+"""Examples as users have them on disk: folders of images; tables of images, texts or numbers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Endings of the tables that are read."""
 
 _OTHER_TABLES = (".xlsx", ".xls", ".ods", ".json", ".txt", ".feather", ".arrow", ".arff", ".zip")
-_LABELS = ("label", "target", "class", "intent", "category", "y")
-_TEXTS = ("text", "sentence", "utterance", "question", "title", "headline", "content")
-_IMAGES = ("path", "image", "file", "filename", "file_name")
-_SPLIT, _TRAINING = "split", ("train", "training", "background")
+_LABEL_COLUMNS = ("label", "target", "class", "intent", "category", "y")
+_TEXT_COLUMNS = ("text", "sentence", "utterance", "question", "title", "headline", "content")
+_IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name")
+_SPLIT_COLUMN, _TRAINING_PARTS = "split", ("train", "training", "background")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,9 @@ class LabelledFiles:
         x: paths, encoded images, texts, or a ``pyarrow.Table``.
         y: labels, or ``None`` if there are none.
         kind: ``"image"``, ``"text"`` or ``"table"``: also the name of the encoder that fits.
-        names: of each example, for reports.
-        columns: what else stands in a table of texts or images, and a column ``split`` of any.
+        names: name of each example, for reports.
+        columns: the other columns of a table of texts or images, and the column ``split`` of any
+            table.
         note: which examples were left out, and why; empty if none were.
     """
 
@@ -52,7 +53,7 @@ class LabelledFiles:
     note: str = ""
 
     def take(self, rows: Sequence[int]) -> LabelledFiles:
-        """Return these examples alone."""
+        """Return the examples of these rows."""
         table = self.kind == "table"
         return replace(
             self,
@@ -71,15 +72,15 @@ def read_examples(
     A table is CSV, TSV, JSON lines or Parquet with a column of labels and a column ``path`` (or
     ``image``, or a Hugging Face ``image`` struct), a column ``text``, or else columns of numbers.
 
-    Where the data is published in parts, only the training part is read: of a table with a column
-    ``split`` the rows ``train`` (or ``training`` or ``background``, in capitals or not), of a
-    folder that holds ``train/`` beside ``test/`` or ``val/`` the first. The column is never an
-    input.
+    Where the data is published in parts, only the training part is read. In a table with a column
+    ``split`` these are the rows ``train`` (or ``training`` or ``background``, in any case); in a
+    folder that holds ``train/`` beside ``test/`` or ``val/`` it is ``train/``. The column ``split``
+    is never an input.
 
     Args:
         path: folder or table.
-        label: column of the labels; found by its usual names if not given.
-        every_part: read the other parts of a table as well.
+        label: name of the column of labels; found by its usual names if not given.
+        every_part: read all parts of a table.
 
     Raises:
         DataError: if there is nothing to read, a row lacks what it needs, or there are parts and
@@ -93,38 +94,38 @@ def read_examples(
     read = read_inputs([source], label=label)
     if read.y is None:
         raise ConfigError(
-            f"{source} has no column of labels (looked for {', '.join(_LABELS)}). Name it with "
-            "--label."
+            f"{source} has no column of labels (looked for {', '.join(_LABEL_COLUMNS)}). Name it "
+            "with --label."
         )
     return read if every_part else training_rows(read, source=str(source))
 
 
 def training_rows(read: LabelledFiles, *, source: str = "the table") -> LabelledFiles:
-    """Return the rows for training, by the column ``split`` if there is one.
+    """Return the training rows: those that the column ``split`` says, or all if there is none.
 
     Args:
         read: examples.
         source: where they come from, for errors.
 
     Raises:
-        DataError: if the column is there, and no row is for training.
+        DataError: if the column tells two or more parts, and none of them is for training.
     """
     read = _split_aside(read)
     name = next((name for name in read.columns if _tells_part(name)), None)
     if name is None:
         return read
     values = [str(value).strip().lower() for value in read.columns[name]]
-    rows = [i for i, value in enumerate(values) if value in _TRAINING]
+    rows = [i for i, value in enumerate(values) if value in _TRAINING_PARTS]
     only = sorted(set(values))
     if not rows and len(only) == 1:
-        told = f"Every row is {only[0]!r} in the column {name}: all were read."
-        return read if only == ["all"] else replace(read, note=told)
+        note = f"Every row is {only[0]!r} in the column {name}: all were read."
+        return read if only == ["all"] else replace(read, note=note)
     if not rows:
         shown = ", ".join(map(repr, sorted({str(value) for value in read.columns[name]})[:5]))
         raise DataError(
             f"{source}: its column {name!r} tells the parts of a data set, and no row is 'train' "
             f"(it says {shown}). Name the rows to learn from 'train', or rename or remove the "
-            "column: as an input it would give the part away."
+            "column: as an input it would reveal the part."
         )
     if len(rows) == len(values):
         return read
@@ -136,11 +137,12 @@ def training_rows(read: LabelledFiles, *, source: str = "the table") -> Labelled
 
 
 def _tells_part(column: str) -> bool:
-    return column.strip().lower() == _SPLIT
+    """Return whether a column says which part of a data set each row belongs to."""
+    return column.strip().lower() == _SPLIT_COLUMN
 
 
 def _split_aside(read: LabelledFiles) -> LabelledFiles:
-    """Take the column ``split`` out of a table of inputs."""
+    """Move the column ``split`` of a table from the inputs to the other columns."""
     if read.kind != "table":
         return read
     aside = [name for name in read.x.column_names if _tells_part(name)]
@@ -153,7 +155,7 @@ def grouped(read: LabelledFiles, group: str | None) -> tuple[LabelledFiles, list
 
     Args:
         read: examples.
-        group: name of the column; ``None`` = there is none.
+        group: name of the column; ``None`` = the examples have no groups.
 
     Raises:
         ConfigError: if there is no such column.
@@ -193,7 +195,7 @@ def read_inputs(paths: Sequence[str | Path], *, label: str | None = None) -> Lab
 
     Args:
         paths: of files and folders; a table must be alone.
-        label: column of a table that holds labels, and is no input.
+        label: name of the column of labels, which is no input.
     """
     sources = [Path(path) for path in paths]
     if not sources:
@@ -231,11 +233,11 @@ def _refuse_column(label: str | None, source: Path) -> None:
 
 
 def _training_folder(root: Path) -> LabelledFiles:
-    """Read a folder of class folders, or of ``train/`` with such, beside ``test/``."""
+    """Read a folder of class folders, or the ``train/`` in a folder of parts."""
     parts = split_folders(root)
     if not parts:
         return _class_folders(root)
-    training = [folder for name, folder in parts.items() if name in _TRAINING]
+    training = [folder for name, folder in parts.items() if name in _TRAINING_PARTS]
     if len(training) != 1:
         raise DataError(
             f"{root}: holds {', '.join(f'{f.name}/' for f in parts.values())}, which are parts of "
@@ -267,10 +269,11 @@ def _class_folders(root: Path) -> LabelledFiles:
 
 
 def _table(source: Path, label: str | None) -> LabelledFiles:
+    """Read a table of texts, images or numbers, told apart by the names of its columns."""
     columns = _columns(source, label)
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"{source}: the table has no rows. Give one row per example.")
-    wanted = label or next((name for name in _LABELS if name in columns), None)
+    wanted = label or next((name for name in _LABEL_COLUMNS if name in columns), None)
     if label is not None and label not in columns:
         raise ConfigError(f"{source}: no column {label!r}. {nearest_names(label, columns)}")
     y = None if wanted is None else columns.pop(wanted)
@@ -279,17 +282,17 @@ def _table(source: Path, label: str | None) -> LabelledFiles:
             f"{source}, row {none[0]}: there is no label in {wanted!r}. Fill it in, or leave the "
             "row out."
         )
-    columns.pop("", None)  # the row numbers that pandas writes
+    columns.pop("", None)  # pandas writes row numbers into a column without a name
     rows = [f"{source.name}, row {i}" for i in range(len(next(iter(columns.values()), y or [])))]
-    if (name := next((n for n in _TEXTS if n in columns), None)) is not None:
+    if (name := next((n for n in _TEXT_COLUMNS if n in columns), None)) is not None:
         return LabelledFiles(columns.pop(name), y, "text", rows, columns)
-    if (name := next((n for n in _IMAGES if n in columns), None)) is not None:
+    if (name := next((n for n in _IMAGE_COLUMNS if n in columns), None)) is not None:
         return replace(_images(source, columns.pop(name), y, rows), columns=columns)
     if not any(_is_number(value) for values in columns.values() for value in values):
         raise DataError(
-            f"{source}: needs a column of texts ({_TEXTS[0]}), of image paths ({_IMAGES[0]}), or "
-            f"of numbers; it has {', '.join(map(repr, list(columns)[:5])) or 'none'}. Rename the "
-            "column that counts."
+            f"{source}: needs a column of texts ({_TEXT_COLUMNS[0]}), of image paths "
+            f"({_IMAGE_COLUMNS[0]}), or of numbers; it has "
+            f"{', '.join(map(repr, list(columns)[:5])) or 'none'}. Rename the column that counts."
         )
     import pyarrow as pa
 
@@ -297,7 +300,8 @@ def _table(source: Path, label: str | None) -> LabelledFiles:
 
 
 def _images(source: Path, values: list[Any], y: list[Any] | None, rows: list[str]) -> LabelledFiles:
-    """Images by path, relative to the table, or encoded as the Hugging Face Hub stores them."""
+    """Return images by their paths, relative to the table, or by their bytes, as the Hugging Face
+    Hub stores them."""
     if isinstance(values[0], Mapping):
         data = [value.get("bytes") if isinstance(value, Mapping) else None for value in values]
         if None in data:
@@ -322,7 +326,7 @@ def _columns(source: Path, label: str | None) -> dict[str, list[Any]]:
 
     ending = source.suffix.lower()
     try:
-        # a row must fit into a block, and a cell can be a long document
+        # pyarrow refuses a row that does not fit into a block, and a cell can be a long document
         block = min(max(source.stat().st_size, 1 << 20), 1 << 30)
         if ending == ".parquet":
             table = pa_parquet.read_table(source)
@@ -332,8 +336,12 @@ def _columns(source: Path, label: str | None) -> dict[str, list[Any]]:
             parse = pa_csv.ParseOptions(
                 delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True
             )
-            # labels, texts and paths are as they are written: 007 is not 7
-            as_written = {n: pa.string() for n in (*_LABELS, *_TEXTS, *_IMAGES, label) if n}
+            # labels, texts and paths are kept as they are written: 007 is not 7
+            as_written = {
+                n: pa.string()
+                for n in (*_LABEL_COLUMNS, *_TEXT_COLUMNS, *_IMAGE_COLUMNS, label)
+                if n
+            }
             convert = pa_csv.ConvertOptions(column_types=as_written)
             read = pa_csv.ReadOptions(block_size=block)
             table = pa_csv.read_csv(source, read, parse, convert)

@@ -39,10 +39,11 @@ def pool_from_parquet(
         size: height and width of the images in pixels.
         channels: 1 (grey) or 3 (RGB).
         invert: whether to swap dark and bright, for ink on paper.
-        image: column of the images.
-        label: column of the labels: text, whole numbers, or a Hugging Face ``ClassLabel`` whose
-            names stand in the file's metadata.
-        group: column of the drawer, track or the like; several columns together name one group.
+        image: name of the column of images.
+        label: name of the column of labels: text, whole numbers, or a Hugging Face ``ClassLabel``
+            whose names stand in the file's metadata.
+        group: name of the column of groups (drawer, track or the like); with several columns, equal
+            values in all of them mean one group.
         where: keep only rows in which each of these columns has this value.
         name: data set for reports; the file's name by default.
         split: which part of the data set this is.
@@ -115,6 +116,7 @@ def _class_label_names(schema: Any, label: str) -> list[str] | None:
 def _matching_rows(
     source: Path, columns: Mapping[str, list[Any]], where: Mapping[str, str], n_rows: int
 ) -> list[int]:
+    """Return the numbers of the rows in which each column of ``where`` has its value."""
     rows = list(range(n_rows))
     for column, value in where.items():
         values = columns[column]
@@ -159,7 +161,7 @@ def _image_bytes(source: Path, column: Any, rows: Sequence[int]) -> list[bytes]:
         values = pa.chunked_array(
             [chunk.field("bytes") for chunk in column.chunks], type=kind.field("bytes").type
         ).to_pylist()
-        # the fields of a null struct may still hold bytes: field() does not look at the parent
+        # field() ignores that a struct itself may be null, and its fields may still hold bytes
         values = [
             v if ok else None for v, ok in zip(values, column.is_valid().to_pylist(), strict=True)
         ]

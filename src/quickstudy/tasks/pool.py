@@ -1,5 +1,5 @@
-"""A pool: all examples of a data set in memory, sorted by class, so that a batch of tasks is one
-gather."""
+"""A pool: all examples of a data set in memory, sorted by class, so that one gather makes a batch
+of tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Examples of many classes, the rows of a class next to each other.
+    """Examples of many classes, sorted by class.
 
     Args:
         x: examples ``[M, ...]``: uint8 images ``[M, channels, height, width]`` or floating vectors.
@@ -29,13 +29,21 @@ class Pool:
             row.
         class_names: a name for each class.
         name: data set, for reports.
-        split: which part of it (``"train"``, ``"val"``, ``"test"``, ``"all"``).
+        split: part of the data set (``"train"``, ``"val"``, ``"test"``, ``"all"``).
         groups: drawer, track or the like of each row ``[M]`` int64, or ``None``. Equal numbers mean
             one group, also across classes.
 
     Raises:
         DataError: if the shapes disagree, the rows are not sorted by class or values are not
             finite.
+
+    Example::
+
+        x = torch.rand(6, 8)
+        pool = Pool.build(x, ["cat", "dog", "cat", "dog", "owl", "owl"], name="animals")
+        print(pool.class_names, pool.counts)
+        source = PoolSource(pool)
+        episode = source.episodes(EpisodeSpec(n_way=3, k_shot=1, n_query=1), [0], seed=0)
     """
 
     x: Tensor
@@ -108,7 +116,7 @@ class Pool:
             x: examples ``[M, ...]``.
             labels: one hashable label per row; classes are ordered by their text.
             name: data set, for reports.
-            split: which part of it.
+            split: part of the data set.
             groups: one hashable value per row (drawer, track), or ``None``.
 
         Raises:

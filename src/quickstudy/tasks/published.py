@@ -1,8 +1,8 @@
 """Published episodes: lists of tasks as files, so that two laboratories score the same tasks.
 
 A list names rows of a data set, and holds a hash of every image that it names. So it can be checked
-against another copy of the data, and it does not matter who drew it: what counts is the list, not
-the random numbers behind it.
+against another copy of the data. Everybody who has the list scores the same tasks; how it was drawn
+does not matter.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = ["EpisodeList", "ListedSource", "draw_episodes", "read_episodes"]
 Ints = npt.NDArray[np.int64]
 
 _FORMAT = 1
-_SIDES = ("support", "support_y", "query", "query_y", "classes")
-_ARRAYS = (*_SIDES, "rows", "digests")
-_LARGEST = 2 << 30  # bytes of one array, unpacked
+_INDEX_ARRAYS = ("support", "support_y", "query", "query_y", "classes")
+_ARRAYS = (*_INDEX_ARRAYS, "rows", "digests")
+_LARGEST_ARRAY_BYTES = 2 << 30  # unpacked: a small zip may hold far more
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class EpisodeList:
         index: rows and labels of ``T`` episodes.
         spec: way, shot and queries.
         data: name of the data set.
-        split: the part of it.
-        seed: that they were drawn with.
-        group_aware: whether groups were kept apart.
-        class_names: of the data set's part, in the order of its classes.
-        rows: those that the list names, ascending ``[R]``.
-        digests: the first 16 bytes of the sha256 of each of them, uint8 ``[R, 16]``.
+        split: part of the data set.
+        seed: the seed that the episodes were drawn with.
+        group_aware: whether no group is in the support and the query of one episode.
+        class_names: names of the classes of that part, in their order.
+        rows: the rows that the list names, ascending ``[R]``.
+        digests: the first 16 bytes of the sha256 of each of these rows, uint8 ``[R, 16]``.
         about: how the data was prepared: JSON-ready facts.
     """
 
@@ -93,9 +93,9 @@ class EpisodeList:
     def faults(self, pool: Pool | None = None) -> list[str]:
         """Return what is wrong with the list, or with a copy of its data; empty if nothing is.
 
-        Without a pool: queries among the support of their episode, twice the same row, labels that
-        do not fit the classes, sizes that are not those of the specification. With one, also
-        whether it holds the classes and images that the list names.
+        Without a pool: queries that are in the support of their episode, rows or classes that occur
+        twice, sizes that differ from the specification. With a pool also classes, images and labels
+        that differ from those of the list.
 
         Args:
             pool: a copy of the data, prepared as :attr:`about` says.
@@ -111,13 +111,13 @@ class EpisodeList:
             if len(both):
                 found.append(f"episode {t}: row {both[0]} is in the support and in the queries")
             if len(np.unique(s)) < len(s) or len(np.unique(q)) < len(q):
-                found.append(f"episode {t}: a row stands twice on one side")
+                found.append(f"episode {t}: a row occurs twice on one side")
             if not len(s) or not len(q):
                 found.append(f"episode {t}: it has no support or no queries")
             classes = index.classes[t]
             classes = classes[classes >= 0]
             if len(np.unique(classes)) < len(classes):
-                found.append(f"episode {t}: a class stands in it twice")
+                found.append(f"episode {t}: a class occurs twice in it")
             if not self.spec.min_way <= len(classes) <= self.spec.max_way:
                 found.append(f"episode {t}: {len(classes)} classes, not {self.spec}")
             shots = np.bincount(index.support_y[t][support >= 0], minlength=len(classes))
@@ -151,8 +151,8 @@ class EpisodeList:
             (self.index.query, self.index.query_y),
         ):
             real = rows >= 0
-            said = np.take_along_axis(self.index.classes, labels.clip(0), 1)
-            bad = np.argwhere(real & (said != y[rows.clip(0)]))
+            listed = np.take_along_axis(self.index.classes, labels.clip(0), 1)  # [T, N]
+            bad = np.argwhere(real & (listed != y[rows.clip(0)]))
             if len(bad):
                 t = int(bad[0][0])
                 found.append(f"episode {t}: a label is not that of its row")
@@ -171,7 +171,7 @@ class EpisodeList:
         }
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        sides = {name: getattr(self.index, name) for name in _SIDES}
+        sides = {name: getattr(self.index, name) for name in _INDEX_ARRAYS}
         return {**sides, "rows": self.rows, "digests": self.digests}
 
 
@@ -189,11 +189,11 @@ def draw_episodes(
         source: the data.
         spec: way, shot and queries.
         episodes: how many, at least 1.
-        seed: names the episodes.
+        seed: names the list of episodes.
         about: how the data was prepared: JSON-ready facts.
 
     Raises:
-        TaskError: if the data cannot give them.
+        TaskError: if the data cannot give such episodes.
     """
     if episodes < 1:
         raise TaskError(f"episodes must be at least 1; got {episodes}.")
@@ -219,12 +219,12 @@ def read_episodes(path: str | Path) -> EpisodeList:
     """Return the list in a file.
 
     Raises:
-        DataError: if the file is missing, no such list, or of a newer format.
+        DataError: if the file is missing, is no list of episodes, or has a newer format.
         ProtocolError: if it was altered after it was written.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            large = [i.filename for i in archive.infolist() if i.file_size > _LARGEST]
+            large = [i.filename for i in archive.infolist() if i.file_size > _LARGEST_ARRAY_BYTES]
         if large:
             raise ValueError(f"{large[0]} is larger than any list")
         with np.load(path, allow_pickle=False) as file:
@@ -239,7 +239,7 @@ def read_episodes(path: str | Path) -> EpisodeList:
         spec = EpisodeSpec(way, shot, int(facts["spec"]["n_query"]))
         if odd := [name for name in _ARRAYS if arrays[name].dtype.kind not in "iu"]:
             raise ValueError(f"{odd[0]} holds {arrays[odd[0]].dtype}, not whole numbers")
-        sides = {name: arrays[name].astype(np.int64) for name in _SIDES}
+        sides = {name: arrays[name].astype(np.int64) for name in _INDEX_ARRAYS}
         if any(side.ndim != 2 or len(side) != len(sides["support"]) for side in sides.values()):
             raise ValueError("its arrays do not fit each other")
         found = EpisodeList(
@@ -269,13 +269,13 @@ def read_episodes(path: str | Path) -> EpisodeList:
 
 
 class ListedSource(PoolSource):
-    """The episodes of a list, from a pool that holds its rows.
+    """The episodes of a list, made from a pool with the same rows.
 
-    The pool may hold other pictures of the same rows: smaller ones, grey ones, or embeddings.
+    The pool may hold the rows in another form: smaller images, grey ones, or embeddings.
 
     Args:
         pool: the data.
-        listed: the episodes.
+        listed: the list of episodes.
 
     Raises:
         ProtocolError: if the pool has other classes or fewer rows than the list was drawn from.
@@ -300,26 +300,28 @@ class ListedSource(PoolSource):
         return ListedSource(pool, self.listed)
 
     def index(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> EpisodeIndex:
-        """Return the rows of the listed episodes of these numbers.
+        """Return the rows of the episodes with these numbers in the list.
 
         Raises:
             ProtocolError: if the specification is not the list's, or a number is not in it.
         """
         if spec != self.listed.spec or seed != self.listed.seed:
             raise ProtocolError(
-                f"the list holds {self.listed.spec} episodes of seed {self.listed.seed}, asked "
-                f"for are {spec} of seed {seed}."
+                f"the list holds {self.listed.spec} episodes of seed {self.listed.seed}; {spec} "
+                f"episodes of seed {seed} were asked for. Ask for those of the list."
             )
         ids = np.asarray(task_ids, dtype=np.int64)
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(self.listed):
             raise ProtocolError(
-                f"the list holds episodes 0 to {len(self.listed) - 1}; asked for is {ids.max()}."
+                f"the list holds episodes 0 to {len(self.listed) - 1}; {ids.min()} to {ids.max()} "
+                "were asked for. Ask for those of the list."
             )
         whole = self.listed.index
-        return EpisodeIndex(**{name: getattr(whole, name)[ids] for name in _SIDES})
+        return EpisodeIndex(**{name: getattr(whole, name)[ids] for name in _INDEX_ARRAYS})
 
 
 def _range(value: Any) -> int | tuple[int, int]:
+    """Return a number, or a range, which JSON stores as a list."""
     return (int(value[0]), int(value[1])) if isinstance(value, list) else int(value)
 
 

@@ -12,8 +12,8 @@ from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError, uniforms
 
 __all__ = ["SinusoidSource"]
 
-_SPLITS = {"train": 0, "val": 1, "test": 2}
-_TASK, _SUPPORT, _QUERY = 0, 1, 2  # streams of random numbers
+_SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2}
+_TASK_STREAM, _SUPPORT_STREAM, _QUERY_STREAM = 0, 1, 2  # of random numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,24 @@ class SinusoidSource:
 
     Raises:
         TaskError: if ``split`` is unknown.
+
+    Example::
+
+        source = SinusoidSource("train")
+        episode = source.episodes(EpisodeSpec(n_way=1, k_shot=10), [0, 1], seed=0)
+        episode.support.x  # [2, 10, 1]
+        learner = MAML(MLP((1,), (40, 40), last_activation=True), n_way=1)
+        state = learner.adapt(episode.support, n_way=1)
     """
 
     split: str = "train"
     name: str = "sinusoid"
 
     def __post_init__(self) -> None:
-        if self.split not in _SPLITS:
-            raise TaskError(f"split must be one of {', '.join(_SPLITS)}; got {self.split!r}.")
+        if self.split not in _SPLIT_NUMBERS:
+            raise TaskError(
+                f"split must be one of {', '.join(_SPLIT_NUMBERS)}; got {self.split!r}."
+            )
 
     def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
         """Return ``T`` tasks; task ``i`` of seed ``s`` is the same on every machine.
@@ -62,23 +72,24 @@ class SinusoidSource:
         if len(task_ids) == 0:
             raise TaskError("task_ids is empty. Ask for at least one task.")
         ids = np.asarray(task_ids, dtype=np.int64)[:, None]  # [T, 1]
-        part = _SPLITS[self.split]
-        amplitude = 0.1 + 4.9 * uniforms(seed, part, ids, _TASK, 0)  # [T, 1]
-        phase = np.pi * uniforms(seed, part, ids, _TASK, 1)  # [T, 1]
+        part = _SPLIT_NUMBERS[self.split]
+        amplitude = 0.1 + 4.9 * uniforms(seed, part, ids, _TASK_STREAM, 0)  # [T, 1]
+        phase = np.pi * uniforms(seed, part, ids, _TASK_STREAM, 1)  # [T, 1]
 
         def draw(stream: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
             x = 10.0 * uniforms(seed, part, ids, stream, np.arange(n)[None]) - 5.0  # [T, n]
             y = amplitude * np.sin(x - phase)
             return torch.from_numpy(x).float()[..., None], torch.from_numpy(y).float()
 
+        # as many points as the longest support; the mask hides those beyond a task's own shots
         spread = spec.max_shot - spec.min_shot
-        shots = spec.min_shot + np.floor((spread + 1) * uniforms(seed, part, ids, _TASK, 2))
+        shots = spec.min_shot + np.floor((spread + 1) * uniforms(seed, part, ids, _TASK_STREAM, 2))
         mask = torch.from_numpy(np.arange(spec.max_shot)[None] < shots)  # [T, S]
-        x, y = draw(_SUPPORT, spec.max_shot)
+        x, y = draw(_SUPPORT_STREAM, spec.max_shot)
         support = Examples(x * mask[..., None], y * mask, mask)
         return Episode(
             support,
-            Examples.full(*draw(_QUERY, spec.n_query)),
+            Examples.full(*draw(_QUERY_STREAM, spec.n_query)),
             1,
             {
                 "amplitude": torch.from_numpy(amplitude[:, 0]),

@@ -1,5 +1,4 @@
-"""Sources: where episodes come from. A source over a pool makes a batch of tasks with one
-gather."""
+"""Sources, which make episodes: from a pool, with augmentation, or from several sources."""
 
 from __future__ import annotations
 
@@ -18,13 +17,25 @@ from quickstudy.tasks.sampling import EpisodeIndex, sample_index
 
 __all__ = ["AugmentedSource", "MixtureSource", "PoolSource", "TaskSource"]
 
-# one number per independent random decision, beside those of the samplers
+# one number per independent random decision; the samplers use smaller ones
 _SUPPORT_JITTER, _QUERY_JITTER, _MIXTURE, _CLASS_JITTER = range(101, 105)
 
 
 @runtime_checkable
 class TaskSource(Protocol):
-    """Makes episodes. Episode ``i`` of seed ``s`` is the same on every worker, device and run."""
+    """Makes episodes. Episode ``i`` of seed ``s`` is the same on every worker, device and run.
+
+    Example::
+
+        class Twice:
+            name, split = "twice", "train"
+
+            def episodes(self, spec, task_ids, *, seed):
+                pool = Pool.build(torch.rand(4, 8), "aabb", name=self.name)
+                return PoolSource(pool).episodes(spec, task_ids, seed=seed)
+
+        assert isinstance(Twice(), TaskSource)
+    """
 
     @property
     def name(self) -> str:
@@ -32,7 +43,7 @@ class TaskSource(Protocol):
 
     @property
     def split(self) -> str:
-        """The part of it: ``"train"``, ``"val"``, ``"test"`` or ``"all"``."""
+        """The part of the data set: ``"train"``, ``"val"``, ``"test"`` or ``"all"``."""
 
     def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
         """Return the episodes named ``(seed, task_ids)`` as one batch.
@@ -57,11 +68,18 @@ def as_input(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PoolSource:
-    """Episodes from a pool that sits in memory.
+    """Episodes from a pool in memory.
 
     Args:
         pool: the examples.
-        group_aware: never let a group stand in the support and the query of one episode.
+        group_aware: never put one group into both the support and the query of an episode.
+
+    Example::
+
+        source = PoolSource(load_pool("digits"))
+        episode = source.episodes(EpisodeSpec(n_way=5, k_shot=1), [0, 1, 2], seed=0)
+        episode.support.x  # [3, 5, 1, 28, 28]
+        episode.query.y  # [3, 75]
     """
 
     pool: Pool
@@ -117,9 +135,16 @@ class AugmentedSource:
 
     Args:
         source: the episodes to augment.
-        jitter: a random map for each image: another hand draws the same thing.
-        class_jitter: a random map for each class of a task, shared by its support and queries:
-            another thing is drawn, so that no two tasks show quite the same classes.
+        jitter: a random map for each image, as if another hand drew the same thing.
+        class_jitter: a random map for each class of a task, shared by its support and queries. It
+            makes a new class of each, so that no two tasks show exactly the same classes.
+
+    Example::
+
+        plain = PoolSource(load_pool("digits"))
+        source = AugmentedSource(plain, AffineJitter(degrees=20))
+        episode = source.episodes(EpisodeSpec(n_way=5, k_shot=1), [0], seed=0)
+        episode.support.x  # [1, 5, 1, 28, 28]
     """
 
     source: TaskSource
@@ -168,6 +193,14 @@ class MixtureSource:
 
     Raises:
         ConfigError: if the weights do not fit the sources.
+
+    Example::
+
+        upright = PoolSource(load_pool("digits"))
+        turned = PoolSource(load_pool("digits", rotations=True))
+        source = MixtureSource([upright, turned], [0.25, 0.75])
+        episode = source.episodes(EpisodeSpec(n_way=5, k_shot=1), range(8), seed=0)
+        episode.info["source"]  # [8]
     """
 
     def __init__(
@@ -195,14 +228,14 @@ class MixtureSource:
 
     @property
     def split(self) -> str:
-        """The parts' common split, or both names joined by ``+``."""
+        """The split of all sources, or their different splits joined by ``+``."""
         return "+".join(sorted({source.split for source in self._sources}))
 
     def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
-        """Return the episodes named ``(seed, task_ids)``; ``info["source"]`` ``[T]`` says where
-        from."""
+        """Return the episodes named ``(seed, task_ids)``; ``info["source"]`` ``[T]`` numbers each
+        task's source."""
         ids = np.asarray(task_ids, dtype=np.int64)
-        # the last edge may be 0.999...: never index past the last source
+        # the last edge may be 0.999..., and a draw above it would name a source too many
         chosen = np.minimum(
             np.searchsorted(self._edges, uniforms(seed, _MIXTURE, ids), side="right"),
             len(self._sources) - 1,
@@ -225,7 +258,7 @@ class MixtureSource:
 
 
 def _concatenate(parts: list[Examples], order: Tensor) -> Examples:
-    """Pad batches of examples to one length, put them after each other and reorder the tasks."""
+    """Return the tasks of all batches of examples, padded to one length, in a given order."""
     width = max(part.y.shape[1] for part in parts)
 
     def pad(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all gradient-based learners share: a network, a head, an inner loop over both."""
+"""What all gradient-based learners share: a network, a head, and an inner loop over both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self, TypedDict
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,70 +23,28 @@ from quickstudy.core import (
 )
 from quickstudy.core.workers import Schedule, in_chunks, replica
 from quickstudy.learners.base import Family, Learner, mean_loss
+from quickstudy.learners.gradient.options import InnerLoop
 from quickstudy.learners.gradient.starts import BIAS, WEIGHT, Head, build_head, logits
 from quickstudy.learners.gradient.taskwise import Engine, Params, TaskModule
 from quickstudy.nets import Encoder, NormContext, SupportNorm
 
-__all__ = [
-    "GradientLearner",
-    "GradientOptions",
-    "InnerLoop",
-    "NetOptions",
-    "StartOptions",
-    "Task",
-    "blank_padding",
-]
+__all__ = ["GradientLearner", "Task", "blank_padding"]
 
-_NET, _PRESENT, _NORM = "net.", "present", "norm."
-# chunks of about this many input numbers keep their activations near a cache of some megabytes
-_NUMBERS_AT_ONCE, _TASKS_AT_ONCE = 1 << 19, 8
-# without an outer graph a task of so many input numbers fills the kernels; alone it has no padding
-_NUMBERS_ALONE = 1 << 15
-# below this, threads cost more than they bring
-_WORTH_THREADS = 1 << 15
-# numbers of one call without a graph: some hundred megabytes of activations in a Conv-4
-_NUMBERS_WITHOUT_GRAPH = 1 << 19
-
-
-@dataclass(frozen=True, slots=True)
-class InnerLoop:
-    """How a task is learned.
-
-    Args:
-        steps: gradient steps while meta-training.
-        eval_steps: gradient steps afterwards; ``None`` = as many.
-        lr: inner learning rate, or where learned ones start.
-        clip: largest norm of a task's inner gradient; ``None`` = any.
-        memory: ``"unrolled"`` keeps the graph of every step: fastest. ``"flat"`` keeps that of one
-            step and computes the others again: as much memory for 20 steps as for 1.
-
-    Raises:
-        ConfigError: if a number is out of range.
-    """
-
-    steps: int = 1
-    eval_steps: int | None = None
-    lr: float = 0.4
-    clip: float | None = None
-    memory: Literal["unrolled", "flat"] = "unrolled"
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "eval_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} must be at least 0; got {value}.")
-        if not self.lr > 0:
-            raise ConfigError(
-                f"lr, the inner learning rate, must be greater than 0; got {self.lr}."
-            )
-        if self.clip is not None and not self.clip > 0:
-            raise ConfigError(f"clip must be greater than 0, or None; got {self.clip}.")
-        if self.memory not in ("flat", "unrolled"):
-            raise ConfigError(f"memory must be 'flat' or 'unrolled'; got {self.memory!r}.")
+_NET_PREFIX, _PRESENT_KEY, _NORM_PREFIX = "net.", "present", "norm."
+# All sizes are in input numbers: examples times the numbers of one example. A chunk of this size
+# keeps its activations near a cache of some megabytes
+_CHUNK_SIZE, _CHUNK_TASKS = 1 << 19, 8
+# without an outer graph, a task of this size fills the kernels by itself; run alone, it also needs
+# no padding to the size of others
+_SIZE_TO_RUN_ALONE = 1 << 15
+# a batch of tasks smaller than this runs faster on one thread
+_SIZE_WORTH_THREADS = 1 << 15
+# of one call without a graph: a Conv-4 then has some hundred megabytes of activations
+_PREDICTION_SIZE = 1 << 19
 
 
 def blank_padding(examples: Examples) -> Examples:
-    """Return the examples with zeros for padding, which may hold anything: NaN, and any label."""
+    """Return the examples with zeros for padding, which may hold anything, NaN included."""
     if bool(examples.mask.all()):
         return examples
     wide = examples.mask.view(*examples.mask.shape, *(1,) * (examples.x.ndim - 2))
@@ -97,11 +55,11 @@ def blank_padding(examples: Examples) -> Examples:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The support of ``T`` tasks as the inner loop wants it.
+    """The support of ``T`` tasks, checked and prepared for the inner loop.
 
     Args:
-        support: examples ``[T, S, ...]``.
-        n_way: classes.
+        support: examples ``[T, S, ...]``, zeros for padding.
+        n_way: number of classes ``C``.
         mask: the support's mask, or ``None`` if there is no padding.
         present: bool ``[T, C]``: which classes have support; ``None`` for regression.
     """
@@ -113,7 +71,7 @@ class Task:
 
 
 class _Features(nn.Module):
-    """An encoder as a plain module that sees one task."""
+    """An encoder as a plain module, called with the examples of one task ``[N, ...]``."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -122,28 +80,6 @@ class _Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.encoder.check(x)
         return self.encoder.features(x, NormContext(None, 1))
-
-
-class NetOptions(TypedDict, total=False):
-    """The arguments of :class:`GradientLearner` that have nothing to do with its head."""
-
-    features: int | None
-    inner: InnerLoop | None
-    query_statistics: Literal["support", "query"]
-    engine: Engine
-
-
-class StartOptions(NetOptions, total=False):
-    """Those of a learner whose head has a learned start."""
-
-    head: Literal["linear", "shared", "prototype"] | None
-    n_way: int
-
-
-class GradientOptions(StartOptions, total=False):
-    """All arguments of :class:`GradientLearner`."""
-
-    temperature: float
 
 
 class GradientLearner(Learner):
@@ -155,18 +91,26 @@ class GradientLearner(Learner):
             statistics (``norm="support"`` in our encoders): while a task is learned, its support is
             the batch. Parameters that are frozen now (``requires_grad`` off) are not adapted.
         head: ``"linear"`` (a start for each class, as in MAML), ``"shared"`` (one for all),
-            ``"prototype"`` (made from the support), or ``None``: the net's own last layer.
+            ``"prototype"`` (made from the support), or ``None``: the net's own last layer is it.
         n_way: largest number of classes of a ``"linear"`` head; 1 for regression.
-        features: ``D``; may be left out for our encoders.
-        temperature: of a ``"prototype"`` head.
+        features: width ``D`` of the features; our encoders know it.
+        temperature: logits of a ``"prototype"`` head are divided by it.
         inner: how a task is learned.
-        query_statistics: with which batch statistics a query is normalised. ``"support"``: those of
-            its task's support set, so it is judged alone. ``"query"``: those of all queries
+        query_statistics: which batch statistics normalise a query. ``"support"``: those of its
+            task's support set, so that it is judged alone. ``"query"``: those of all queries
             together, as in the papers: transductive.
         engine: see :class:`~quickstudy.learners.gradient.taskwise.TaskModule`.
 
     Raises:
         ConfigError: if the module cannot be right in an inner loop, or settings do not fit.
+
+    Example::
+
+        learner = MAML(nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU()), features=32)
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        state = learner.adapt(episode.support, n_way=5)
+        state["net.1.weight"]  # [1, 32, 784]
+        logits = learner.predict(state, episode.query.x)  # [1, 75, 5]
     """
 
     family: Family = "gradient"
@@ -205,7 +149,7 @@ class GradientLearner(Learner):
                     "or head=None if its own last layer is the classifier."
                 )
             self.head, self._width = build_head(head, width, n_way, temperature), width
-        # now, not later: evaluation works on a copy in which nothing requires gradients
+        # recorded here: evaluation works on a copy in which no parameter requires gradients
         self.adapted_names = tuple(n for n, p in self.net.named_parameters() if p.requires_grad)
         if self.head is None and not self.adapted_names:
             raise ConfigError(
@@ -225,19 +169,21 @@ class GradientLearner(Learner):
     # ------------------------------------------------------------------------ the contract
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
-        """Descend on the support loss; the state holds what was adapted, and the statistics."""
+        """Descend on the support loss; the state holds the adapted parameters, the statistics of
+        the support and which classes it has."""
         support.check_labels(n_way)
         if torch.is_grad_enabled():
             return self._adapt(support, n_way)
+        # twice, as the sizes count support and query of an episode
         numbers = 2 * math.prod(support.x.shape[1:])
-        schedule = self._schedule(len(support.y), numbers, most=_NUMBERS_ALONE)
+        schedule = self._schedule(len(support.y), numbers, alone_from=_SIZE_TO_RUN_ALONE)
         parts = in_chunks(
             lambda learner, tasks: learner._adapt(support.tasks(tasks).trimmed(), n_way),
             self,
             len(support.y),
             schedule,
         )
-        # in one layout, so that a saved state takes the same kernels to the last bit
+        # contiguous, as a state read from a file is: kernels of another layout round differently
         return {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
@@ -245,16 +191,16 @@ class GradientLearner(Learner):
         self._check_state(state, x)
         if torch.is_grad_enabled():
             return self._predict(state, x)
-        # without a graph, queries that are judged alone need not be judged at once
-        width = max(1, _NUMBERS_WITHOUT_GRAPH // max(1, math.prod(x.shape[2:])))
-        schedule = self._schedule(len(x), math.prod(x.shape[1:]), most=_NUMBERS_ALONE)
-        at_once = max(1, min(_TASKS_AT_ONCE, width // max(1, x.shape[1])))
+        # without a graph, queries that are judged alone are judged in pieces, to save memory
+        width = max(1, _PREDICTION_SIZE // max(1, math.prod(x.shape[2:])))
+        schedule = self._schedule(len(x), math.prod(x.shape[1:]), alone_from=_SIZE_TO_RUN_ALONE)
+        at_once = max(1, min(_CHUNK_TASKS, width // max(1, x.shape[1])))
         at_once = min(at_once, schedule.tasks_at_once)
         schedule = replace(schedule, tasks_at_once=at_once)
         piece = x.shape[1] if self.transductive else width
 
-        def some(learner: GradientLearner, tasks: slice) -> Tensor:
-            # copies in one layout, aligned: a state read from a file takes the same kernels
+        def predict_chunk(learner: GradientLearner, tasks: slice) -> Tensor:
+            # copies, contiguous and aligned: a state read from a file must round in the same way
             mine = {
                 name: torch.empty(v.shape, dtype=v.dtype, device=v.device).copy_(v)
                 for name, v in slice_tasks(state, tasks).items()
@@ -262,33 +208,38 @@ class GradientLearner(Learner):
             parts = x[tasks].split(piece, dim=1)
             return torch.cat([learner._predict(mine, part) for part in parts], 1)
 
-        return torch.cat(in_chunks(some, self, len(x), schedule))
+        return torch.cat(in_chunks(predict_chunk, self, len(x), schedule))
 
     def schedule(self, episode: Episode) -> Schedule:
         """Return how the tasks of an episode are best run on the learner's device."""
         numbers = sum(math.prod(s.x.shape[1:]) for s in (episode.support, episode.query))
         return self._schedule(episode.n_tasks, numbers)
 
-    def _schedule(self, tasks: int, numbers: int, *, most: int = _NUMBERS_AT_ONCE) -> Schedule:
-        """Return the schedule for tasks with so many input numbers each; with ``most`` or more a
-        task runs alone."""
+    def _schedule(self, tasks: int, numbers: int, *, alone_from: int = _CHUNK_SIZE) -> Schedule:
+        """Return how many tasks to run at once, on how many threads, by which engine.
+
+        Args:
+            tasks: how many tasks there are.
+            numbers: input numbers of each task.
+            alone_from: a task of this many input numbers or more runs by itself.
+        """
         parameter = next(self.parameters(), None)
         cpu = parameter is None or parameter.device.type == "cpu"
         workers = torch.get_num_threads() if cpu else 1
-        if not cpu or tasks * numbers < _WORTH_THREADS:
+        if not cpu or tasks * numbers < _SIZE_WORTH_THREADS:
             at_once, workers = tasks, 1
         else:
-            at_once = max(1, min(_TASKS_AT_ONCE, _NUMBERS_AT_ONCE // max(1, numbers)))
-            at_once = 1 if numbers >= most else at_once
-            at_once = min(at_once, -(-tasks // workers))
+            at_once = max(1, min(_CHUNK_TASKS, _CHUNK_SIZE // max(1, numbers)))
+            at_once = 1 if numbers >= alone_from else at_once
+            at_once = min(at_once, -(-tasks // workers))  # so that every thread has work
         engine = self.tasks.engine if self.tasks.engine != "auto" else "batched"
         if (self.tasks.engine == "auto" and at_once == 1) or self.tasks.why_loop:
             engine = "loop"
-        words = {
+        described = {
             "batched": "batched: one programme for all of them",
             "loop": "one by one with native kernels",
         }
-        return Schedule(at_once, workers, words[engine] + f", {self.inner.memory} memory")
+        return Schedule(at_once, workers, described[engine] + f", {self.inner.memory} memory")
 
     def judged(
         self,
@@ -296,11 +247,11 @@ class GradientLearner(Learner):
         query_statistics: Literal["support", "query"] | None = None,
         eval_steps: int | None = None,
     ) -> Self:
-        """Return the same learner, on the same weights, that is judged in another way.
+        """Return a twin on the same weights with other settings for judging tasks.
 
         Args:
-            query_statistics: see the class; ``None`` = as it is.
-            eval_steps: inner steps outside training; ``None`` = as it is.
+            query_statistics: see the class; ``None`` = unchanged.
+            eval_steps: inner steps outside training; ``None`` = unchanged.
         """
         other = replica(self)
         if query_statistics is not None:
@@ -311,12 +262,12 @@ class GradientLearner(Learner):
         return other
 
     def inductive(self) -> Self:
-        """Return the same learner, whose queries are normalised with the support's statistics."""
+        """Return a twin on the same weights that normalises queries like the support."""
         return self.judged(query_statistics="support")
 
     def transductive_twin(self) -> Self | None:
-        """Return the same learner, whose queries are normalised with the statistics of all of them,
-        as in the papers; ``None`` if the network has no batch norm."""
+        """Return a twin on the same weights that normalises queries with the statistics of all of
+        them, as in the papers; ``None`` if the network has no batch norm."""
         return self.judged(query_statistics="query") if self.normed else None
 
     def inner_steps_at_test(self) -> int | None:
@@ -324,7 +275,7 @@ class GradientLearner(Learner):
         return self.inner.steps if self.inner.eval_steps is None else self.inner.eval_steps
 
     def with_inner_steps(self, steps: int) -> Self:
-        """Return the same learner with so many inner steps outside training."""
+        """Return a twin on the same weights that takes ``steps`` inner steps outside training."""
         return self.judged(eval_steps=steps)
 
     # ------------------------------------------------------------------- for the subclasses
@@ -334,8 +285,8 @@ class GradientLearner(Learner):
         """Return the parameters of each task after the inner loop, as a list of one.
 
         Args:
-            task: what is learned.
-            steps: how many steps.
+            task: the support of the tasks.
+            steps: number of gradient steps.
         """
 
     @property
@@ -346,12 +297,15 @@ class GradientLearner(Learner):
         return self.inner.eval_steps
 
     def adapted_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the parameters of the network that a task changes, as its state names them."""
+        """Return the parameters of the network that adapt to a task, named as in the state."""
         mine = dict(self.net.named_parameters())
-        return {_NET + name: mine[name] for name in self.adapted_names}
+        return {_NET_PREFIX + name: mine[name] for name in self.adapted_names}
 
     def start(self, task: Task) -> Params:
-        """Return the parameters before the first step ``{name: [T, ...]}``, as views."""
+        """Return the parameters before the first step ``{name: [T, ...]}``.
+
+        Those of the network are expanded views, so a gradient by them reaches the meta-parameters.
+        """
         tasks = len(task.support.y)
         params = {n: p.expand(tasks, *p.shape) for n, p in self.adapted_parameters().items()}
         z = None
@@ -363,7 +317,7 @@ class GradientLearner(Learner):
         """Return the parameters of the head before the first step.
 
         Args:
-            task: what is learned.
+            task: the support of the tasks.
             z: the support's features ``[T, S, D]``, if the head needs them.
         """
         if self.head is None:
@@ -380,15 +334,18 @@ class GradientLearner(Learner):
         statistics: TaskState | None = None,
         keep: bool = False,
     ) -> tuple[Tensor, TaskState]:
-        """Run the network alone: ``[T, N, ...] -> [T, N, D]``."""
+        """Return the network's outputs ``[T, N, ...] -> [T, N, D]``, and with ``keep`` the
+        statistics that normalised them; arguments as in ``taskwise.TaskModule``."""
         self._check_dtype(x)
-        net = {n.removeprefix(_NET): v for n, v in params.items() if n.startswith(_NET)}
+        net = {
+            n.removeprefix(_NET_PREFIX): v for n, v in params.items() if n.startswith(_NET_PREFIX)
+        }
         z, found = self.tasks(net, x, mask=mask, statistics=statistics, keep=keep)
         self._check_features(z, x)
         return z, found
 
     def output(self, params: Params, z: Tensor, n_way: int) -> Tensor:
-        """Run the head on what the network gave: ``[T, N, D] -> [T, N, C]``."""
+        """Return the head's logits of the network's outputs: ``[T, N, D] -> [T, N, C]``."""
         if self.head is not None:
             return logits(params, z)
         if z.shape[2] != n_way:
@@ -402,14 +359,14 @@ class GradientLearner(Learner):
     def support_loss(
         self, params: Params, context: Sequence[Tensor], step: int, *, task: Task
     ) -> Tensor:
-        """Return each task's mean loss on its support ``[T]``; ``context`` is its inputs."""
+        """Return each task's mean loss on its support ``[T]``; ``context`` holds the inputs."""
         del step
         z, _ = self.features(params, context[0], task.mask)
         return self.loss(self.output(params, z, task.n_way), task.support, task.present)
 
     @staticmethod
     def loss(output: Tensor, examples: Examples, present: Tensor | None) -> Tensor:
-        """Return the mean loss of each task ``[T]``; absent classes get no probability."""
+        """Return the mean loss of each task ``[T]``; absent classes have probability 0."""
         if present is not None and not bool(present.all()):
             output = output.masked_fill(~present[:, None], -torch.inf)
         return mean_loss(output, examples)
@@ -426,27 +383,32 @@ class GradientLearner(Learner):
         return Task(support, n_way, mask, present)
 
     def finish(self, task: Task, params: Params) -> TaskState:
-        """Return the state: parameters, statistics of the support, and which classes there are."""
+        """Return the state: parameters, statistics of the support, and the present classes."""
         state = dict(params)
         if self.normed and self.query_statistics == "support":
             _, found = self.features(params, task.support.x, task.mask, keep=True)
-            state |= {_NORM + name: value for name, value in found.items()}
+            state |= {_NORM_PREFIX + name: value for name, value in found.items()}
         if task.present is not None:
-            state[_PRESENT] = task.present
+            state[_PRESENT_KEY] = task.present
         return state
 
     def _adapt(self, support: Examples, n_way: int) -> TaskState:
         task = self.prepare(support, n_way)
+        # never in bfloat16: differences between steps would drown in its rounding
         with torch.autocast(support.x.device.type, enabled=False):
             return self.finish(task, self.descend(task, steps=self.steps)[-1])
 
     def _predict(self, state: TaskState, x: Tensor) -> Tensor:
         given = None
         if self.query_statistics == "support" and self.normed:
-            given = {n.removeprefix(_NORM): v for n, v in state.items() if n.startswith(_NORM)}
+            given = {
+                n.removeprefix(_NORM_PREFIX): v
+                for n, v in state.items()
+                if n.startswith(_NORM_PREFIX)
+            }
         with torch.autocast(x.device.type, enabled=False):
             z, _ = self.features(state, x, statistics=given)
-            present = state.get(_PRESENT)
+            present = state.get(_PRESENT_KEY)
             output = self.output(state, z, 1 if present is None else present.shape[1])
         if present is None or bool(present.all()):
             return output
@@ -455,17 +417,21 @@ class GradientLearner(Learner):
     # ------------------------------------------------------------------------- what is refused
 
     def _check_state(self, state: TaskState, x: Tensor) -> None:
-        """Refuse the state of another learner; statistics and classes depend on the tasks."""
+        """Refuse the state of another learner, by the adapted parameters: statistics and present
+        classes differ between tasks."""
         shapes: dict[str, tuple[int | None, ...]] = {
             name: tuple(p.shape) for name, p in self.adapted_parameters().items()
         }
         if self.head is not None:
             shapes |= {WEIGHT: (None, self._width), BIAS: (None,)}
-        own = {n: v for n, v in state.items() if n != _PRESENT and not n.startswith(_NORM)}
+        own = {
+            n: v for n, v in state.items() if n != _PRESENT_KEY and not n.startswith(_NORM_PREFIX)
+        }
         check_state(own, shapes, learner=type(self).__name__, tasks=len(x))
 
     def _check_dtype(self, x: Tensor) -> None:
-        """Refuse numbers the network does not compute in; whole ones may be tokens."""
+        """Refuse inputs of a type that the network does not compute in; whole numbers may be
+        tokens."""
         wanted = next(self.parameters()).dtype
         if x.dtype not in (wanted, torch.int32, torch.int64):
             raise TaskError(

@@ -1,4 +1,4 @@
-"""Implicit gradients: the meta-gradient of where the inner loop ends, not of how it got there."""
+"""Implicit gradients: the meta-gradient depends on where the inner loop ends, not on its steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from quickstudy.core import ConfigError
-from quickstudy.learners.gradient.base import GradientLearner, GradientOptions, InnerLoop, Task
+from quickstudy.learners.gradient.base import GradientLearner, Task
 from quickstudy.learners.gradient.inner import (
     Params,
     SupportLoss,
@@ -20,13 +20,14 @@ from quickstudy.learners.gradient.inner import (
     hessian_products,
     task_gradients,
 )
+from quickstudy.learners.gradient.options import GradientOptions, InnerLoop
 
 __all__ = ["IMAML", "proximal_minimum"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """Minimise the support loss near the start."""
+    """Minimise ``loss(phi) + strength/2 |phi - start|^2``; see :func:`proximal_minimum`."""
 
     loss: SupportLoss
     names: tuple[str, ...]
@@ -50,17 +51,17 @@ def proximal_minimum(
 
     The derivative is that of the minimum: ``dphi/dstart = (I + H / strength)^-1`` with the Hessian
     ``H`` of the loss at ``phi``, applied by conjugate gradients (Rajeswaran et al. 2019,
-    "Meta-Learning with Implicit Gradients", lemma 1 and algorithm 2). It does not know the steps,
-    so it takes no memory for them; it is as exact as the minimum and the solver are.
+    "Meta-Learning with Implicit Gradients", lemma 1 and algorithm 2). It does not depend on the
+    steps, so they take no memory; it is as exact as the minimum and the solver are.
 
     Args:
         loss: of the support sets.
-        start: ``{name: [T, ...]}``.
-        steps: of gradient descent.
-        lr: of gradient descent.
-        strength: ``lambda``, how strongly the start holds.
-        solver_steps: of conjugate gradients.
-        context: further tensors of the loss; they get their gradient too.
+        start: initial parameters ``{name: [T, ...]}``.
+        steps: steps of gradient descent.
+        lr: learning rate of gradient descent.
+        strength: ``lambda``, how strongly the parameters are pulled towards the start.
+        solver_steps: steps of conjugate gradients.
+        context: further tensors that the loss depends on; they get a gradient too.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -91,6 +92,7 @@ class _Minimum(torch.autograd.Function):
             }
             slope, loss = task_gradients(problem.loss, leaves, context, k, create_graph=False)
             losses.append(loss)
+            # the gradient of the whole objective: grad l(phi) + strength (phi - start)
             values = [
                 v - problem.lr * (g + problem.strength * (v - s))
                 for v, g, s in zip(values, slope, start, strict=True)
@@ -116,11 +118,15 @@ class _Minimum(torch.autograd.Function):
             create_graph=True,
         )
 
-        def apply(vectors: list[Tensor]) -> list[Tensor]:
-            curved = hessian_products(slope, vectors, leaves, again=True)
-            return [v + h / problem.strength for v, h in zip(vectors, curved, strict=True)]
+        def multiply(vectors: list[Tensor]) -> list[Tensor]:
+            """Return ``(I + H / strength) v``."""
+            products = hessian_products(slope, vectors, leaves, again=True)
+            return [v + h / problem.strength for v, h in zip(vectors, products, strict=True)]
 
-        solution = _conjugate_gradients(apply, list(outer), problem.solver_steps)
+        # at the minimum grad l(phi, context) + strength (phi - start) = 0. Differentiated, with
+        # u = (I + H / strength)^-1 dL/dphi: dL/dstart = u, and
+        # dL/dcontext = -(d^2 l / dcontext dphi) u / strength
+        solution = _conjugate_gradients(multiply, list(outer), problem.solver_steps)
         learned = [i for i, c in enumerate(context) if c.requires_grad]
         by_context: list[Tensor | None] = [None] * len(context)
         if any(ctx.needs_input_grad[1 + n :]):
@@ -130,8 +136,14 @@ class _Minimum(torch.autograd.Function):
         return (None, *solution, *by_context)
 
 
-def _conjugate_gradients(apply: Any, right: list[Tensor], steps: int) -> list[Tensor]:
-    """Solve a symmetric system for each task (Hestenes and Stiefel 1952)."""
+def _conjugate_gradients(multiply: Any, right: list[Tensor], steps: int) -> list[Tensor]:
+    """Solve a symmetric linear system for each task (Hestenes and Stiefel 1952).
+
+    Args:
+        multiply: multiplies a vector, a tensor ``[T, ...]`` for each parameter, by the matrix.
+        right: right-hand side, likewise.
+        steps: number of steps.
+    """
 
     def dot(a: list[Tensor], b: list[Tensor]) -> Tensor:
         parts = [(x * y).flatten(1).sum(1) for x, y in zip(a, b, strict=True)]
@@ -141,18 +153,18 @@ def _conjugate_gradients(apply: Any, right: list[Tensor], steps: int) -> list[Te
         return [x + factor.view(-1, *(1,) * (x.ndim - 1)) * y for x, y in zip(a, b, strict=True)]
 
     solution = [torch.zeros_like(r) for r in right]
-    rest, direction = right, right
-    size = dot(rest, rest)
+    residual, direction = right, right
+    size = dot(residual, residual)
     tiny = torch.finfo(size.dtype).tiny
     for _ in range(steps):
-        image = apply(direction)
+        image = multiply(direction)
         curvature = dot(direction, image)
-        # a task that is solved, or whose curvature is negative, stays where it is
+        # a task that is solved, or whose curvature is not positive, keeps its solution
         step = torch.where((curvature > tiny) & (size > tiny), size / curvature, 0.0)
         solution = add(solution, step, direction)
-        rest = add(rest, -step, image)
-        new = dot(rest, rest)
-        direction = add(rest, torch.where(size > tiny, new / size, 0.0), direction)
+        residual = add(residual, -step, image)
+        new = dot(residual, residual)
+        direction = add(residual, torch.where(size > tiny, new / size, 0.0), direction)
         size = new
     return solution
 
@@ -166,12 +178,19 @@ class IMAML(GradientLearner):
 
     Args:
         net: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
-        strength: ``lambda``, how strongly the start holds; 2 in the paper.
+        strength: ``lambda``, how strongly parameters are pulled towards the start; 2 in the paper.
         solver_steps: steps of conjugate gradients; 5 in the paper.
         **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
 
     Raises:
         ConfigError: if settings do not fit.
+
+    Example::
+
+        learner = IMAML(Conv4(norm="support"), strength=2.0)
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        loss = learner.training_loss(episode, progress=0.0)  # [1]
+        loss.mean().backward()
     """
 
     default_inner = InnerLoop(steps=16, lr=0.05)

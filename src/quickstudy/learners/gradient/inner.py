@@ -10,11 +10,11 @@ method)::
     v[k] = v[k+1] - H[k] (a[k] * v[k+1])            H[k]: Hessian of l at theta[k]
     dL/da[k] = -v[k+1] * grad l(theta[k])
 
-Each product with a Hessian needs the graph of one step, made anew and thrown away, so memory does
-not grow with the number of steps but for one copy of the parameters per step. (The graph of the
-last step is kept from the way there: it is needed first.) It is exact, not an approximation;
-:func:`descend` does it with ``memory="flat"`` and keeps the whole graph instead with
-``memory="unrolled"``. Both give the same gradient.
+Each product with a Hessian needs the graph of one step, which is made again and thrown away. So
+memory grows by one copy of the parameters per step, not by a graph. (The graph of the last step is
+kept from the forward pass, because the recursion needs it first.) The recursion is exact, not an
+approximation. :func:`descend` uses it with ``memory="flat"``; with ``memory="unrolled"`` it keeps
+the graphs of all steps. Both give the same gradient.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Params = dict[str, Tensor]
 
 SupportLoss = Callable[[Params, Sequence[Tensor], int], Tensor]
 """``loss(params, context, step) -> [T]``: each task's loss on its support set. A task's loss may
-depend on that task's parameters only. ``context`` holds further tensors to be differentiated by."""
+depend on that task's parameters only. ``context`` holds further tensors to differentiate by."""
 
 
 def descend(
@@ -60,13 +60,13 @@ def descend(
 ) -> list[Params]:
     """Return the parameters after gradient descent on each task's support loss.
 
-    The result can be differentiated by ``start``, ``rates`` and ``context``.
+    The result is differentiable by ``start``, ``rates`` and ``context``.
 
     Args:
         loss: of the support sets.
         start: initial parameters ``{name: [T, ...]}``; an expanded view of shared ones is fine.
-        rates: inner learning rates by the same names, ``[K or 1, ...]``: one for every step, or one
-            for all; behind the first axis they broadcast against a single task's parameter.
+        rates: inner learning rates by the same names, ``[K or 1, ...]``: one for each step, or one
+            for all steps; the other axes broadcast against a single task's parameter.
         steps: number of steps ``K``, at least 0.
         context: tensors inside ``loss``, beside the parameters, that the outer gradient should
             reach (for example support embeddings of a shared encoder).
@@ -74,20 +74,22 @@ def descend(
         memory: ``"flat"`` or ``"unrolled"``.
         every_step: return the parameters after each step, not only the last.
         clip: largest norm of a task's inner gradient, over all its parameters; a longer one is
-            shortened, and the outer gradient knows.
+            shortened, and the outer gradient goes through the shortening.
 
     Returns:
         The adapted parameters: a list of one, or of ``K`` with ``every_step``.
 
     Raises:
         ConfigError: if names or the number of rates do not fit.
-        DivergenceError: if a task's support loss stops being finite; says which task and step.
+        DivergenceError: if a task's support loss stops being finite; it names the task and step.
     """
     if steps < 0:
         raise ConfigError(f"steps must be at least 0; got {steps}.")
     if rates.keys() != start.keys():
         odd = sorted(rates.keys() ^ start.keys())
-        raise ConfigError(f"parameters and inner rates need the same names; {odd} stand alone.")
+        raise ConfigError(
+            f"parameters and inner rates need the same names; {odd} have no counterpart."
+        )
     for name, rate in rates.items():
         if rate.ndim < 1 or (steps and len(rate) not in (1, steps)):
             raise ConfigError(
@@ -113,7 +115,7 @@ def descend(
 
 @dataclass(slots=True)
 class _Step:
-    """The graph of one step: where it started and the gradient there."""
+    """The graph of one step: the parameters it starts from, and the inner gradient there."""
 
     params: Params
     context: list[Tensor]
@@ -130,7 +132,7 @@ class _Path:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the recursion needs to know beside tensors."""
+    """What the recursion needs besides tensors, which autograd needs as separate arguments."""
 
     loss: SupportLoss
     names: tuple[str, ...]
@@ -141,6 +143,7 @@ class _Plan:
     clip: float | None
 
     def split(self, tensors: Sequence[Tensor]) -> tuple[Params, Params, list[Tensor]]:
+        """Return start, rates and context from the flat list that autograd sees."""
         n = len(self.names)
         start = dict(zip(self.names, tensors[:n], strict=True))
         rates = dict(zip(self.names, tensors[n : 2 * n], strict=True))
@@ -155,14 +158,14 @@ class _Plan:
         keep_graph: bool = False,
         keep_last: bool = False,
     ) -> _Path:
-        """Descend.
+        """Take all steps.
 
         Args:
             params: where to start.
             rates: inner rates.
             context: further tensors of the loss.
-            keep_graph: record everything, so that the result can be differentiated.
-            keep_last: record the last step alone, apart from the result.
+            keep_graph: record every step, so that the result can be differentiated.
+            keep_last: keep the graph of the last step, separate from the result.
         """
         keep_graph = keep_graph and torch.is_grad_enabled()
         path = _Path([params], None)
@@ -173,8 +176,9 @@ class _Plan:
                 path.last = step
                 gradient = {n: g.detach() for n, g in step.gradient.items()}
             else:
-                # what the caller gave is never marked in place; and where one start depends on
-                # another (prototypes on the network), a view keeps the gradient partial
+                # never mark the caller's tensor as requiring gradients: a view or a detached copy
+                # is differentiated by. Where one start depends on another (prototypes on the
+                # network), the gradient by the view is the partial one, which descent needs
                 tracked = {
                     n: v.view_as(v)
                     if keep_graph and v.requires_grad
@@ -185,13 +189,15 @@ class _Plan:
                     tracked, context, k, create_graph=keep_graph and self.second
                 )
             losses.append(loss)
+            # theta[k+1] = theta[k] - a[k] * grad l(theta[k])
             params = {n: v - rates[n][_row(rates[n], k)] * gradient[n] for n, v in params.items()}
             path.trajectory.append(params)
         check_finite(losses)
         return path
 
     def step(self, params: Params, context: Sequence[Tensor], k: int) -> tuple[_Step, Tensor]:
-        """Return step ``k`` with a graph of its own, and the support losses ``[T]``."""
+        """Return step ``k`` with a graph of its own, separate from all others, and the support
+        losses ``[T]``."""
         leaves = {n: v.detach().requires_grad_() for n, v in params.items()}
         inputs = [c.detach().requires_grad_(c.is_floating_point()) for c in context]
         gradient, loss = self.gradient(leaves, inputs, k, create_graph=self.second)
@@ -200,10 +206,8 @@ class _Plan:
     def gradient(
         self, params: Params, context: Sequence[Tensor], k: int, *, create_graph: bool
     ) -> tuple[Params, Tensor]:
-        """Return the gradient of each task's support loss by its own parameters, and the losses.
-
-        The parameters require gradients.
-        """
+        """Return the gradient of each task's support loss by its own parameters, clipped, and the
+        losses ``[T]``; the parameters must require gradients."""
         found, values = task_gradients(self.loss, params, context, k, create_graph=create_graph)
         if self.clip is not None:
             with torch.enable_grad():
@@ -218,14 +222,14 @@ def task_gradients(
 
     Args:
         loss: of the support sets.
-        params: require gradients.
+        params: must require gradients.
         context: further tensors of the loss.
-        k: inner step.
+        k: number of the inner step, from 0.
         create_graph: whether the gradient can be differentiated again.
     """
     with torch.enable_grad():
         losses = loss(params, context, k)
-        # tasks are independent, so the gradient of the sum holds each task's own
+        # tasks are independent, so the gradient of the sum is the gradient of each
         found = torch.autograd.grad(
             losses.sum(),
             list(params.values()),
@@ -239,7 +243,7 @@ def task_gradients(
 def _clipped(gradients: Sequence[Tensor], largest: float) -> tuple[Tensor, ...]:
     """Shorten each task's gradient to a norm of at most ``largest``."""
     square = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)  # [T]
-    # the root of 0 has no derivative
+    # the square root has no derivative at 0
     norm = square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
     factor = (largest / norm).clamp(max=1.0)
     return tuple(g * factor.view(-1, *(1,) * (g.ndim - 1)) for g in gradients)
@@ -251,7 +255,7 @@ def check_finite(losses: list[Tensor]) -> None:
     bad = ~torch.isfinite(table)
     if not bool(bad.any()):
         return
-    step, task = (int(v) for v in bad.nonzero()[0])
+    step, task = (int(v) for v in bad.nonzero()[0])  # the earliest step
     before = ", ".join(f"{float(v):.3g}" for v in table[: step + 1, task])
     raise DivergenceError(
         f"the inner loop diverged: the support loss of task {task} (of {table.shape[1]}) is "
@@ -270,7 +274,7 @@ def _row(rate: Tensor, k: int) -> int:
 
 
 class _Flat(torch.autograd.Function):
-    """The inner loop without a graph, and its derivative by the recursion."""
+    """The inner loop without a graph; its derivative is the recursion at the top of this file."""
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -278,9 +282,11 @@ class _Flat(torch.autograd.Function):
         n = len(plan.names)
         ctx.plan = plan
         ctx.by_rate = any(ctx.needs_input_grad[1 + n : 1 + 2 * n])
+        # first order with fixed rates needs neither Hessians nor inner gradients: nothing is kept
         wanted = any(ctx.needs_input_grad) and (plan.second or ctx.by_rate)
         path = plan.run(start, rates, [c.detach() for c in context], keep_last=wanted)
         ctx.last = path.last
+        # theta[1] ... theta[K-1]: theta[0] is an input, theta[K] is never differentiated at
         inner = [v for params in path.trajectory[1:-1] for v in params.values()]
         ctx.save_for_backward(*tensors, *(inner if wanted else ()))
         kept = path.trajectory[1:] if plan.every_step else path.trajectory[-1:]
@@ -294,7 +300,7 @@ class _Flat(torch.autograd.Function):
         n_inputs = 2 * n + plan.n_context
         start, rates, context = plan.split(saved[:n_inputs])
         inner = saved[n_inputs:]
-        adjoint = list(outer[-n:])
+        adjoint = list(outer[-n:])  # v[K] = dL/dtheta[K]
         by_rate = [torch.zeros_like(rates[name]) for name in plan.names]
         by_context = [torch.zeros_like(c) for c in context]
         for k in reversed(range(plan.steps)):
@@ -303,29 +309,38 @@ class _Flat(torch.autograd.Function):
                 step, ctx.last = ctx.last, None
                 if step is None:
                     step, _ = plan.step(dict(zip(plan.names, values, strict=True)), context, k)
-                pushed = []
+                scaled = []  # a[k] * v[k+1]
                 for at, (name, v) in enumerate(zip(plan.names, adjoint, strict=True)):
                     row = _row(rates[name], k)
                     rate = rates[name][row]
                     if ctx.by_rate:
+                        # dL/da[k] = -v[k+1] * grad l(theta[k]), summed over what a rate covers
                         slope = v * step.gradient[name].detach()
                         by_rate[at][row] -= slope.sum_to_size(rate.shape)
-                    pushed.append(rate * v)
+                    scaled.append(rate * v)
                 if plan.second:
-                    adjoint = _push(step, adjoint, pushed, by_context)
+                    adjoint = _adjoint_before(step, adjoint, scaled, by_context)
                 del step
-            if plan.every_step and k > 0:
+            if plan.every_step and k > 0:  # theta[k] is a result too: its own outer gradient joins
                 adjoint = [v + o for v, o in zip(adjoint, outer[(k - 1) * n : k * n], strict=True)]
         return (None, *adjoint, *by_rate, *by_context)
 
 
-def _push(
-    step: _Step, adjoint: list[Tensor], pushed: list[Tensor], by_context: list[Tensor]
+def _adjoint_before(
+    step: _Step, adjoint: list[Tensor], scaled: list[Tensor], by_context: list[Tensor]
 ) -> list[Tensor]:
-    """Return the adjoint before a step, and subtract what the context gets from ``by_context``."""
+    """Return ``v[k] = v[k+1] - H[k] (a[k] * v[k+1])``, and add the step's part of the gradient by
+    the context to ``by_context``, in place.
+
+    Args:
+        step: the graph of step ``k``.
+        adjoint: ``v[k+1]``.
+        scaled: ``a[k] * v[k+1]``.
+        by_context: gradients by the context so far.
+    """
     learned = [i for i, c in enumerate(step.context) if c.requires_grad]
     by = [*step.params.values(), *(step.context[i] for i in learned)]
-    products = hessian_products(list(step.gradient.values()), pushed, by)
+    products = hessian_products(list(step.gradient.values()), scaled, by)
     for i, h in zip(learned, products[len(adjoint) :], strict=True):
         by_context[i] -= h
     return [v - h for v, h in zip(adjoint, products, strict=False)]
@@ -341,12 +356,12 @@ def hessian_products(
     """Return the derivatives of ``sum(gradients * vectors)``: Hessian-vector products.
 
     Args:
-        gradients: with a graph.
+        gradients: first derivatives, with their graph.
         vectors: of the same shapes.
-        by: what is differentiated by.
+        by: tensors to differentiate by.
         again: keep the graph for another product.
     """
-    # a gradient that is constant, as of a linear or an unused parameter, has no graph
+    # the gradient by a parameter that is unused, or enters linearly, is constant: it has no graph
     live = [i for i, g in enumerate(gradients) if g.requires_grad]
     if not live:
         return [torch.zeros_like(v) for v in by]

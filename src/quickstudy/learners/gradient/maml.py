@@ -1,4 +1,4 @@
-"""Model-agnostic meta-learning, and what the field has made of it since."""
+"""Model-agnostic meta-learning (MAML) and its variants: FOMAML, Meta-SGD, ANIL and Proto-MAML."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode
 from quickstudy.learners.base import Roles, mean_loss, predict_queries
-from quickstudy.learners.gradient.base import (
-    GradientLearner,
-    GradientOptions,
-    InnerLoop,
-    NetOptions,
-    Task,
-    blank_padding,
-)
+from quickstudy.learners.gradient.base import GradientLearner, Task, blank_padding
 from quickstudy.learners.gradient.inner import Params, descend
+from quickstudy.learners.gradient.options import GradientOptions, InnerLoop, NetOptions
 from quickstudy.learners.gradient.starts import BIAS, WEIGHT
 
 __all__ = ["ANIL", "FOMAML", "MAML", "MetaSGD", "ProtoMAML"]
@@ -44,14 +38,22 @@ class MAML(GradientLearner):
         rates: inner learning rates: ``"fixed"``, or learned: one for each parameter tensor
             (``"layer"``), for each tensor and step (``"layer-step"``), or for each number
             (``"parameter"``, as in Meta-SGD).
-        adapted: ``"all"``, or ``"head"``: the network stays as it is (ANIL).
-        multi_step: while less than this share of the meta-training is done, the query loss after
-            every inner step counts, the early ones less and less.
-        first_order_until: while less than this share is done, the order is first.
+        adapted: ``"all"``, or ``"head"``: the network does not adapt (ANIL).
+        multi_step: up to this share of the meta-training, the query losses after all inner steps
+            count; the weights of the early ones fall to zero.
+        first_order_until: up to this share of the meta-training, Hessians are left out.
         **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
 
     Raises:
         ConfigError: if settings do not fit.
+
+    Example::
+
+        learner = MAML(Conv4(norm="support"), inner=InnerLoop(steps=5, lr=0.1))
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        loss = learner.training_loss(episode, progress=0.0)  # [1]
+        loss.mean().backward()
+        state = learner.adapt(episode.support, n_way=5)
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class MAML(GradientLearner):
             self._make_rates()
 
     def _make_rates(self) -> None:
+        """Add a learned rate ``[1 or steps, ...]`` for each adapted tensor."""
         shapes = {n: tuple(p.shape) for n, p in self.adapted_parameters().items()}
         if self.head is not None:
             shapes |= self.head.rate_shapes()
@@ -96,6 +99,7 @@ class MAML(GradientLearner):
         for name, shape in shapes.items():
             one = shape if self._rates == "parameter" else ()
             value = torch.full((rows, *one), float(self.inner.lr))
+            # a ParameterDict allows no dots in its keys
             self.rates[name.replace(".", "/")] = nn.Parameter(value)
 
     def _inner_rates(self, params: Params, task: Task, steps: int) -> Params:
@@ -107,10 +111,11 @@ class MAML(GradientLearner):
         found: Params = {}
         for name in params:
             rate = self.rates[name.replace(".", "/")]
+            # a linear head has rates for its largest number of classes; this task may have fewer
             if name in (WEIGHT, BIAS) and self._rates == "parameter" and rate.shape[1] > 1:
                 rate = rate[:, : task.n_way]
             if len(rate) > 1:
-                # steps beyond those of the training go on with the last rate
+                # steps beyond those of meta-training use the last rate
                 rate = rate[torch.arange(steps, device=rate.device).clamp(max=len(rate) - 1)]
             found[name] = rate
         return found
@@ -129,7 +134,7 @@ class MAML(GradientLearner):
     ) -> list[Params]:
         inner = self.inner
         if self._adapted == "head":
-            # the network is the same for all tasks: it runs once, and the steps are cheap
+            # the network does not adapt: it runs once, before the steps
             z, _ = self.features({}, task.support.x, task.mask)
             params = self.head_start(task, z)
             context, loss = (z,), partial(self._head_loss, task=task)
@@ -160,27 +165,28 @@ class MAML(GradientLearner):
     ) -> Tensor:
         """Return the query loss after the inner loop, or with ``multi_step`` after every step."""
         episode = episode if roles is None else roles(episode)
-        early = progress < self._first_order_until
+        first_order = progress < self._first_order_until
         task = self.prepare(episode.support, episode.n_way)
         query = blank_padding(episode.query)
-        many = self.inner.steps > 1 and progress < self._multi_step
+        every_step = self.inner.steps > 1 and progress < self._multi_step
         with torch.autocast(episode.support.x.device.type, enabled=False):
             path = self._descend(
                 task,
                 steps=self.steps,
-                order="first" if early else self._order,
-                every_step=many,
+                order="first" if first_order else self._order,
+                every_step=every_step,
             )
+            # the statistics that normalise the queries depend on the parameters, so on the step
             states = [self.finish(task, p) for p in path]
             losses = [mean_loss(predict_queries(self, s, query), query) for s in states]
-        if not many:
+        if not every_step:
             return losses[-1]
         weights = self._step_weights(len(losses), progress / self._multi_step)
         return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum(0)
 
     @staticmethod
     def _step_weights(steps: int, progress: float) -> list[float]:
-        """Return the weight of each step's loss: even at first, the last one alone at the end."""
+        """Return the weight of each step's loss: equal at progress 0, the last step alone at 1."""
         early = (1 - progress) / steps
         return [early] * (steps - 1) + [1 - early * (steps - 1)]
 
@@ -194,6 +200,13 @@ class FOMAML(MAML):
     Args:
         net: as in :class:`MAML`.
         **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
+
+    Example::
+
+        learner = FOMAML(Conv4(norm="support"))
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        state = learner.adapt(episode.support, n_way=5)
+        logits = learner.predict(state, episode.query.x)  # [1, 75, 5]
     """
 
     def __init__(self, net: nn.Module, **options: Unpack[GradientOptions]) -> None:
@@ -201,7 +214,7 @@ class FOMAML(MAML):
 
 
 class MetaSGD(MAML):
-    """Start and a learning rate for each single parameter are learned; one inner step.
+    """MAML that also learns an inner learning rate for each single parameter; one inner step.
 
     Li, Zhou, Chen and Li (2017), "Meta-SGD", algorithm 1.
 
@@ -210,6 +223,13 @@ class MetaSGD(MAML):
     Args:
         net: as in :class:`MAML`.
         **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
+
+    Example::
+
+        learner = MetaSGD(Conv4(norm="support"), inner=InnerLoop(lr=0.1))
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        state = learner.adapt(episode.support, n_way=5)
+        logits = learner.predict(state, episode.query.x)  # [1, 75, 5]
     """
 
     def __init__(self, net: nn.Module, **options: Unpack[GradientOptions]) -> None:
@@ -217,7 +237,7 @@ class MetaSGD(MAML):
 
 
 class ANIL(MAML):
-    """Almost no inner loop: the network is meta-learned, only the head adapts to a task.
+    """MAML with "almost no inner loop": only the head adapts to a task, the network does not.
 
     Raghu, Raghu, Bengio and Vinyals (2020), "Rapid Learning or Feature Reuse?", section 5. The
     network runs once for a support set, so an inner step costs next to nothing.
@@ -225,6 +245,13 @@ class ANIL(MAML):
     Args:
         net: as in :class:`MAML`.
         **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
+
+    Example::
+
+        learner = ANIL(Conv4(norm="support"))
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        state = learner.adapt(episode.support, n_way=5)
+        logits = learner.predict(state, episode.query.x)  # [1, 75, 5]
     """
 
     default_inner = InnerLoop(steps=5, lr=0.1)
@@ -239,18 +266,25 @@ class ProtoMAML(MAML):
     Triantafillou et al. (2020), "Meta-Dataset", section 3.3. It fits any number of classes and does
     not depend on label order.
 
-    *Difference from the paper*: second order, rates for each layer and step are learned, and so is
-    the temperature of the prototypes.
+    *Difference from the paper*: the meta-gradient is of second order; the rates of each layer and
+    step and the temperature of the prototypes are learned.
 
     Args:
         net: as in :class:`MAML`.
-        temperature: of the prototypes.
+        temperature: logits of the prototypes are divided by it; the value at the start.
         order: as in :class:`MAML`.
         rates: as in :class:`MAML`.
         multi_step: as in :class:`MAML`.
         first_order_until: as in :class:`MAML`.
         **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`, without
             ``head`` and ``n_way``: its head is made from the support.
+
+    Example::
+
+        learner = ProtoMAML(Conv4(norm="support"))
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        state = learner.adapt(episode.support, n_way=5)
+        logits = learner.predict(state, episode.query.x)  # [1, 75, 5]
     """
 
     default_inner = InnerLoop(steps=3, lr=0.1)

@@ -1,9 +1,9 @@
 """Convolution and batch norm of many tasks at once, each task with weights of its own.
 
-Tasks stand beside each other in the channels: ``[B, T*C, H, W]``. A convolution is then a grouped
-one and batch norm is plain batch norm, each a single native kernel for all tasks. PyTorch has both,
-but not their second derivatives: those of a grouped convolution run a loop over the groups, and
-those of batch norm make about twenty passes over the activations. Here both are written out.
+Tasks stand beside each other in the channels: ``[B, T*C, H, W]``. A convolution of all tasks is
+then a grouped convolution, and batch norm is plain batch norm: each a single native kernel.
+PyTorch's second derivatives of both are slow: those of a grouped convolution loop over the groups,
+and those of batch norm make about twenty passes over the activations. Here both are written out.
 
 Letters: ``T`` tasks, ``B`` examples of a task, ``C`` channels, ``O`` output channels.
 """
@@ -21,12 +21,12 @@ from torch.autograd import Function
 __all__ = ["Geometry", "Statistics", "task_batch_norm", "task_conv2d", "task_max_pool2d"]
 
 Statistics = tuple[Tensor, Tensor]
-"""Of each task's channels: the mean, and ``1 / sqrt(variance + eps)``; ``[T, C]`` each."""
+"""Mean and ``scale = 1 / sqrt(variance + eps)`` of each task's channels; ``[T, C]`` each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How a convolution moves: stride, padding, dilation, and groups within a task."""
+    """The settings of a convolution: stride, padding, dilation, and groups within a task."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -37,7 +37,7 @@ class Geometry:
 def _fold(x: Tensor) -> Tensor:
     """Put the tasks into the channels: ``[T, B, C, ...] -> [B, T*C, ...]``."""
     folded = x.movedim(0, 1).flatten(1, 2)
-    # channels last is the faster layout on a CPU; cuDNN's grouped kernels want the other
+    # channels last is the faster layout on a CPU; cuDNN's grouped kernels need the other one
     wide = folded.ndim == 4 and folded.device.type == "cpu"
     layout = torch.channels_last if wide else torch.contiguous_format
     laid: Tensor = folded.contiguous(memory_format=layout)
@@ -69,6 +69,7 @@ def task_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geomet
     filters = weight.flatten(0, 1)  # [T, O, ...] -> [T*O, ...]
     if filters.device.type == "cpu":
         filters = filters.contiguous(memory_format=torch.channels_last)
+    # one group or more for each task: no task's filters see another task's channels
     whole = Geometry(geometry.stride, geometry.padding, geometry.dilation, geometry.groups * tasks)
     y: Tensor = _Convolve.apply(_fold(x), filters, whole)  # type: ignore[no-untyped-call]
     if bias is not None:
@@ -76,12 +77,13 @@ def task_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geomet
     return _unfold(y, tasks)
 
 
-# The three below are the derivatives of one trilinear form, <g, convolve(x, w)>: each one's own
-# derivatives are the other two. Only the one that is needed is computed.
+# <g, convolve(x, w)> is linear in each of g, x and w. The three classes below are its derivatives
+# by one of them, as functions of the other two; so the derivatives of each class are the other two
+# classes, to any order. Only those that are needed are computed.
 
 
 class _Convolve(Function):
-    """The convolution itself, ``(x, w) -> y``."""
+    """The derivative by ``g``, which is the convolution itself: ``(x, w) -> y``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
@@ -101,13 +103,13 @@ class _Convolve(Function):
 
 
 class _ByInput(Function):
-    """The derivative by the images, ``(g, w) -> dx``."""
+    """The derivative by the images: ``(g, w) -> dx``; ``x`` only gives the shape."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, w: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(g, w)
         ctx.geometry = geometry
-        return _native(g, x, w, geometry, 0)
+        return _convolution_backward(g, x, w, geometry, 0)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,13 +124,13 @@ class _ByInput(Function):
 
 
 class _ByWeight(Function):
-    """The derivative by the filters, ``(g, x) -> dw``."""
+    """The derivative by the filters: ``(g, x) -> dw``; ``w`` only gives the shape."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(g, x)
         ctx.geometry = geometry
-        return _native(g, x, w, geometry, 1)
+        return _convolution_backward(g, x, w, geometry, 1)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
@@ -142,8 +144,10 @@ class _ByWeight(Function):
         )
 
 
-def _native(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, which: int) -> Tensor:
-    """Return PyTorch's derivative by the images (0) or by the filters (1)."""
+def _convolution_backward(
+    g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, which: int
+) -> Tensor:
+    """Return the derivative of PyTorch's own kernel, by the images (0) or by the filters (1)."""
     wanted = [which == 0, which == 1, False]
     found = torch.ops.aten.convolution_backward(
         g,
@@ -188,13 +192,14 @@ def task_batch_norm(
         eps: added to the variance.
         mask: bool ``[T, B]``; ``False`` = padding, which does not enter the statistics.
         statistics: normalise with these instead of those of ``x``.
-        keep: return the statistics too, differentiable.
+        keep: return the statistics too; they are differentiable.
 
     Returns:
         The normalised batch and, with ``keep``, the statistics.
     """
     tasks, channels = x.shape[0], x.shape[2]
     if statistics is None and mask is None:
+        # the usual case: statistics and output in one native kernel
         w = x.new_ones(tasks * channels) if weight is None else weight.flatten()
         b = x.new_zeros(tasks * channels) if bias is None else bias.flatten()
         y, mean, scale = _BatchNorm.apply(_fold(x), w, b, eps)  # type: ignore[no-untyped-call]
@@ -203,7 +208,8 @@ def task_batch_norm(
     mean, scale = statistics or _masked_statistics(x, mask, eps)
     factor = scale if weight is None else scale * weight
     shift = -mean * factor if bias is None else bias - mean * factor
-    # x * factor + shift, with the sums of its derivative in one native kernel
+    # x * factor + shift, written as batch norm with mean 0 and variance 1: the native kernel sums
+    # the derivatives by factor and shift in the same pass as that by x
     zero, one = x.new_zeros(tasks * channels), x.new_ones(tasks * channels)
     y = F.batch_norm(_fold(x), zero, one, factor.flatten(), shift.flatten(), False, 0.0, 0.0)
     return _unfold(y, tasks), (mean, scale) if keep else None
@@ -215,7 +221,7 @@ def _masked_statistics(x: Tensor, mask: Tensor | None, eps: float) -> Statistics
     rest = tuple(range(3, x.ndim))
     weight = mask.to(x.dtype).view(*mask.shape, *(1,) * (x.ndim - 2))  # [T, B, 1, ...]
     size = mask.sum(1).clamp(min=1)[:, None] * x[0, 0, 0].numel()  # [T, 1]
-    # padding may hold anything, infinity too
+    # padding may hold infinity, which times 0 is NaN: it is replaced, not multiplied away
     kept = x.masked_fill(weight == 0, 0.0)
     mean = kept.sum((1, *rest)) / size
     centred = (kept - mean.view(len(x), 1, -1, *(1,) * len(rest))) * weight
@@ -223,7 +229,8 @@ def _masked_statistics(x: Tensor, mask: Tensor | None, eps: float) -> Statistics
 
 
 class _BatchNorm(Function):
-    """Batch norm over ``[B, C, ...]``, ``(x, w, b) -> (y, mean, scale)``; ``scale``: see below."""
+    """Batch norm over ``[B, C, ...]``: ``(x, w, b) -> (y, mean, scale)``, with
+    ``scale = 1 / sqrt(var + eps)``."""
 
     @staticmethod
     def forward(
@@ -232,7 +239,7 @@ class _BatchNorm(Function):
         y, mean, scale = torch.native_batch_norm(x, w, b, None, None, True, 0.0, eps)
         ctx.save_for_backward(x, w, mean, scale)
         ctx.eps = eps
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # mean and scale are rarely used: no zeros for them
         return y, mean, scale
 
     @staticmethod
@@ -246,7 +253,8 @@ class _BatchNorm(Function):
         if g is not None:
             dx, dw, db = _BatchNormBackward.apply(g, x, w, mean, scale, ctx.eps)  # type: ignore[no-untyped-call]
         if by_mean is not None or by_scale is not None:
-            # the mean moves by 1/n, the scale by -s^3 (x - mean) / n
+            # dmean/dx = 1/n and dscale/dx = -scale^3 (x - mean) / n: together a linear function of
+            # x in each channel, slope * x + level
             n = x.numel() // x.shape[1]
             slope = torch.zeros_like(mean) if by_scale is None else -by_scale * scale**3 / n
             level = -slope * mean if by_mean is None else by_mean / n - slope * mean
@@ -258,10 +266,10 @@ class _BatchNorm(Function):
 class _BatchNormBackward(Function):
     """The derivative of batch norm, ``(g, x, w) -> (dx, dw, db)``, and its own derivative.
 
-    With ``s = 1 / sqrt(var + eps)``, ``z = (x - mean) s`` and the symmetric ``P(v) = v - mean(v) -
-    z mean(v z)``: ``dx = w s P(g)``, ``dw = <g, z>``, ``db = sum(g)``; and ``z`` moves by
-    ``s P(v)`` when ``x`` moves by ``v``. From these follow, for
-    ``V = <v, dx> + <vw, dw> + <vb, db>``::
+    With ``s = 1 / sqrt(var + eps)``, ``z = (x - mean) s`` and the symmetric linear map ``P(v) = v -
+    mean(v) - z mean(v z)``: ``dx = w s P(g)``, ``dw = <g, z>``, ``db = sum(g)``, and the derivative
+    of ``z`` in the direction ``v`` is ``s P(v)``. The gradients that arrive for ``dx``, ``dw`` and
+    ``db`` are ``v``, ``vw`` and ``vb``. Then, for ``V = <v, dx> + <vw, dw> + <vb, db>``::
 
         dV/dg = w s P(v) + vw z + vb
         dV/dx = -(s/n) (<v, dx> z + <g, z> w s P(v) + <v, z> dx) + (vw / w) dx
@@ -272,8 +280,8 @@ class _BatchNormBackward(Function):
     def forward(
         ctx: Any, g: Tensor, x: Tensor, w: Tensor, mean: Tensor, scale: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # with weight 1, so that a weight of 0 divides nothing later
-        unit, dw, db = _kernel(g, x, None, mean, scale, eps)
+        # computed with weight 1: the formulas below divide by w, which may be 0
+        unit, dw, db = _batch_norm_backward(g, x, None, mean, scale, eps)  # unit = s P(g)
         ctx.save_for_backward(x, w, mean, scale, unit, dw)
         ctx.eps = eps
         ctx.set_materialize_grads(False)
@@ -283,35 +291,38 @@ class _BatchNormBackward(Function):
     def backward(
         ctx: Any, v: Tensor | None, vw: Tensor | None, vb: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        x, w, mean, s, unit, a = ctx.saved_tensors  # unit = s P(g), a = <g, z>
+        x, w, mean, s, unit, a = ctx.saved_tensors  # a = <g, z>
         n = x.numel() // x.shape[1]
         by_g: Tensor | None = None
         by_x: Tensor | None = None
         by_w: Tensor | None = None
-        of_z, of_unit = torch.zeros_like(s), torch.zeros_like(s)  # what stands before z and unit
+        # dV/dx is collected as of_z z + of_unit unit + the rest, with one number for each channel,
+        # so that the first two are added in a single pass at the end
+        of_z, of_unit = torch.zeros_like(s), torch.zeros_like(s)
         if v is not None:
-            moved, b, _ = _kernel(v, x, None, mean, s, ctx.eps)  # s P(v), <v, z>
+            s_pv, b, _ = _batch_norm_backward(v, x, None, mean, s, ctx.eps)  # s P(v), <v, z>
             zero, one = torch.zeros_like(mean), torch.ones_like(s)
-            # <v, s P(g)>, by the reduction inside the kernel: one pass, nothing written
-            by_w = _kernel(v, unit, None, zero, one, ctx.eps, dx=False)[1]
-            of_z = -s / n * by_w * w
-            of_unit = -s / n * b * w
-            by_x = moved * _across(-s / n * a * w, x)
-            by_g = moved.mul_(_across(w, x))
+            # <v, dx> / w = <v, unit>: the kernel's own reduction, one pass and nothing written
+            by_w = _batch_norm_backward(v, unit, None, zero, one, ctx.eps, dx=False)[1]
+            of_z = -s / n * by_w * w  # -(s/n) <v, dx> z
+            of_unit = -s / n * b * w  # -(s/n) <v, z> dx, as dx = w unit
+            by_x = s_pv * _across(-s / n * a * w, x)  # -(s/n) <g, z> w s P(v)
+            by_g = s_pv.mul_(_across(w, x))  # w s P(v)
         if vw is not None:
-            of_unit = of_unit + vw
-            term = (x - _across(mean, x)) * _across(s * vw, x)
+            of_unit = of_unit + vw  # (vw / w) dx
+            term = (x - _across(mean, x)) * _across(s * vw, x)  # vw z
             by_g = term if by_g is None else by_g.add_(term)
         if vb is not None:
             by_g = _across(vb, x).expand_as(x) if by_g is None else by_g.add_(_across(vb, x))
-        centred_scale = of_z * s
-        tail = torch.addcmul(_across(-centred_scale * mean, x), x, _across(centred_scale, x))
-        tail = tail.addcmul_(unit, _across(of_unit, x))
-        by_x = tail if by_x is None else tail.add_(by_x)
+        # of_z z = of_z s x - of_z s mean, so that z is never written
+        slope = of_z * s
+        total = torch.addcmul(_across(-slope * mean, x), x, _across(slope, x))
+        total = total.addcmul_(unit, _across(of_unit, x))
+        by_x = total if by_x is None else total.add_(by_x)
         return by_g, by_x, by_w, None, None, None
 
 
-def _kernel(
+def _batch_norm_backward(
     g: Tensor,
     x: Tensor,
     w: Tensor | None,
@@ -321,7 +332,9 @@ def _kernel(
     *,
     dx: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return PyTorch's derivative of batch norm by input, weight and bias."""
+    """Return the derivatives of PyTorch's own kernel by input (unless ``dx`` is off), weight and
+    bias."""
+    # g in the layout of x: with two layouts the kernel takes a slow path
     g = g.contiguous(
         memory_format=torch.channels_last
         if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
@@ -335,5 +348,5 @@ def _kernel(
 
 
 def _across(v: Tensor, x: Tensor) -> Tensor:
-    """View a value for each channel so that it broadcasts over ``x [B, C, ...]``."""
+    """View numbers of the channels ``[C]`` so that they broadcast over ``x`` ``[B, C, ...]``."""
     return v.view(1, -1, *(1,) * (x.ndim - 2))

@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode, Examples
 from quickstudy.learners.base import Roles
-from quickstudy.learners.gradient.base import GradientLearner, InnerLoop, StartOptions, Task
+from quickstudy.learners.gradient.base import GradientLearner, Task
 from quickstudy.learners.gradient.inner import Params, check_finite
+from quickstudy.learners.gradient.options import InnerLoop, StartOptions
 
 __all__ = ["Reptile"]
 
-_BETA, _EPS = 0.999, 1e-8
+_ADAM_BETA2, _ADAM_EPS = 0.999, 1e-8  # the defaults of Adam (Kingma and Ba 2015)
 
 
 class Reptile(GradientLearner):
-    """Trains on a task for a few steps, and takes the way it went as the meta-gradient.
+    """Trains on a task for a few steps; how far the parameters moved is the meta-gradient.
 
     Nichol, Achiam and Schulman (2018), "On First-Order Meta-Learning Algorithms", algorithm 2:
     ``theta - phi`` is the gradient that the outer optimiser gets; with plain SGD and learning rate
@@ -32,13 +33,20 @@ class Reptile(GradientLearner):
         net: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`.
         optimiser: of the inner loop: ``"sgd"``, or ``"adam"`` without momentum (beta1 = 0), as the
             paper takes for images.
-        minibatches: into how many a training task is cut; the inner steps take turns. 1 = all
-            examples in every step.
+        minibatches: number of minibatches that a training task is cut into; the inner steps use
+            them in turn. 1 = every step sees all examples.
         **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`, without
             ``temperature``: there are no prototypes.
 
     Raises:
         ConfigError: if settings do not fit.
+
+    Example::
+
+        learner = Reptile(Conv4(norm="support"), optimiser="adam")
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        loss = learner.training_loss(episode, progress=0.0)  # [1]
+        loss.mean().backward()
     """
 
     default_inner = InnerLoop(steps=5, lr=0.01)
@@ -71,7 +79,7 @@ class Reptile(GradientLearner):
 
     @torch.no_grad()
     def _train(self, parts: list[Task], steps: int) -> tuple[Params, Tensor]:
-        """Train on the parts in turn; returns parameters and the loss of the last step ``[T]``."""
+        """Train on the parts in turn; return the parameters and the last step's loss ``[T]``."""
         params = {n: v.detach() for n, v in self.start(parts[0]).items()}
         square = {n: torch.zeros_like(v) for n, v in params.items()} if self._adam else {}
         losses = [parts[0].support.x.new_zeros(len(parts[0].support.y))]
@@ -87,8 +95,9 @@ class Reptile(GradientLearner):
             params = {}
             for (name, value), g in zip(leaves.items(), found, strict=True):
                 if self._adam:
-                    square[name] = torch.lerp(g.square(), square[name], _BETA)
-                    size = (square[name] / (1 - _BETA ** (k + 1))).sqrt() + _EPS
+                    # beta1 = 0: g over the root of the bias-corrected mean of its squares
+                    square[name] = torch.lerp(g.square(), square[name], _ADAM_BETA2)
+                    size = (square[name] / (1 - _ADAM_BETA2 ** (k + 1))).sqrt() + _ADAM_EPS
                     g = g / size
                 params[name] = value.detach() - self.inner.lr * g
         if steps:
@@ -105,26 +114,27 @@ class Reptile(GradientLearner):
             joint = _join(episode.support, episode.query)
             parts = [self.prepare(p, episode.n_way) for p in _cut(joint, self._minibatches)]
             after, value = self._train(parts, self.steps)
-            # <theta, theta - phi> with the second factor held still
-            way = torch.stack(
+            # <theta, constant theta - phi>: its gradient by theta is theta - phi
+            product = torch.stack(
                 [
                     (v * (v.detach() - after[n])).flatten(1).sum(1)
                     for n, v in self.start(parts[0]).items()
                 ]
             ).sum(0)
-        return value + (way - way.detach())
+        # the value of the loss, with the gradient of the product
+        return value + (product - product.detach())
 
 
 def _join(a: Examples, b: Examples) -> Examples:
-    """Put the examples of the same tasks together."""
+    """Concatenate the examples of each task."""
     return Examples(
         torch.cat([a.x, b.x], 1), torch.cat([a.y, b.y], 1), torch.cat([a.mask, b.mask], 1)
     )
 
 
 def _cut(examples: Examples, parts: int) -> list[Examples]:
-    """Cut tasks into parts with equally many examples of each class; in one piece if they cannot
-    be."""
+    """Cut tasks into parts with equally many examples of each class; return one part, all of it,
+    where that is impossible."""
     n = examples.y.shape[1]
     if parts == 1 or n % parts or not bool(examples.mask.all()):
         return [examples]
@@ -132,7 +142,8 @@ def _cut(examples: Examples, parts: int) -> list[Examples]:
         rank = torch.arange(n, device=examples.y.device).expand_as(examples.y)
     else:
         same = examples.y[:, :, None] == examples.y[:, None]  # [T, N, N]
-        rank = same.tril(-1).sum(2)  # how many of its class stand before it
+        rank = same.tril(-1).sum(2)  # [T, N]: how many examples of its class stand before it
+    # example r of a class goes to part r mod parts
     order = torch.argsort(rank % parts, dim=1, stable=True)
     size = torch.bincount((rank % parts).flatten(), minlength=parts)
     if bool((size != size[0]).any()) or bool(((rank % parts) == 0).sum(1).ne(n // parts).any()):

@@ -1,8 +1,8 @@
-"""What replaces PyTorch's own functions while a module runs for many tasks.
+"""Replacements of PyTorch functions while a module runs for many tasks.
 
-Convolution, pooling and batch norm become those of
-:mod:`~quickstudy.learners.gradient.operations`; attention its plain formula; what draws random
-numbers is refused.
+Convolution, pooling and batch norm are replaced by those of
+:mod:`~quickstudy.learners.gradient.operations`, attention by its plain formula. Functions that draw
+random numbers are refused.
 """
 
 from __future__ import annotations
@@ -32,12 +32,21 @@ DRAWS = "draws random numbers, and an inner loop must be able to repeat a step e
 
 
 def _every_task(call: Callable[..., Any], *tensors: Tensor | None, **options: Any) -> Any:
-    """Call an operation of many tasks from inside the code of one."""
+    """Call an operation on many tasks from code that runs for one task.
+
+    Args:
+        call: takes tensors with the task axis in front.
+        *tensors: tensors of one task; under ``vmap`` they stand for those of all tasks.
+        **options: handed to the call.
+
+    Returns:
+        The result for one task; under ``vmap`` it stands for those of all tasks.
+    """
     if not any(isinstance(t, Tensor) and under_vmap(t) for t in tensors):
         found = call(*(None if t is None else t[None] for t in tensors), **options)
         return tuple(v[0] for v in found) if isinstance(found, tuple) else found[0]
-    # what torch.autograd.Function does with a vmap rule, less its bookkeeping: that took a third of
-    # the time of a small network
+    # what torch.autograd.Function does with a vmap rule, without its bookkeeping, which took a
+    # third of the time of a small network: unwrap the tensors of all tasks, call, wrap the results
     interpreter = retrieve_current_functorch_interpreter()
     level = interpreter.level()
     size: int = interpreter.batch_size()  # type: ignore[attr-defined]
@@ -60,9 +69,10 @@ class Rules(TorchFunctionMode):
     """Replaces functions while a module runs for one task.
 
     Args:
-        mask: ``[N]`` of the task, or ``None``.
-        given: mean and scale for each batch norm in the order of the calls, or ``None``.
-        keep: collect them in ``found``.
+        mask: bool ``[N]``, ``False`` = padding; ``None`` = no padding.
+        given: mean and scale to normalise with, for each batch norm in the order of the calls;
+            ``None`` = each batch norm uses the statistics of its input.
+        keep: collect the statistics that were used in ``found``.
     """
 
     def __init__(self, mask: Tensor | None, given: list[Tensor] | None, keep: bool) -> None:
@@ -78,7 +88,7 @@ class Rules(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        rule = _RULES.get(func)
+        rule = _REPLACEMENTS.get(func)
         if rule is None:
             return func(*args, **(kwargs or {}))
         return rule(self, func, *args, **(kwargs or {}))
@@ -95,6 +105,7 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
+    # filters or images that all tasks share need no grouped convolution
     if isinstance(padding, str) or not under_vmap(weight) or not under_vmap(input):
         return func(input, weight, bias, stride, padding, dilation, groups)
     geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
@@ -122,6 +133,7 @@ def _max_pool2d(
 ) -> Tensor:
     if return_indices or input.ndim != 4 or not under_vmap(input):
         return func(input, kernel_size, stride, padding, dilation, ceil_mode)
+    # between two convolutions of many tasks: their layout is kept, so nothing is copied
     out: Tensor = _every_task(
         task_max_pool2d,
         input,
@@ -160,29 +172,29 @@ def _batch_norm(
                 "judged alone. Use nn.BatchNorm2d(track_running_stats=False) as a layer, on every "
                 "path, or query_statistics='query'."
             )
-        out: Tensor = _every_task(_with_given, input, weight, bias, mean, scale, eps=eps)
+        out: Tensor = _every_task(_normalise_by_given, input, weight, bias, mean, scale, eps=eps)
         return out
     if not rules.keep:
-        out = _every_task(_with_own, input, weight, bias, rules.mask, eps=eps)
+        out = _every_task(_normalise_by_own, input, weight, bias, rules.mask, eps=eps)
         return out
-    out, mean, scale = _every_task(_and_keep, input, weight, bias, rules.mask, eps=eps)
+    out, mean, scale = _every_task(_normalise_and_keep, input, weight, bias, rules.mask, eps=eps)
     rules.found += [mean, scale]
     return out
 
 
-def _with_own(
+def _normalise_by_own(
     x: Tensor, w: Tensor | None, b: Tensor | None, mask: Tensor | None, *, eps: float
 ) -> Tensor:
     return task_batch_norm(x, w, b, mask=mask, eps=eps)[0]
 
 
-def _with_given(
+def _normalise_by_given(
     x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, scale: Tensor, *, eps: float
 ) -> Tensor:
     return task_batch_norm(x, w, b, statistics=(mean, scale), eps=eps)[0]
 
 
-def _and_keep(
+def _normalise_and_keep(
     x: Tensor, w: Tensor | None, b: Tensor | None, mask: Tensor | None, *, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     y, found = task_batch_norm(x, w, b, mask=mask, eps=eps, keep=True)
@@ -216,6 +228,7 @@ def _adaptive_mean(
     input: Tensor,
     output_size: Any,
 ) -> Tensor:
+    # the usual last layer of a network: as a plain mean its second derivatives take half the time
     if output_size in (1, (1, 1), [1, 1]):
         return input.mean((-2, -1), keepdim=True)
     return func(input, output_size)
@@ -238,6 +251,7 @@ def _attention(
             "attention with dropout or grouped queries is not supported in an inner loop. Set "
             "dropout=0, and give as many key heads as query heads."
         )
+    # softmax(q k' / sqrt(d)) v: the fused kernels have no second derivative
     scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
     if is_causal:
         length, width = scores.shape[-2:]
@@ -251,7 +265,8 @@ def _attention(
 
 def _multi_head(rules: Rules, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001
     wanted = kwargs.pop("need_weights", True)
-    # with weights, the plain formula is computed; without, a fused kernel
+    # PyTorch computes the plain formula if it must return the weights; otherwise it calls a fused
+    # kernel, which has no second derivative
     out, weights = func(*args, need_weights=True, **kwargs)
     return out, weights if wanted else None
 
@@ -288,14 +303,14 @@ def _draw(rules: Rules, func: Callable[..., Any], *args: Any, **kwargs: Any) -> 
 
 
 # fmt: off
-_DRAWING = (
+_DRAWING_NAMES = (
     "bernoulli", "binomial", "multinomial", "normal", "poisson", "rand", "rand_like", "randint",
     "randint_like", "randn", "randn_like", "randperm", "bernoulli_", "cauchy_", "exponential_",
     "geometric_", "log_normal_", "normal_", "random_", "uniform_",
 )
 # fmt: on
 
-_RULES: dict[Callable[..., Any], Callable[..., Any]] = {
+_REPLACEMENTS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.conv2d: _conv2d,
     torch.max_pool2d: _max_pool2d,
     torch.batch_norm: _batch_norm,
@@ -320,8 +335,13 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     **dict.fromkeys((F.rrelu, torch.rrelu), _rrelu),
     **dict.fromkeys(
         (
-            *(getattr(o, n) for n in _DRAWING for o in (torch, torch.Tensor) if hasattr(o, n)),
-            # these draw inside, where no rule looks
+            *(
+                getattr(o, n)
+                for n in _DRAWING_NAMES
+                for o in (torch, torch.Tensor)
+                if hasattr(o, n)
+            ),
+            # these draw inside PyTorch's own code, where no rule applies
             F.gumbel_softmax,
             F.fractional_max_pool2d,
             F.fractional_max_pool2d_with_indices,

@@ -1,4 +1,4 @@
-"""Heads: how the last layer of a gradient learner starts, and what it says."""
+"""The last layer of a gradient learner: its parameters before the first step, and its logits."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from quickstudy.learners.classes import class_weights
 __all__ = ["Head", "LinearHead", "PrototypeStart", "SharedHead", "build_head"]
 
 WEIGHT, BIAS = "head.weight", "head.bias"
-# as in the code of MAML: a start that says little, so that the first step says most
-_SMALL = 0.01
+# deviation of the initial weights, as in the code of MAML: so small that the first inner step makes
+# most of the classifier
+_INITIAL_DEVIATION = 0.01
 
 
 class Head(nn.Module, ABC):
     """A linear classifier on features, whose start is meta-learned or made from the support."""
 
     permutation_equivariant: bool
-    """Whether every class starts alike, so that renaming the labels only renames the predictions,
-    and any number of ways will do."""
+    """Whether all classes start in the same way. Then renaming the labels only renames the
+    predictions, and a task may have any number of classes."""
 
     needs_features: bool = False
-    """Whether :meth:`start` looks at the support."""
+    """Whether :meth:`start` needs the features of the support."""
 
     @abstractmethod
     def start(self, tasks: int, n_way: int, features: Examples | None) -> dict[str, Tensor]:
         """Return ``head.weight`` ``[T, C, D]`` and ``head.bias`` ``[T, C]`` before the first step.
 
         Args:
-            tasks: ``T``.
-            n_way: ``C``.
-            features: embedded support ``[T, S, D]``, if ``needs_features``.
+            tasks: number of tasks ``T``.
+            n_way: number of classes ``C``.
+            features: embedded support ``[T, S, D]``, if ``needs_features``; else ``None``.
 
         Raises:
             ConfigError: if there are more classes than the head was made for.
@@ -43,7 +44,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def rate_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that learned inner rates of the head have, for each of its tensors."""
+        """Return the shapes of learned inner rates, by the names of the head's tensors."""
 
 
 def logits(params: dict[str, Tensor], z: Tensor) -> Tensor:
@@ -52,23 +53,30 @@ def logits(params: dict[str, Tensor], z: Tensor) -> Tensor:
 
 
 class LinearHead(Head):
-    """A meta-learned start for each class (Finn et al. 2017): the first label starts elsewhere than
+    """A meta-learned start for each class (Finn et al. 2017). The first label starts elsewhere than
     the second, so predictions depend on how the classes are numbered.
 
     Args:
-        features: ``D``.
-        n_way: largest number of classes; a task with fewer takes the first ones.
+        features: width ``D`` of the features.
+        n_way: largest number of classes; a task with fewer uses the first ones.
+
+    Example::
+
+        head = LinearHead(64, n_way=5)
+        params = head.start(tasks=2, n_way=3, features=None)
+        params["head.weight"]  # [2, 3, 64]
+        learner = MAML(Conv4(norm="support"), head="linear", n_way=5)  # makes such a head
     """
 
     permutation_equivariant = False
 
     def __init__(self, features: int, n_way: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(_SMALL * torch.randn(n_way, features))
+        self.weight = nn.Parameter(_INITIAL_DEVIATION * torch.randn(n_way, features))
         self.bias = nn.Parameter(torch.zeros(n_way))
 
     def start(self, tasks: int, n_way: int, features: Examples | None) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return the learned start."""
+        """Return the learned start of the first ``n_way`` classes."""
         if n_way > len(self.weight):
             raise ConfigError(
                 f"the head was made for {len(self.weight)} classes; the task has {n_way}. Train "
@@ -80,31 +88,39 @@ class LinearHead(Head):
         }
 
     def rate_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return one rate for each number."""
+        """Return the shapes of one rate for each number."""
         return {WEIGHT: tuple(self.weight.shape), BIAS: tuple(self.bias.shape)}
 
 
 class SharedHead(Head):
-    """One start for all classes: does not depend on label order, fits any number of classes.
+    """One start for all classes: independent of label order, for any number of classes.
 
-    What is common to all classes changes no probability, so the start itself has no meta-gradient:
-    the first step makes the classifier.
+    Weights that all classes share change no probability, so the start itself gets no meta-gradient;
+    the first inner step makes the classifier.
 
     Ye and Chao (2022), "How to train your MAML to excel in few-shot classification", section 5
     (UNICORN-MAML).
 
     Args:
-        features: ``D``.
+        features: width ``D`` of the features.
+
+    Example::
+
+        head = SharedHead(64)
+        params = head.start(tasks=2, n_way=7, features=None)
+        params["head.weight"]  # [2, 7, 64]
+        learner = MAML(Conv4(norm="support"), head="shared")  # makes such a head
     """
 
     permutation_equivariant = True
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(_SMALL * torch.randn(1, features))
+        self.weight = nn.Parameter(_INITIAL_DEVIATION * torch.randn(1, features))
 
     def start(self, tasks: int, n_way: int, features: Examples | None) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return the learned start, once for each class; a bias common to all would do nothing."""
+        """Return the learned start, repeated for each class, and zero biases: a bias that all
+        classes share would change nothing."""
         zero = self.weight.new_zeros(1, 1)
         return {WEIGHT: self.weight.expand(tasks, n_way, -1), BIAS: zero.expand(tasks, n_way)}
 
@@ -120,8 +136,16 @@ class PrototypeStart(Head):
     "Meta-Dataset", section 3.3 (Proto-MAML). The gradient through the prototypes is kept.
 
     Args:
-        features: ``D``.
+        features: width ``D`` of the features.
         temperature: ``tau`` before the first outer step; it is learned. 1 is the paper's.
+
+    Example::
+
+        head = PrototypeStart(64)
+        support = Examples.full(torch.rand(2, 10, 64), torch.arange(5).repeat(2, 2))
+        params = head.start(tasks=2, n_way=5, features=support)
+        params["head.weight"]  # [2, 5, 64]
+        learner = MAML(Conv4(norm="support"), head="prototype")  # makes such a head
     """
 
     permutation_equivariant = True
@@ -136,10 +160,11 @@ class PrototypeStart(Head):
 
     def start(self, tasks: int, n_way: int, features: Examples | None) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the prototypes as a linear classifier."""
-        assert features is not None
+        assert features is not None  # needs_features
         members, _ = class_weights(features.y, features.mask, n_way)  # [T, S, C]
         share = members / members.sum(1, keepdim=True).clamp(min=1)
         prototypes = share.to(features.x.dtype).transpose(1, 2) @ features.x  # [T, C, D]
+        # -|z - c|^2 / tau = (2 c z - |c|^2) / tau but for |z|^2, which all classes share
         scale = torch.exp(-self.log_temperature)
         return {WEIGHT: 2 * scale * prototypes, BIAS: -scale * prototypes.square().sum(2)}
 

@@ -1,10 +1,10 @@
-"""Running any module for many tasks, each task with parameters of its own.
+"""Run any module for many tasks, each task with parameters of its own.
 
 Two engines compute the same: ``"batched"`` runs all tasks as one programme (``torch.func.vmap``),
-``"loop"`` runs them one after the other with native kernels. While either runs, a few functions are
-replaced, see :mod:`~quickstudy.learners.gradient.rules`: by ones that are fast, whose second
-derivatives are right (those of batch norm under ``vmap`` are not: silently, as of torch 2.13), and
-which know padding and statistics.
+``"loop"`` runs them one after the other with native kernels. While either runs, a few PyTorch
+functions are replaced, see :mod:`~quickstudy.learners.gradient.rules`. The replacements are fast,
+handle padding and statistics, and have right second derivatives (under ``vmap`` those of PyTorch's
+batch norm are wrong without a warning, as of torch 2.13).
 """
 
 from __future__ import annotations
@@ -31,16 +31,22 @@ Params = dict[str, Tensor]
 class TaskModule:
     """A module that takes the parameters of ``T`` tasks and their inputs.
 
-    The module itself is never changed: its buffers are lent as copies.
+    The module itself is never changed: each call works on copies of its buffers.
 
     Args:
         module: maps a batch ``[N, ...]`` to ``[N, ...]``. It must not look at running statistics,
             draw random numbers or keep anything between calls.
-        engine: ``"batched"``, ``"loop"``, or ``"auto"``: batched for two tasks or more, if the
-            module can be.
+        engine: ``"batched"``, ``"loop"``, or ``"auto"``: batched for two tasks or more, unless
+            ``vmap`` refuses the module.
 
     Raises:
-        ConfigError: if the module cannot be right; see :func:`check_module`.
+        ConfigError: if the module cannot be right in an inner loop; see :func:`check_module`.
+
+    Example::
+
+        run = TaskModule(nn.Linear(3, 2))
+        params = {"weight": torch.rand(4, 2, 3)}  # of 4 tasks; they share the module's bias
+        out, _ = run(params, torch.rand(4, 10, 3))  # [4, 10, 2]
     """
 
     def __init__(self, module: nn.Module, engine: Engine = "auto") -> None:
@@ -53,7 +59,7 @@ class TaskModule:
         self._lock = threading.RLock()
         self.engine: Engine = engine
         self.why_loop = ""
-        """Why ``"auto"`` gave up on the batched engine; empty if it did not."""
+        """Why ``vmap`` refused the module, so that ``"auto"`` runs the loop; empty otherwise."""
 
     def __call__(
         self,
@@ -67,12 +73,12 @@ class TaskModule:
         """Return the outputs and, with ``keep``, the statistics that normalised them.
 
         Args:
-            params: parameters of the tasks ``{name: [T, ...]}``; the module's own serve where a
-                name is missing.
+            params: parameters of the tasks ``{name: [T, ...]}``; where a name is missing, all tasks
+                use the module's own.
             x: inputs ``[T, N, ...]``.
             mask: bool ``[T, N]``; ``False`` = padding; ``None`` = no padding.
-            statistics: what an earlier call returned, to normalise with them; ``None`` normalises
-                with those of ``x``.
+            statistics: normalise with these, which an earlier call returned; ``None`` = with those
+                of ``x``.
             keep: return the statistics.
 
         Raises:
@@ -96,14 +102,14 @@ class TaskModule:
         keep: bool,
     ) -> tuple[Tensor, TaskState]:
         call = _Call(self.module, self._parts, statistics is not None, keep)
-        # by name: a state that was read from a file comes in any order
+        # in the order of the calls: a state that was read from a file has any order
         given = [(statistics or {})[_statistic(i)] for i in range(len(statistics or {}))]
         engine = "batched" if self.engine == "auto" and len(x) > 1 else self.engine
         if engine == "batched" and not self.why_loop:
             try:
                 out, found = call.batched(params, x, mask, given)
             except (RuntimeError, ValueError) as error:
-                # anything else than vmap's own refusal is the user's to see
+                # only vmap's own refusal is handled here: other errors are those of the module
                 if not _is_refusal(error):
                     raise
                 reason = str(error).splitlines()[0]
@@ -132,13 +138,13 @@ def _statistic(i: int) -> str:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether ``vmap`` says that it cannot do this."""
+    """Return whether ``vmap`` refused the module; only the text of its error says so."""
     text = str(error).lower()
     return "vmap" in text or "batching rule" in text
 
 
 class _Call:
-    """One call of a module for ``T`` tasks."""
+    """One call of a module for ``T`` tasks, by either engine."""
 
     def __init__(
         self, module: nn.Module, parts: list[tuple[str, nn.Module]], given: bool, keep: bool
@@ -171,20 +177,26 @@ class _Call:
     def single(
         self, params: Params, x: Tensor, mask: Tensor | None, given: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run one task, or one traced by vmap."""
-        lent = {n: b.clone() for n, b in self._module.named_buffers()}
-        versions = {n: b._version for n, b in lent.items()}
-        held = _attributes(self._parts)
+        """Run one task; under ``vmap`` it stands for all of them.
+
+        Raises:
+            ConfigError: if the module returns no tensor, or changes a buffer or an attribute.
+        """
+        buffers = {n: b.clone() for n, b in self._module.named_buffers()}
+        # PyTorch counts in-place changes of a tensor in its version
+        versions = {n: b._version for n, b in buffers.items()}
+        attributes = _attributes(self._parts)
         rules = Rules(mask, given if self._given else None, self._keep)
         with rules:
-            out = torch.func.functional_call(self._module, {**params, **lent}, (x,))
+            out = torch.func.functional_call(self._module, {**params, **buffers}, (x,))
         if not isinstance(out, Tensor):
             raise ConfigError(
                 f"{type(self._module).__name__} returns a {type(out).__name__}, and an inner loop "
                 "needs one tensor. Wrap it in a module that returns the tensor wanted."
             )
-        changed = [n for n, b in lent.items() if b._version != versions[n]]
-        changed += sorted(n for n, v in _attributes(self._parts).items() if held.get(n) is not v)
+        changed = [n for n, b in buffers.items() if b._version != versions[n]]
+        now = _attributes(self._parts)
+        changed += sorted(n for n, v in now.items() if attributes.get(n) is not v)
         if changed:
             raise ConfigError(
                 f"{type(self._module).__name__} changes {', '.join(changed)} when it is called, so "
@@ -194,7 +206,7 @@ class _Call:
 
 
 def _attributes(parts: list[tuple[str, nn.Module]]) -> dict[str, Tensor]:
-    """Return tensors that hang on a module or its parts as plain attributes."""
+    """Return the tensors that are plain attributes of a module or of its submodules."""
     return {
         f"{name}.{key}" if name else key: value
         for name, part in parts
@@ -231,6 +243,7 @@ def check_module(module: nn.Module) -> None:
                 "inner loop. Build it with track_running_stats=False, or pass the network through "
                 "quickstudy.learners.gradient.without_running_statistics()."
             )
+        # dropout hides under three names: of the layer, of a recurrent network, of attention
         rate = getattr(part, "p", 0.0) if "Dropout" in type(part).__name__ else 0.0
         rate = rate or (getattr(part, "dropout", 0.0) if isinstance(part, nn.RNNBase) else 0.0)
         if isinstance(part, nn.MultiheadAttention):
@@ -243,10 +256,16 @@ def check_module(module: nn.Module) -> None:
 
 
 def without_running_statistics(module: nn.Module) -> nn.Module:
-    """Make every batch norm of a module use each batch's own statistics; returns the module.
+    """Make every batch norm of a module use the statistics of its batch, in place.
 
-    Its weights stay; running averages are dropped. In a gradient learner the batch is one task's
-    support set, whose statistics serve the queries too.
+    The weights stay; running averages are dropped. In a gradient learner the batch is one task's
+    support set, whose statistics normalise the queries too.
+
+    Args:
+        module: is changed.
+
+    Returns:
+        The module.
     """
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats:

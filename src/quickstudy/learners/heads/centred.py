@@ -66,7 +66,7 @@ class CentredHead(Learner):
         return self._centred(self._centre(support, n_way), support)
 
     def _centre(self, support: Examples, n_way: int) -> Tensor:
-        """Return the sum of the class means over the number of classes and ``prior``, ``[T, 1, D]``."""
+        """Return the sum of the class means over (number of classes + prior), ``[T, 1, D]``."""
         members, present = class_weights(support.y, support.mask, n_way)
         x = support.x.masked_fill(~support.mask[..., None], 0)
         counts = members.sum(1).clamp(min=1)  # [T, C]

@@ -32,8 +32,8 @@ class FineTunedHead(Learner):
     Args:
         cosine: Baseline++ instead of Baseline.
         steps: steps of gradient descent, 100 in the paper.
-        lr: learning rate, as a multiple of one over the mean squared length of an embedding with its
-            bias feature (Baseline) or of one over ``scale`` squared (Baseline++).
+        lr: learning rate, as a multiple of one over the mean squared length of an embedding with
+            its bias feature (Baseline) or of one over ``scale`` squared (Baseline++).
         momentum: of gradient descent, at least 0 and less than 1.
         scale: cosines are multiplied by it.
 

@@ -14,7 +14,7 @@ from quickstudy.learners.heads.weights import weighted
 
 __all__ = ["RidgeHead"]
 
-_NEWTON_STEPS = 20
+_INVERSE_STEPS = 20  # of Newton's iteration, in exported graphs
 
 
 class RidgeHead(Learner):
@@ -30,15 +30,22 @@ class RidgeHead(Learner):
     unit, and the constant that is added to all logits is left out: it changes no probability.
 
     Args:
-        penalty: ``a``, in mean squared lengths of the inputs.
-        scale: of the logits.
-        balanced: classes weigh the same; otherwise examples do.
-        kernel_width: regression on the features of a Gaussian kernel of this width instead of the
-            inputs, see :func:`~quickstudy.learners.heads.kernels.gaussian_kernel`.
+        penalty: ``a``, in units of the mean squared length of the centred inputs.
+        scale: logits are multiplied by it.
+        balanced: every class has the same total weight; otherwise every example has weight 1.
+        kernel_width: width of a Gaussian kernel whose features replace the inputs; ``None`` = the
+            inputs themselves, see :func:`~quickstudy.learners.heads.kernels.gaussian_kernel`.
         learn: whether meta-training adjusts penalty and scale.
 
     Raises:
-        ConfigError: if the penalty or the scale is not positive.
+        ConfigError: if the penalty, the scale or the width is not positive.
+
+    Example::
+
+        head = RidgeHead(penalty=1.0)
+        support = Examples.full(torch.rand(1, 10, 64), torch.arange(5).repeat(1, 2))
+        state = head.adapt(support, n_way=5)
+        logits = head.predict(state, torch.rand(1, 75, 64))  # [1, 75, 5]
     """
 
     family: Family = "baseline"
@@ -70,12 +77,15 @@ class RidgeHead(Learner):
                 self.register_buffer(name, start)
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
-        """Return ``weight`` ``[T, C, D]``, or with a kernel the examples and their ``weight`` ``[T,
-        C, S]``; ``bias`` ``[T, C]`` and ``present`` bool ``[T, C]``."""
+        """Return ``weight`` ``[T, C, D]``, or with a kernel the examples ``support`` and their
+        ``weight`` ``[T, C, S]``; ``bias`` ``[T, C]`` and ``present`` bool ``[T, C]``."""
         x, y, weights, present = weighted(support, n_way, balanced=self.balanced)
+        # centring inputs and targets gives a bias without penalty; rows multiplied by the root of
+        # their weight turn weighted least squares into plain least squares
         root, centre_y = weights.sqrt()[..., None], _centre(y, weights)
         b = root * (y - centre_y)  # [T, S, C]
         if self.kernel_width is None and x.shape[1] >= x.shape[2]:
+            # W = (A'A + a I)^-1 A'B, where there are at least as many examples as features
             centre_x = _centre(x, weights)
             a = root * (x - centre_x)  # [T, S, D]
             gram = a.transpose(1, 2) @ a
@@ -84,6 +94,7 @@ class RidgeHead(Learner):
             weight = torch.linalg.solve(gram, a.transpose(1, 2) @ b).transpose(1, 2)
             bias = (centre_y - centre_x @ weight.transpose(1, 2))[:, 0]
             return {"weight": weight, "bias": bias, "present": present}
+        # W = A' (A A' + a I)^-1 B, by Woodbury's identity; a kernel has inner products only
         plain = self._products(x, x)  # [T, S, S]
         solved = self._solve(plain, weights, b)
         dual = root * solved  # [T, S, C]; sums to zero over the examples
@@ -102,14 +113,16 @@ class RidgeHead(Learner):
         return logits.masked_fill(~state["present"][:, None], -torch.inf)
 
     def _products(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return inner products, or kernel values: ``[T, N, D]`` and ``[T, S, D] -> [T, N, S]``."""
         if self.kernel_width is None:
             return a @ b.transpose(1, 2)
         return gaussian_kernel(a, b, self.kernel_width)
 
     def _solve(self, plain: Tensor, weights: Tensor, b: Tensor) -> Tensor:
-        """Return ``(K + a)^-1 B``, ``K`` the products of the centred, weighted inputs."""
+        """Return ``(K + a I)^-1 B``; ``K`` holds the products of the centred, weighted inputs."""
         root = weights.sqrt()[..., None]
         mean = _centre(plain, weights)  # [T, 1, S]
+        # <x_i - m, x_j - m> from <x_i, x_j> alone: minus both means, plus the mean of the means
         centred = plain - mean - mean.transpose(1, 2) + _centre(mean.transpose(1, 2), weights)
         gram = root * centred * root.transpose(1, 2)
         penalty = self._penalty(gram.diagonal(dim1=1, dim2=2).sum(1), weights)
@@ -118,21 +131,22 @@ class RidgeHead(Learner):
     def _penalty(self, squares: Tensor, weights: Tensor) -> Tensor:
         """Return the penalty ``[T, 1, 1]``, given the sum of squared lengths ``[T]``."""
         count = weights.gt(0).sum(1).clamp(min=1)
-        # identical examples: any penalty will do, but zero
+        # identical examples have no length about their centre: any penalty above zero will do
         unit = (squares / count).clamp(min=torch.finfo(squares.dtype).eps)
         return (self.log_penalty.exp().to(squares.dtype) * unit)[:, None, None]
 
 
 def _solve_definite(matrix: Tensor, b: Tensor) -> Tensor:
-    """Return ``matrix^-1 b``, positive definite ``[T, S, S]`` and ``[T, S, C]``."""
+    """Return ``matrix^-1 b`` ``[T, S, C]`` of a positive definite matrix ``[T, S, S]``."""
     if not torch.compiler.is_exporting():
         solved: Tensor = torch.linalg.solve(matrix, b)
         return solved
-    # graphs for other runtimes have no inverse: Newton's iteration (Schulz 1933), which doubles the
-    # digits once the condition number, some 2^12 at most, is worked off
+    # graphs for other runtimes have no inverse: Newton's iteration (Schulz 1933) needs products
+    # only. About log2 of the condition number (some 2^12 at most) steps make it converge, and each
+    # one after that doubles the number of right digits
     one = torch.eye(matrix.shape[1]).to(matrix)
     found: Tensor = one / matrix.abs().sum(2).amax(1)[:, None, None]
-    for _ in range(_NEWTON_STEPS):
+    for _ in range(_INVERSE_STEPS):
         found = found @ (2 * one - matrix @ found)
     return found @ b
 

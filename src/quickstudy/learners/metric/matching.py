@@ -16,14 +16,21 @@ __all__ = ["FullContext", "MatchingHead", "MatchingNetwork"]
 
 
 class FullContext(nn.Module):
-    """Full-context embeddings: support and queries are read in the light of the whole support set.
+    """Full-context embeddings: each embedding depends on the whole support set.
 
     Vinyals et al. (2016), sections 2.1.1-2.1.2 and appendix A: a bidirectional LSTM over the
     support, and an LSTM with attention over the support for each query.
 
     Args:
         features: width ``D`` of an embedding.
-        steps: reads of the support for each query.
+        steps: how often each query attends to the support.
+
+    Example::
+
+        context = FullContext(64)
+        mask = torch.ones(1, 10, dtype=torch.bool)
+        support = context.support(torch.rand(1, 10, 64), mask)  # [1, 10, 64]
+        queries = context.query(torch.rand(1, 75, 64), support, mask)  # [1, 75, 64]
     """
 
     def __init__(self, features: int, *, steps: int = 3) -> None:
@@ -31,36 +38,38 @@ class FullContext(nn.Module):
         self.steps = steps
         self.forward_cell = nn.LSTMCell(features, features)
         self.backward_cell = nn.LSTMCell(features, features)
-        # input: the query; hidden state: what it said, then what it read (appendix A.1)
+        # input: the query; hidden state: the last output, then the last readout (appendix A.1)
         self.read_cell = nn.LSTMCell(features, 2 * features)
 
     def support(self, z: Tensor, mask: Tensor) -> Tensor:
-        """Return the support read in both directions, ``[T, S, D] -> [T, S, D]``; padding is
-        passed over."""
+        """Return the support after an LSTM in both directions, ``[T, S, D] -> [T, S, D]``; padding
+        is skipped."""
         steps = range(z.shape[1])
-        ahead = self._read(self.forward_cell, z, mask, list(steps))
-        back = self._read(self.backward_cell, z, mask, list(reversed(steps)))
-        return z + ahead + back
+        forward = self._run_cell(self.forward_cell, z, mask, list(steps))
+        backward = self._run_cell(self.backward_cell, z, mask, list(reversed(steps)))
+        return z + forward + backward
 
     @staticmethod
-    def _read(cell: nn.LSTMCell, z: Tensor, mask: Tensor, order: list[int]) -> Tensor:
+    def _run_cell(cell: nn.LSTMCell, z: Tensor, mask: Tensor, order: list[int]) -> Tensor:
+        """Return the outputs ``[T, S, D]`` of a cell that goes over the support in an order."""
         h = c = z.new_zeros(z.shape[0], z.shape[2])
         outputs: dict[int, Tensor] = {}
         for i in order:
             new_h, new_c = cell(z[:, i], (h, c))
-            valid = mask[:, i, None]
+            valid = mask[:, i, None]  # padding leaves the state as it was
             h, c = torch.where(valid, new_h, h), torch.where(valid, new_c, c)
             outputs[i] = h
         return torch.stack([outputs[i] for i in range(len(order))], 1)
 
     def query(self, x: Tensor, support: Tensor, mask: Tensor) -> Tensor:
-        """Return the queries after ``steps`` attentive reads, ``[T, Q, D] -> [T, Q, D]``."""
+        """Return the queries after reading the support ``steps`` times, ``[T, Q, D]``."""
         tasks, queries, width = x.shape
         flat = x.flatten(0, 1)  # [T*Q, D]
+        # h: output, r: readout of the support, c: cell state (appendix A.1)
         h, r, c = flat, torch.zeros_like(flat), flat.new_zeros(len(flat), 2 * width)
         for _ in range(self.steps):
-            said, c = self.read_cell(flat, (torch.cat([h, r], 1), c))
-            h = said[:, :width] + flat
+            output, c = self.read_cell(flat, (torch.cat([h, r], 1), c))
+            h = output[:, :width] + flat
             scores = h.unflatten(0, (tasks, queries)) @ support.transpose(1, 2)  # [T, Q, S]
             attention = scores.masked_fill(~mask[:, None], -torch.inf).softmax(2)
             r = (attention @ support).flatten(0, 1)
@@ -77,7 +86,7 @@ class MatchingHead(Learner):
         features: width ``D`` of an embedding; needed for ``full_context``.
         temperature: cosines are divided by it.
         learn_temperature: whether meta-training adjusts the temperature.
-        full_context: read support and queries with :class:`FullContext`. Then the order of the
+        full_context: embed support and queries with :class:`FullContext`. Then the order of the
             support matters.
 
     *Difference from the paper*: the paper's softmax has temperature 1, which keeps probabilities of
@@ -86,6 +95,13 @@ class MatchingHead(Learner):
 
     Raises:
         ConfigError: if the temperature is not positive.
+
+    Example::
+
+        head = MatchingHead(64)
+        support = Examples.full(torch.rand(1, 10, 64), torch.arange(5).repeat(1, 2))
+        state = head.adapt(support, n_way=5)
+        logits = head.predict(state, torch.rand(1, 75, 64))  # [1, 75, 5]
     """
 
     family: Family = "metric"
@@ -125,7 +141,8 @@ class MatchingHead(Learner):
         cosine = F.normalize(x, dim=2) @ F.normalize(support, dim=2).transpose(1, 2)  # [T, Q, S]
         scores = cosine * self.log_scale.exp().to(cosine.dtype)
         scores = scores.masked_fill(~valid[:, None], -torch.inf)
-        # log sum exp over the members of each class, with finite sums so that gradients stay finite
+        # log sum exp over the members of each class; the largest exponent is taken out and the sums
+        # are kept above zero, so that logits and gradients stay finite
         peak = scores.detach().amax(2, keepdim=True)
         votes = (scores - peak).exp() @ members.to(
             scores.dtype
@@ -144,7 +161,14 @@ class MatchingNetwork(EmbeddingLearner):
         encoder: inputs to embeddings.
         temperature: see :class:`MatchingHead`.
         learn_temperature: whether meta-training adjusts the temperature.
-        full_context: full-context embeddings.
+        full_context: see :class:`MatchingHead`.
+
+    Example::
+
+        learner = MatchingNetwork(Conv4(), full_context=True)
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        state = learner.adapt(episode.support, n_way=5)
+        logits = learner.predict(state, episode.query.x)  # [1, 75, 5]
     """
 
     def __init__(

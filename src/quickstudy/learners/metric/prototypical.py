@@ -21,8 +21,9 @@ __all__ = [
 ]
 
 
-# examples times classes of a task from which means are summed class by class
-_MANY = 50_000
+# entries of one task's one-hot labels, examples times classes: above this they are mostly zeros,
+# and the means are summed class by class instead of by a matrix product
+_LARGEST_ONE_HOT = 50_000
 
 
 def check_distance(distance: str) -> None:
@@ -36,7 +37,7 @@ def set_temperature(module: nn.Module, temperature: float, *, learn: bool) -> No
 
     Args:
         module: gets a parameter, or a buffer if it is not learned.
-        temperature: positive.
+        temperature: logits are divided by it; positive.
         learn: whether meta-training adjusts it.
 
     Raises:
@@ -44,7 +45,7 @@ def set_temperature(module: nn.Module, temperature: float, *, learn: bool) -> No
     """
     if not temperature > 0:
         raise ConfigError(f"temperature must be positive; got {temperature}.")
-    # in logs, so that it stays positive; float32 like any parameter
+    # the logarithm, so that the temperature stays positive; float32 like any parameter
     log_scale = torch.tensor(-math.log(temperature))
     if learn:
         module.register_parameter("log_scale", nn.Parameter(log_scale))
@@ -55,8 +56,8 @@ def set_temperature(module: nn.Module, temperature: float, *, learn: bool) -> No
 class PrototypeHead(Learner):
     """A class is the mean of its support embeddings; a query belongs to the nearest mean.
 
-    *Difference from the paper*: with ``shrinkage``, the mean of ``n`` examples is drawn towards the
-    mean of the task's prototypes as if ``shrinkage`` more examples lay there: ``(n c + s m) / (n +
+    *Difference from the paper*: ``shrinkage`` shrinks the mean of ``n`` examples towards the mean
+    of the task's prototypes, as if ``shrinkage`` more examples lay there: ``(n c + s m) / (n +
     s)``. That is the posterior mean under a Gaussian prior around ``m`` (Efron and Morris 1977,
     "Stein's paradox in statistics"); it matters where the shots are uneven. 0 is the paper's.
 
@@ -65,11 +66,18 @@ class PrototypeHead(Learner):
         temperature: logits are ``-distance / temperature``; 1 for squared distances, 0.1 for
             cosines if not given.
         learn_temperature: whether meta-training adjusts the temperature.
-        shrinkage: weight of the mean prototype, in examples, at least 0.
+        shrinkage: how many examples the mean prototype counts for, at least 0.
 
     Raises:
         ConfigError: if the distance is unknown, the temperature not positive or the shrinkage
             negative.
+
+    Example::
+
+        head = PrototypeHead(distance="cosine")
+        support = Examples.full(torch.rand(1, 10, 64), torch.arange(5).repeat(1, 2))
+        state = head.adapt(support, n_way=5)
+        logits = head.predict(state, torch.rand(1, 75, 64))  # [1, 75, 5]
     """
 
     family: Family = "metric"
@@ -99,7 +107,7 @@ class PrototypeHead(Learner):
         support.check_labels(n_way)
         members, present = class_weights(support.y, support.mask, n_way)
         z = self._inputs(support.x)
-        if members[0].numel() > _MANY:
+        if members[0].numel() > _LARGEST_ONE_HOT:
             prototypes = class_means(z, support.y, support.mask, n_way)
         else:
             prototypes = self._means(z, members)
@@ -133,7 +141,7 @@ class PrototypeHead(Learner):
 
 
 def _mean_of_present(prototypes: Tensor, present: Tensor) -> Tensor:
-    """Return the mean of the prototypes that there are, ``[T, C, D] -> [T, 1, D]``."""
+    """Return the mean prototype of the classes with support, ``[T, C, D] -> [T, 1, D]``."""
     weights = present.to(prototypes.dtype)[..., None]
     return (prototypes * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
 
@@ -149,6 +157,13 @@ class PrototypicalNetwork(EmbeddingLearner):
         temperature: see :class:`PrototypeHead`.
         learn_temperature: whether meta-training adjusts the temperature.
         shrinkage: see :class:`PrototypeHead`.
+
+    Example::
+
+        learner = PrototypicalNetwork(Conv4())
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        state = learner.adapt(episode.support, n_way=5)
+        logits = learner.predict(state, episode.query.x)  # [1, 75, 5]
     """
 
     def __init__(

@@ -22,7 +22,7 @@ SPLITS = (
 )
 """The names that :func:`load_split` knows."""
 
-_DISJOINT = ("train", "val", "test")
+_DISJOINT_PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Split:
     """Which classes belong to which part of a data set.
 
     Args:
-        name: of the split file.
-        parts: class names of each part; ``train``, ``val`` and ``test`` share none. Any further
+        name: name of the split file.
+        parts: class names of each part; ``train``, ``val`` and ``test`` are disjoint. Any further
             part is a union of some of them.
         source: who published it.
-        names: readable names of classes that are known by an identifier.
+        names: readable names of classes that are named by an identifier.
 
     Raises:
-        ProtocolError: if a class stands in two of ``train``, ``val`` and ``test``, or twice in a
+        ProtocolError: if a class is in two of ``train``, ``val`` and ``test``, or twice in a
             part.
     """
 
@@ -53,7 +53,7 @@ class Split:
                 raise ProtocolError(
                     f"split {self.name}: {part} names a class twice. Correct the file."
                 )
-            if part not in _DISJOINT:
+            if part not in _DISJOINT_PARTS:
                 continue
             for member in members:
                 if member in seen:
@@ -65,7 +65,7 @@ class Split:
 
     @property
     def sha256(self) -> str:
-        """Hash of the parts: of their JSON with sorted keys and members and without white space."""
+        """Hash of the parts, as JSON with sorted keys and members and without white space."""
         ordered = {part: sorted(members) for part, members in self.parts.items()}
         text = json.dumps(ordered, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -80,7 +80,7 @@ def load_split(name: str) -> Split:
     """Return a split file by its name, one of :data:`SPLITS`.
 
     Raises:
-        ConfigError: if there is none of this name.
+        ConfigError: if there is no split file of this name.
         ProtocolError: if its parts are not disjoint.
     """
     if name not in SPLITS:
