@@ -28,7 +28,6 @@ from quickstudy.advice.episodes import (
 )
 from quickstudy.advice.expectation import expect, label_gain
 from quickstudy.advice.page import write_advice_page
-from quickstudy.advice.text import advice_text
 from quickstudy.core import ConfigError, DataError, MissingExtraError, TaskError
 from quickstudy.core.rows import EpisodeRows
 from quickstudy.embedders.cache import EmbeddingCache
@@ -377,7 +376,7 @@ def test_separable_classes_are_learned_and_the_command_says_how(tmp_path: Path):
     assert found.command == (f"quickstudy fit {file} --encoder table --head auto --out blobs.task")
     assert (found.facts.classes, found.facts.examples, found.facts.tasks) == (3, 90, 1)
     assert found.facts.per_class == (30, 30, 30)
-    text = advice_text(found)
+    text = found.text()
     assert "take: table, auto" in text
     assert found.command in text
     page = tmp_path / "page.html"
@@ -411,8 +410,8 @@ def test_copies_and_contradictions_are_told_and_do_not_leak():
     assert names == ("row 0", "row 60", "row 120")
     assert sorted(set(labels)) == ["0", "1"]
     nearest = next(m for m in found.approaches if m.name == "nearest neighbour")
-    assert all(mean < 0.7 for mean, _ in nearest.shots.values())
-    assert "the same content under different labels: 1" in advice_text(found)
+    assert all(accuracy.mean < 0.7 for accuracy in nearest.shots.values())
+    assert "the same content under different labels: 1" in found.text()
 
 
 def test_groups_keep_the_nearest_neighbour_from_cheating():
@@ -426,7 +425,7 @@ def test_groups_keep_the_nearest_neighbour_from_cheating():
 
     def nearest(found: object) -> float:
         rows = {m.name: m for m in found.approaches}  # type: ignore[attr-defined]
-        return rows["nearest neighbour"].shots[10][0]
+        return rows["nearest neighbour"].shots[10].mean
 
     assert nearest(mixed) > nearest(apart) + 0.1
     with pytest.raises(ConfigError, match="thing"):
@@ -505,7 +504,7 @@ def test_pictures_without_the_extra(strokes: Path, tmp_path: Path, monkeypatch: 
     assert found.chosen.encoder == "characters"
     assert found.expected[-1].mean > 0.9
     assert "quickstudy[image]" in found.skipped["image"]
-    assert "quickstudy[image]" in advice_text(found)
+    assert "quickstudy[image]" in found.text()
     page = tmp_path / "page.html"
     write_advice_page(found, page)
     assert "quickstudy[image]" in page.read_text(encoding="utf-8")

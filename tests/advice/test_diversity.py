@@ -7,7 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from quickstudy.advice.diversity import REMEDIES, DiversityReport, measure_diversity
+from quickstudy.advice.diversity import (
+    REMEDIES,
+    DiversityReport,
+    domain_diversity,
+    measure_diversity,
+)
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError
 from quickstudy.evaluation.statistics import Mean
 from quickstudy.learners.heads import ClassMeanHead, LogisticHead
@@ -89,6 +94,17 @@ def test_scores_are_those_of_the_same_tasks_every_time():
     assert measured(pools).to_dict() == measured(pools).to_dict()
 
 
+def test_domains_are_read_by_their_names():
+    said: list[str] = []
+    found = domain_diversity(["digits", "glyphs"], rank=4, episodes=4, say=said.append)
+    assert found.domains == ("digits", "glyphs")
+    assert said == ["digits: reading", "glyphs: reading"]
+    assert found.text() == str(found)
+    assert set(found.to_dict()["accuracy"]) == {"digits", "glyphs"}
+    with pytest.raises(ConfigError, match="each once; got digits, digits"):
+        domain_diversity(["digits", "digits"])
+
+
 def test_faults():
     pool = domain(slice(0, 6), slice(6, 12), seed=0)
     with pytest.raises(ConfigError, match="at least two"):
@@ -102,11 +118,11 @@ def test_faults():
 
 def test_too_few_episodes_say_nothing():
     def report(ci95):
-        rows = {way: Mean(0.0, ci95) for way in REMEDIES}
+        rows = {way: Mean(0.0, ci95, 4, "episodes") for way in REMEDIES}
         return DiversityReport(
             ("a", "b"),
             4,
-            {name: {"shared": Mean(0.5, 0.1)} for name in "ab"},
+            {name: {"shared": Mean(0.5, 0.1, 4, "episodes")} for name in "ab"},
             dict.fromkeys("ab", rows),
             rows,
             {"a": 1.0, "b": 1.0},

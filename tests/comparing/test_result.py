@@ -107,7 +107,7 @@ def test_roles_ranks_and_the_drop():
     found = Comparison(made, FAMILIES)
     rows = {row.learner: row for row in found.approaches}
     assert rows["oracle"].rank == 1
-    assert rows["oracle"].drop == Mean(0.0, 0.0)
+    assert rows["oracle"].drop == Mean(0.0, 0.0, 2, "lists")
     near = rows["neighbour"]
     reports = [found.cell("neighbour", t).report for t in ("trained", "one", "other")]
     assert near.drop.mean == pytest.approx(
@@ -143,9 +143,11 @@ def test_seeds_are_summed_up_over_seeds():
     found = Comparison(
         cells(), FAMILIES, seeds={"guessing": ["constant", "blind"], "alone": ["oracle"]}
     )
-    ((group, tasks, mean, n),) = found.over_seeds
+    ((group, tasks, mean),) = found.over_seeds
     means = [found.cell(name, "blobs").report.mean for name in ("constant", "blind")]
-    assert (group, tasks, n) == ("guessing", "blobs", 2)
+    assert (group, tasks) == ("guessing", "blobs")
+    assert (mean.n, mean.over) == (2, "seeds")
+    assert found.to_dict()["over_seeds"][0]["seeds"] == 2
     assert mean.mean == pytest.approx(np.mean(means))
     half = stats.t.ppf(0.975, 1) * np.std(means, ddof=1) / np.sqrt(2)
     assert mean.ci95 == pytest.approx(half)

@@ -29,7 +29,7 @@ from quickstudy.embedders.base import Item
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.inputs import read_images, read_texts
 from quickstudy.embedders.tables import TableEmbedder
-from quickstudy.evaluation.statistics import mean_interval
+from quickstudy.evaluation import Mean
 from quickstudy.tasks.labelled import (
     LabelledFiles,
     continuous,
@@ -384,8 +384,8 @@ def _remarks(sample: Sample, shots: Sequence[int], facts: DataFacts) -> list[str
 
 def _no_better(results: Results, chosen: Candidate, n_way: int) -> list[str]:
     """Return a warning if the recommended candidate is at no shot clearly better than guessing."""
-    scores = [np.array(by_name[chosen.name].scores) for by_name in results.values()]
-    if any(float(s.mean()) - mean_interval(s) > 1 / n_way + _CLEARLY_BETTER for s in scores):
+    scores = [Mean.of(by_name[chosen.name].scores, over="episodes") for by_name in results.values()]
+    if any(accuracy.low > 1 / n_way + _CLEARLY_BETTER for accuracy in scores):
         return []
     return [
         f"No approach is clearly better than guessing ({100 / n_way:.0f} % of {n_way} classes): "

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from quickstudy.advice.approaches import Candidate, CandidateFamily
 from quickstudy.advice.episodes import EpisodeResults, Sample, draw_episode
 from quickstudy.advice.records import Measured
-from quickstudy.evaluation.statistics import mean_interval
+from quickstudy.evaluation import Mean
 
 __all__ = ["Choice", "Results", "choose", "run_episodes", "run_until_clear"]
 
@@ -166,7 +166,7 @@ def _in_need_of_episodes(
     lacking = [
         row.name
         for row in choice.table
-        if row.episodes < episodes and (_close(*row.behind) or row.name in ahead)
+        if row.episodes < episodes and (_close(row.behind) or row.name in ahead)
     ]
     if lacking or not ahead or episodes == most:
         return lacking, episodes
@@ -175,13 +175,12 @@ def _in_need_of_episodes(
 
 def _may_be_ahead(scores: Floats, chosen: Floats) -> bool:
     """Return whether a candidate may be clearly ahead, on the episodes that both answered."""
-    lead = scores - chosen[: len(scores)]
-    return float(lead.mean()) + mean_interval(lead) > _CLEAR_LEAD
+    return Mean.of(scores - chosen[: len(scores)], over="episodes").high > _CLEAR_LEAD
 
 
-def _close(behind: float, half_width: float) -> bool:
+def _close(behind: Mean) -> bool:
     """Return whether a candidate is so close behind the best that a simpler one is preferred."""
-    return behind <= _NEGLIGIBLE and behind - half_width <= 0
+    return behind.mean <= _NEGLIGIBLE and behind.low <= 0
 
 
 def _scores(results: Results, candidates: Sequence[Candidate]) -> dict[str, Floats]:
@@ -215,12 +214,11 @@ def choose(results: Results, candidates: Sequence[Candidate]) -> Choice:
     # rounded: the same answers, added up in another order, are the same accuracy
     best = max(complete, key=lambda c: (round(float(scores[c.name].mean()), 12), -c.rank))
     rows = {c.name: _measured(c, results, scores[c.name], scores[best.name]) for c in candidates}
-    equal = [c for c in complete if c is best or _close(*rows[c.name].behind)]
+    equal = [c for c in complete if c is best or _close(rows[c.name].behind)]
     chosen = min(equal, key=lambda c: c.rank)
 
     def place(row: Measured) -> tuple[bool, float]:
-        behind, _ = row.behind
-        return row.name != best.name, behind
+        return row.name != best.name, row.behind.mean
 
     table = sorted(rows.values(), key=place)
     return Choice(chosen, table, _reason(chosen, best, table, episodes=most, shots=sorted(results)))
@@ -235,18 +233,13 @@ def _measured(candidate: Candidate, results: Results, scores: Floats, best: Floa
         scores: its own of each episode, mean over shots ``[E]``.
         best: those of the best, of at least as many episodes.
     """
-    gap = best[: len(scores)] - scores
-    shots = {}
-    for k in sorted(results):
-        of_shot = np.array(results[k][candidate.name].scores)
-        shots[k] = float(of_shot.mean()), mean_interval(of_shot)
     return Measured(
         candidate.name,
         candidate.encoder,
         candidate.head,
-        shots,
+        {k: Mean.of(results[k][candidate.name].scores, over="episodes") for k in sorted(results)},
         mean=float(scores.mean()),
-        behind=(float(gap.mean()), mean_interval(gap)),
+        behind=Mean.of(best[: len(scores)] - scores, over="episodes"),
         episodes=len(scores),
     )
 
@@ -265,12 +258,11 @@ def _reason(
         others = [row for row in table if row.name != chosen.name]
         text = f"the highest accuracy, {100 * mine.mean:.1f} % ({over})"
         if others:
-            gap, half = others[0].behind
-            text += f"; next is {others[0].name}, {100 * gap:.1f} ± {100 * half:.1f} points behind"
+            gap = others[0].behind.points(digits=1, signed=False)
+            text += f"; next is {others[0].name}, {gap} behind"
         return text
-    gap, half = mine.behind
+    gap = mine.behind.points(digits=1, signed=False)
     return (
-        f"{100 * mine.mean:.1f} % ({over}); {best.name} is ahead by {100 * gap:.1f} ± "
-        f"{100 * half:.1f} points (paired 95 % interval), which is no clear difference, and of "
-        "such the simplest is taken"
+        f"{100 * mine.mean:.1f} % ({over}); {best.name} is ahead by {gap} (paired 95 % interval), "
+        "which is no clear difference, and of such the simplest is taken"
     )

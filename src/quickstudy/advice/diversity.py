@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from quickstudy.comparing.tasklists import task_lists
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError, generator
-from quickstudy.evaluation.evaluate import evaluate
-from quickstudy.evaluation.statistics import Mean, mean_interval
-from quickstudy.learners.base import Learner
+from quickstudy.core.words import quiet
+from quickstudy.evaluation import Mean, embed_pool, evaluate
+from quickstudy.learners.base import EmbeddingLearner, Learner
+from quickstudy.learners.heads import ClassMeanHead, LogisticHead
+from quickstudy.recipes import encoder_of
+from quickstudy.runs.folder import Run, load_run
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.tasks.source import as_input
 
-__all__ = ["REMEDIES", "DiversityReport", "measure_diversity"]
+__all__ = ["REMEDIES", "DiversityReport", "domain_diversity", "measure_diversity"]
 
 SHARED = "one shared embedding"
 REMEDIES = (
@@ -30,6 +34,7 @@ _SHRINKAGE = 0.1
 _LEAST = 0.01  # a point: what is not worth a remedy
 _ROOM = 0.03  # what an interval may leave open and still say that sharing costs nothing
 _COMPONENTS = 32  # in which domains are told apart
+_QUERIES, _SIZE = 10, 28  # of a class in a task; side of images in pixels, without a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +57,31 @@ class DiversityReport:
     gain: Mapping[str, Mean]
     recognised: Mapping[str, float]
 
-    def _own(self, name: str) -> tuple[float, float]:
-        """Return what an embedding of its own gains for a domain, and the half-width of its
-        interval (95 %, Bonferroni over the domains)."""
+    def _own(self, name: str) -> Mean:
+        """Return what an embedding of its own gains for a domain; the intervals of all domains hold
+        together (Bonferroni)."""
         z = float(torch.special.ndtri(torch.tensor(1 - 0.025 / len(self.domains))))
         gain = self.gains[name][REMEDIES[0]]
-        return gain.mean, z / 1.96 * gain.ci95
+        return replace(gain, ci95=z / 1.96 * gain.ci95)
 
     @property
     def costly(self) -> tuple[str, ...]:
         """Domains that lose more than a point by sharing, beyond chance."""
         own = {name: self._own(name) for name in self.domains}
-        return tuple(name for name, (gain, half) in own.items() if gain > _LEAST and gain > half)
+        return tuple(name for name, gain in own.items() if gain.mean > _LEAST and gain.low > 0)
 
     @property
     def helped(self) -> tuple[str, ...]:
         """Domains that lose more than a point with an embedding of their own, beyond chance."""
         own = {name: self._own(name) for name in self.domains}
-        return tuple(name for name, (gain, half) in own.items() if -gain > _LEAST and -gain > half)
+        return tuple(name for name, gain in own.items() if -gain.mean > _LEAST and gain.high < 0)
 
     @property
     def untold(self) -> tuple[str, ...]:
         """Domains of which too few episodes were measured to say: the interval leaves room for a
         loss of more than three points."""
         own = {name: self._own(name) for name in self.domains if name not in self.costly}
-        return tuple(name for name, (gain, half) in own.items() if not gain + half <= _ROOM)
+        return tuple(name for name, gain in own.items() if not gain.high <= _ROOM)
 
     @property
     def too_diverse(self) -> bool:
@@ -89,40 +94,42 @@ class DiversityReport:
         return max(self.gain, key=lambda name: self.gain[name].mean)
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self) -> str:
+        """Return the numbers of each domain and a verdict, in sentences."""
         lines = []
         for name in self.domains:
-            row = self.accuracy[name]
-            parts = [f"{way} {mean}" for way, mean in row.items()]
+            parts = [f"{way} {mean.cell()}" for way, mean in self.accuracy[name].items()]
             lines.append(f"{name}: " + "; ".join(parts) + f" (%, {self.episodes} episodes)")
-            told = 100 * self.recognised[name]
             gains = [f"{way} {_signed(mean)}" for way, mean in self.gains[name].items()]
             lines.append("  over sharing, points: " + "; ".join(gains))
-            lines.append(f"  its domain is told by the support in {told:.0f} % of tasks")
+            share = 100 * self.recognised[name]
+            lines.append(f"  its domain is told by the support in {share:.0f} % of tasks")
+        return "\n".join([*lines, *self._verdict()])
+
+    def _verdict(self) -> list[str]:
+        """Return whether one embedding is enough; if not, what helps."""
         if self.untold and not self.too_diverse:
-            rooms = "; ".join(f"{name} {100 * sum(self._own(name)):.1f}" for name in self.untold)
-            lines.append(
+            rooms = "; ".join(f"{name} {100 * self._own(name).high:.1f}" for name in self.untold)
+            return [
                 f"cannot be told with {self.episodes} episodes: an embedding of its own may gain, "
                 f"in points, up to {rooms}. Measure more with --episodes"
-            )
-        elif not self.too_diverse:
-            own = _signed(self.gain[REMEDIES[0]])
-            lines.append(
-                f"one shared embedding is enough: one for each domain gains {own} points on average"
-            )
-        else:
-            cost = "; ".join(
-                f"{_signed(self.gains[name][REMEDIES[0]])} points on {name}" for name in self.costly
-            )
-            lines.append(
-                f"too diverse for one shared embedding: its own one gains {cost}. What helps most: "
-                f"{self.best_remedy}, {_signed(self.gain[self.best_remedy])} points on average"
-            )
-            if self.helped:
-                lost = "; ".join(
-                    f"{name} {_signed(self.gains[name][REMEDIES[0]])}" for name in self.helped
-                )
-                lines.append(f"others gain from sharing, and would lose their own way: {lost}")
-        return "\n".join(lines)
+            ]
+        if not self.too_diverse:
+            own = self.gain[REMEDIES[0]].points(digits=1)
+            return [f"one shared embedding is enough: one for each domain gains {own} on average"]
+        own_of = {name: gains[REMEDIES[0]] for name, gains in self.gains.items()}
+        cost = "; ".join(f"{own_of[name].points(digits=1)} on {name}" for name in self.costly)
+        best = self.gain[self.best_remedy].points(digits=1)
+        lines = [
+            f"too diverse for one shared embedding: its own one gains {cost}. What helps most: "
+            f"{self.best_remedy}, {best} on average"
+        ]
+        if self.helped:
+            lost = "; ".join(f"{name} {_signed(own_of[name])}" for name in self.helped)
+            lines.append(f"others gain from sharing, and would lose their own way: {lost}")
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values: fractions."""
@@ -143,6 +150,88 @@ class DiversityReport:
             "gain": plain(self.gain),
             "recognised": dict(self.recognised),
         }
+
+
+def domain_diversity(
+    domains: Sequence[str],
+    *,
+    run: Run | str | Path | None = None,
+    n_way: int = 5,
+    k_shot: int = 5,
+    rank: int = 32,
+    episodes: int = 200,
+    seed: int = 0,
+    say: Callable[[str], None] = quiet,
+) -> DiversityReport:
+    """Measure what sharing one embedding costs the tasks of these domains, and what helps.
+
+    See :func:`measure_diversity`; the head is that of class means, and gradient adaptation is that
+    of logistic regression.
+
+    Args:
+        domains: named data sets or folders of class folders, at least two.
+        run: a run or its folder, whose encoder embeds the examples; pixels if not given.
+        n_way: classes of a task.
+        k_shot: support examples of a class.
+        rank: directions that an embedding keeps.
+        episodes: of each domain.
+        seed: of halves and episodes.
+        say: is told which domain is being read, and what a reader must know of it.
+
+    Raises:
+        ConfigError: if there are fewer than two domains, one is named twice or unknown, or images
+            have no embeddings of their own in the run.
+        CheckpointError: if the run cannot be read.
+        DataError: if a domain cannot be.
+        TaskError: if a domain, or half of its classes, is too small.
+
+    Example::
+
+        found = domain_diversity(["omniglot", "quickdraw"], run="runs/x")
+        print(found.text())
+        found.too_diverse, found.best_remedy
+        found.to_dict()  # the document of ``quickstudy diversity --json``
+    """
+    if len(set(domains)) < len(domains) or len(domains) < 2:
+        raise ConfigError(f"name at least two domains, each once; got {', '.join(domains)}.")
+    spec = EpisodeSpec(n_way, k_shot, _QUERIES)
+    size, channels, learner = _SIZE, 1, None
+    if run is not None:
+        loaded = run if isinstance(run, Run) else load_run(run)
+        size, channels = loaded.recipe.encoder.image_size, loaded.recipe.encoder.in_channels
+        learner = _embedding_learner(loaded)
+    sources: dict[str, PoolSource] = {}
+    for name in domains:
+        (tasks,), remarks = task_lists([], [name], [spec], episodes=episodes, seed=seed)
+        for remark in remarks:
+            say(f"note: {remark}")
+        say(f"{name}: reading")
+        source = tasks.source(size=size, channels=channels)
+        sources[name] = source if learner is None else embed_pool(learner, source)
+    return measure_diversity(
+        sources,
+        spec,
+        head=ClassMeanHead(),
+        adapted=LogisticHead(c=10.0),
+        rank=rank,
+        episodes=episodes,
+        seed=seed,
+    )
+
+
+def _embedding_learner(run: Run) -> EmbeddingLearner:
+    """Return the encoder of a run with a head, to embed examples with.
+
+    Raises:
+        ConfigError: if an embedding depends on the other examples of its task.
+    """
+    encoder = encoder_of(run.learner)
+    if encoder.episodic:
+        raise ConfigError(
+            f"the encoder of {run.folder} uses the statistics of a task's support: an image alone "
+            "has no embedding. Name a run with norm=batch or group."
+        )
+    return EmbeddingLearner(encoder, ClassMeanHead())
 
 
 def measure_diversity(
@@ -209,25 +298,17 @@ def measure_diversity(
             REMEDIES[1]: np.array([each[d][t] for t, d in enumerate(chosen)]),
             REMEDIES[2]: scores(adapted, shared),
         }
-        accuracy[name] = {way: Mean(float(s.mean()), mean_interval(s)) for way, s in ways.items()}
-        gaps[name] = {
-            way: Mean(
-                float((ways[way] - ways[SHARED]).mean()), mean_interval(ways[way] - ways[SHARED])
-            )
-            for way in REMEDIES
-        }
+        accuracy[name] = {way: Mean.of(s, over="episodes") for way, s in ways.items()}
+        gaps[name] = {way: Mean.of(ways[way] - ways[SHARED], over="episodes") for way in REMEDIES}
         recognised[name] = float(np.mean([d == name for d in chosen]))
-    overall = {way: _average([gaps[name][way] for name in gaps]) for way in REMEDIES}
+    overall = {
+        way: Mean.average([gaps[name][way] for name in gaps], over="domains") for way in REMEDIES
+    }
     return DiversityReport(tuple(sources), episodes, accuracy, gaps, overall, recognised)
 
 
 def _signed(mean: Mean) -> str:
-    return f"{100 * mean.mean:+.1f} ± {100 * mean.ci95:.1f}"
-
-
-def _average(means: Sequence[Mean]) -> Mean:
-    half = math.sqrt(sum(m.ci95**2 for m in means)) / len(means)
-    return Mean(float(np.mean([m.mean for m in means])), half)
+    return mean.cell(digits=1, signed=True)
 
 
 def _vectors(pool: Pool) -> Pool:

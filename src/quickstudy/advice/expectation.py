@@ -12,7 +12,7 @@ from scipy import stats
 
 from quickstudy.advice.episodes import EpisodeResults, Sample
 
-__all__ = ["Expectation", "LabelGain", "expect", "label_gain"]
+__all__ = ["Expectation", "LabelGain", "expect", "gain_text", "label_gain"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,6 +81,20 @@ class LabelGain:
     def extrapolated(self) -> bool:
         """Whether the gain lies beyond the labels that were measured."""
         return self.labels + 1 > self.measured_to
+
+
+def gain_text(gain: LabelGain | None) -> str:
+    """Return what one more label per class buys, as a sentence."""
+    if gain is None:
+        return "one more label per class: too few numbers of labels could be measured to say."
+    words = (
+        f"one more label per class, from {gain.labels} to {gain.labels + 1}: "
+        f"{100 * gain.gain:+.2f} points (90 % interval {100 * gain.low:+.2f} to "
+        f"{100 * gain.high:+.2f})"
+    )
+    if gain.extrapolated:
+        words += f", drawn out from at most {gain.measured_to} measured"
+    return words
 
 
 def expect(

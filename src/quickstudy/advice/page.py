@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from quickstudy.advice.expectation import Expectation
-from quickstudy.advice.records import Advice, Measured, Pair
-from quickstudy.advice.text import gain_text
+from quickstudy.advice.expectation import Expectation, gain_text
+from quickstudy.advice.records import Advice, ConfusedPair, Measured
 from quickstudy.embedders.base import Item
 from quickstudy.embedders.images import Transform
 from quickstudy.embedders.tables import TableEmbedder
@@ -86,7 +85,7 @@ def _choice(advice: Advice) -> str:
     names = [m.name for m in drawn]
     chart = ""
     if len(shots) > 1:  # one number of labels is no line
-        lines = [[m.shots[k] for k in shots] for m in drawn]
+        lines = [[(m.shots[k].mean, m.shots[k].ci95) for k in shots] for m in drawn]
         drawing = lines_chart(shots, names, lines, label="Accuracy by labels per class")
         chart = f'<div class="curves"><figure>{legend(names)}{drawing}</figure></div>'
     return (
@@ -101,13 +100,11 @@ def _choice(advice: Advice) -> str:
 
 def _row(m: Measured, chosen: bool) -> tuple[str, ...]:
     name = html.escape(m.name)
-    cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in m.shots.values()]
-    behind = f"{100 * m.behind[0]:.1f} ± {100 * m.behind[1]:.1f}"
     return (
         f"{name} (taken)" if chosen else name,
-        *cells,
+        *(mean.cell(digits=1) for mean in m.shots.values()),
         f"{100 * m.mean:.1f}",
-        behind,
+        m.behind.cell(digits=1),
         str(m.episodes),
     )
 
@@ -148,7 +145,7 @@ def _pairs(advice: Advice) -> str:
     )
 
 
-def _pair(pair: Pair, kind: str) -> str:
+def _pair(pair: ConfusedPair, kind: str) -> str:
     sides = "".join(
         f"<div><b>{html.escape(name)}</b><br>{_picture(item, kind)}</div>"
         for name, item in zip((pair.first, pair.second), pair.items, strict=True)

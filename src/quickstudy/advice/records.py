@@ -1,4 +1,4 @@
-"""The records that advice consists of, and its JSON document."""
+"""The records that advice consists of, as a JSON document and as text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from quickstudy.advice.expectation import Expectation, LabelGain
+from quickstudy.advice.expectation import Expectation, LabelGain, gain_text
 from quickstudy.embedders.base import Item
+from quickstudy.evaluation import Mean
 
 __all__ = ["Advice", "ClassSizes", "ConfusedPair", "DataFacts", "Measured"]
+
+_SHOWN = 3  # contradictions and pairs in the text; the page has more
 
 
 class ClassSizes(NamedTuple):
@@ -57,19 +60,18 @@ class Measured:
         name: how reports call it.
         encoder: an encoder of ours, or ``None`` for a method of scikit-learn.
         head: a head of ours, or ``None``.
-        shots: mean accuracy and half-width of its 95 % interval over episodes, by shot.
+        shots: accuracy over episodes, by shot.
         mean: mean accuracy over shots.
-        behind: how far it is behind the best: mean and half-width of the paired 95 % interval, on
-            the episodes that both answered.
+        behind: how far it is behind the best, paired, on the episodes that both answered.
         episodes: episodes that it answered for each shot.
     """
 
     name: str
     encoder: str | None
     head: str | None
-    shots: Mapping[int, tuple[float, float]]
+    shots: Mapping[int, Mean]
     mean: float
-    behind: tuple[float, float]
+    behind: Mean
     episodes: int
 
 
@@ -90,9 +92,6 @@ class ConfusedPair:
     rate: float
     names: tuple[str, str]
     items: tuple[Item, Item]
-
-
-Pair = ConfusedPair  # the old name, which advice/page.py still imports
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +156,66 @@ class Advice:
             "seconds": round(self.seconds, 2),
         }
 
+    def text(self) -> str:
+        """Return the advice in words: what there is, what to take and why, what to expect."""
+        chosen = self.chosen
+        lines = [*self._facts(), "", *self._approaches()]
+        lines += ["", f"take: {chosen.name}", f"why: {self.reason}"]
+        lines += ["", _expected("in tasks of", self.expected)] if self.expected else []
+        lines += [_expected("in the task of all", self.whole)] if self.whole else []
+        lines.append(gain_text(self.gain))
+        if self.pairs:
+            worst = [f"{p.first} / {p.second} ({100 * p.rate:.0f} %)" for p in self.pairs[:_SHOWN]]
+            lines.append(f"most often taken for each other: {', '.join(worst)}")
+        lines += list(self.notes)
+        lines += ["", f"next: {self.command}", f"({self.seconds:.0f} s)"]
+        return "\n".join(lines)
+
+    def _facts(self) -> list[str]:
+        facts = self.facts
+        low, middle, high = facts.per_class
+        return [
+            f"{self.source}: {facts.examples:,} {facts.kind} examples of {facts.classes} classes "
+            f"in {facts.tasks} task{'s' * (facts.tasks > 1)}; per class {low} to {high}, "
+            f"median {middle}",
+            f"copies: {facts.copies}; the same content under different labels: "
+            f"{len(facts.contradictions)}",
+            *(
+                f"  {', '.join(names)}: labelled {', '.join(labels)}"
+                for names, labels in facts.contradictions[:_SHOWN]
+            ),
+            f"measured with {facts.used:,} examples of {facts.used_classes} classes, "
+            f"seed {self.seed}",
+        ]
+
+    def _approaches(self) -> list[str]:
+        """Return the table of all approaches, and those that are missing in it."""
+        chosen = self.chosen
+        over = f"95 % CI over {chosen.episodes} episodes"
+        lines = [f"accuracy, % ({over}), by labels per class: {', '.join(map(str, chosen.shots))}"]
+        width = max(len(m.name) for m in self.approaches)
+        for m in self.approaches:
+            cells = "  ".join(mean.cell(digits=1, aligned=True) for mean in m.shots.values())
+            fewer = f"  ({m.episodes} episodes)" if m.episodes < chosen.episodes else ""
+            lines.append(f"{'>' if m is chosen else ' '} {m.name:<{width}}  {cells}{fewer}")
+        return lines + [f"  {name}: not measured. {why}" for name, why in self.skipped.items()]
+
+
+def _expected(what: str, found: tuple[Expectation, ...]) -> str:
+    cells = [f"{e.k_shot} label{'s' * (e.k_shot > 1)}: {e}" for e in found]
+    return (
+        f"expect {what} {found[0].n_way} classes (90 % interval for one fresh draw of labels, on "
+        f"new examples; {found[0].episodes} episodes): " + "; ".join(cells)
+    )
+
 
 def _measured(m: Measured) -> dict[str, Any]:
-    gap, half_width = m.behind
     return {
         "name": m.name,
         "encoder": m.encoder,
         "head": m.head,
-        "accuracy": {str(k): {"mean": mean, "ci95": half} for k, (mean, half) in m.shots.items()},
+        "accuracy": {str(k): mean.to_dict() for k, mean in m.shots.items()},
         "mean": m.mean,
-        "behind_best": {"mean": gap, "ci95": half_width},
+        "behind_best": m.behind.to_dict(),
         "episodes": m.episodes,
     }

@@ -36,15 +36,14 @@ def advise_command(
 
     Example: quickstudy advise photos/ --html advice.html
 
-    Every approach that is installed answers the same quick episodes drawn from the examples. Taken
-    is the simplest of those that are no clear step behind the best (at most one point, and not
-    significantly in the paired comparison). Where another may be two points ahead, up to four times
-    the episodes are drawn. Of a column "split" only the rows "train" are read, of folders train/
-    and test/ only the first; "fit" does the same.
+    Every approach that is installed answers the same quick episodes drawn from the examples. Among
+    the approaches not clearly behind the best (at most one point, and not significantly in the
+    paired comparison), the simplest is recommended. Where another may be two points ahead, up to
+    four times the episodes are drawn. Of a column "split" only the rows "train" are read, of
+    folders train/ and test/ only the first; "fit" does the same.
     """
     from quickstudy.advice.advise import advise
     from quickstudy.advice.page import write_advice_page
-    from quickstudy.advice.text import advice_text
 
     if page is not None:
         writable(page, "--html")
@@ -63,4 +62,4 @@ def advise_command(
         write_advice_page(found, page)
         document["page"] = str(page)
         say(f"{page}: open it in a browser")
-    emit(document, as_json=as_json, text=advice_text(found))
+    emit(document, as_json=as_json, text=found.text())

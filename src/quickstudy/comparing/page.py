@@ -64,7 +64,7 @@ def comparison_text(comparison: Comparison) -> str:
             "over new classes" + ("" if alone else "; behind the best, on the same episodes")
         )
         best, equal = comparison.best(tasks)
-        behind = {other: str(gap) for _, other, gap, _ in _from_best(comparison, tasks)}
+        behind = {other: gap.cell() for _, other, gap, _ in _from_best(comparison, tasks)}
         for cell in sorted(cells, key=lambda c: -c.report.mean):
             sign = "*" if cell.learner == best else "=" if cell.learner in equal else " "
             gap = f"{behind.get(cell.learner, ''):>13}"
@@ -75,8 +75,8 @@ def comparison_text(comparison: Comparison) -> str:
             "5 %)"
         )
     lines += [
-        f"over {n} training seeds, {group}, {tasks}: {mean} %"
-        for group, tasks, mean, n in comparison.over_seeds
+        f"over {mean.n} training seeds, {group}, {tasks}: {mean.percent()}"
+        for group, tasks, mean in comparison.over_seeds
     ]
     lines.append("what each approach needs and reaches:")
     for row in comparison.approaches:
@@ -89,7 +89,7 @@ def comparison_text(comparison: Comparison) -> str:
 def _score(report: Report) -> str:
     found = report.class_interval
     over = "" if found is None else f"{100 * found.low:5.1f} to {100 * found.high:5.1f}"
-    return f"{Mean(report.mean, report.ci95)!s:>14}  {over:>14}"
+    return f"{report.score.cell():>14}  {over:>14}"
 
 
 def _approach_cells(row: Approach) -> list[str]:
@@ -104,13 +104,13 @@ def _approach_cells(row: Approach) -> list[str]:
             "" if cost.peak_bytes is None else f"{cost.peak_bytes / 1e6:.3g}",
             f"{cost.parameters:,}",
         ]
-    reached = [str(row.accuracy[role]) if role in row.accuracy else "" for role in _ROLES]
+    reached = [row.accuracy[role].cell() if role in row.accuracy else "" for role in _ROLES]
     return [
         row.learner,
         row.family,
         *spent,
         *reached,
-        "" if row.drop is None else str(row.drop),
+        "" if row.drop is None else row.drop.cell(),
         "" if row.rank is None else f"{row.rank:.2f}",
     ]
 
@@ -123,7 +123,7 @@ def _accuracy_rows(comparison: Comparison) -> list[list[str]]:
             report = comparison.cell(name, tasks).report
             best, equal = comparison.best(tasks)
             sign = " *" if name == best else " =" if name in equal else ""
-            row.append(f"{Mean(report.mean, report.ci95)}{sign}")
+            row.append(f"{report.score.cell()}{sign}")
         rows.append(row)
     return rows
 
@@ -145,16 +145,15 @@ def _from_best(comparison: Comparison, tasks: str) -> list[tuple[str, str, Mean,
     found = []
     for d in comparison.paired:
         if d.tasks == tasks and best in (d.first, d.second):
-            other = d.second if d.first == best else d.first
-            mean = d.gap.mean if d.first == best else -d.gap.mean
-            found.append((best, other, Mean(mean, d.gap.ci95), d.p_holm))
+            other, gap = (d.second, d.gap) if d.first == best else (d.first, -d.gap)
+            found.append((best, other, gap, d.p_holm))
     return found
 
 
 def _paired_rows(comparison: Comparison) -> list[list[str]]:
     """Return the differences from the best learner of each list."""
     return [
-        [tasks, best, other, str(gap), f"{p:.2g}"]
+        [tasks, best, other, gap.cell(), f"{p:.2g}"]
         for tasks in comparison.tasks
         for best, other, gap, p in _from_best(comparison, tasks)
     ]
@@ -189,7 +188,9 @@ _WHAT_SEEDS_MEAN = "Mean over the seeds with its 95 % interval over seeds (Stude
 
 
 def _seed_rows(comparison: Comparison) -> list[list[str]]:
-    return [[group, tasks, str(mean), str(n)] for group, tasks, mean, n in comparison.over_seeds]
+    return [
+        [group, tasks, mean.cell(), str(mean.n)] for group, tasks, mean in comparison.over_seeds
+    ]
 
 
 def comparison_markdown(comparison: Comparison, account: Account, *, title: str) -> str:
@@ -305,8 +306,7 @@ def _lede(comparison: Comparison) -> str:
         report = comparison.cell(best, tasks).report
         also = f" ({len(equal)} cannot be told from it)" if equal else ""
         sentences.append(
-            f"On {html.escape(tasks)} {html.escape(best)} is best, "
-            f"{Mean(report.mean, report.ci95)} %{also}."
+            f"On {html.escape(tasks)} {html.escape(best)} is best, {report.score.percent()}{also}."
         )
     return " ".join(sentences[:3]) + (" More below." if len(sentences) > 3 else "")
 

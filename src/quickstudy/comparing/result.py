@@ -167,8 +167,7 @@ class Comparison:
             gaps = [here[a].report.scores - here[b].report.scores for a, b in pairs]
             raw = np.array([paired_p_value(gap) for gap in gaps])
             for (a, b), p, adjusted in zip(pairs, raw, holm(raw), strict=True):
-                both = compare(here[a].report, here[b].report)
-                gap = Mean(both.mean, both.ci95)
+                gap = compare(here[a].report, here[b].report).gap
                 found.append(Difference(tasks, a, b, gap, float(p), float(adjusted)))
         return tuple(found)
 
@@ -190,17 +189,18 @@ class Comparison:
         ranks = self._ranks()
         rows = []
         for name in self.learners:
-            by_role: dict[Role, list[Report]] = defaultdict(list)
+            by_role: dict[Role, list[Mean]] = defaultdict(list)
             for cell in self.cells:
                 outside = cell.role == "novel domain" and cell.tasks not in self.novel_to_all
                 if cell.learner == name and not outside:
-                    by_role[cell.role].append(cell.report)
-            accuracy = {role: _mean_of(reports) for role, reports in by_role.items()}
+                    by_role[cell.role].append(cell.report.score)
+            accuracy = {role: Mean.average(means, over="lists") for role, means in by_role.items()}
             trained, novel = accuracy.get("trained distribution"), accuracy.get("novel domain")
             drop = None
             if trained is not None and novel is not None:
                 # other episodes: the two errors are independent
-                drop = Mean(trained.mean - novel.mean, math.hypot(trained.ci95, novel.ci95))
+                half = math.hypot(trained.ci95, novel.ci95)
+                drop = Mean(trained.mean - novel.mean, half, novel.n, novel.over)
             rows.append(
                 Approach(
                     name,
@@ -234,18 +234,16 @@ class Comparison:
         return {name: float(np.mean(values)) for name, values in places.items()}
 
     @cached_property
-    def over_seeds(self) -> tuple[tuple[str, str, Mean, int], ...]:
-        """The spread over training seeds: ``(group, list, mean with its interval over seeds, number
-        of seeds)`` for groups of two or more."""
+    def over_seeds(self) -> tuple[tuple[str, str, Mean], ...]:
+        """The spread over training seeds: ``(group, list, mean over seeds)`` for groups of two or
+        more."""
         found = []
         for group, names in self.seeds.items():
             if len(names) < 2:
                 continue
             for tasks in self.tasks:
-                means = np.array([self.cell(name, tasks).report.mean for name in names])
-                n = len(means)
-                half = float(stats.t.ppf(0.975, n - 1) * means.std(ddof=1) / math.sqrt(n))
-                found.append((group, tasks, Mean(float(means.mean()), half), n))
+                means = [self.cell(name, tasks).report.mean for name in names]
+                found.append((group, tasks, Mean.of(means, over="seeds")))
         return tuple(found)
 
     def hardest(self, tasks: str, *, n: int = 3) -> list[tuple[int, float]]:
@@ -265,13 +263,7 @@ class Comparison:
             "approaches": [approach.to_dict() for approach in self.approaches],
             "remarks": list(self.remarks),
             "over_seeds": [
-                {"group": group, "tasks": tasks, "seeds": n} | mean.to_dict()
-                for group, tasks, mean, n in self.over_seeds
+                {"group": group, "tasks": tasks, "seeds": mean.n} | mean.to_dict()
+                for group, tasks, mean in self.over_seeds
             ],
         }
-
-
-def _mean_of(reports: Sequence[Report]) -> Mean:
-    """Return the mean over fixed lists, each with its own episodes."""
-    half = math.sqrt(sum(report.ci95**2 for report in reports)) / len(reports)
-    return Mean(float(np.mean([report.mean for report in reports])), half)

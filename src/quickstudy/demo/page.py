@@ -12,9 +12,9 @@ from quickstudy.demo.text import (
     capital,
     next_steps,
     opening,
-    percent,
     what_was_done,
 )
+from quickstudy.evaluation import Mean
 from quickstudy.evaluation.drawing import draw_episode, draw_map
 from quickstudy.learners import EmbeddingLearner
 from quickstudy.pages import bar_chart, document, line_chart, table
@@ -54,22 +54,27 @@ def write_report(out: Path, learner: EmbeddingLearner, scores: list[Score], fact
 def _accuracy(scores: list[Score]) -> str:
     panels = ""
     for score in scores:
-        ours, floor = score.ours, score.floor
+        ours, floor = score.ours.score, score.floor.score
         chance = 1 / score.spec.max_way
         rows = [
             ("ours", "Prototypical Network", ours.mean, ours.ci95),
             ("floor", "floor: pixel nearest neighbour", floor.mean, floor.ci95),
             ("chance", "chance", chance, 0.0),
         ]
-        label = f"{score.title}: " + "; ".join(
-            f"{name} {percent(mean, ci95) if ci95 else f'{100 * mean:g} %'}"
-            for _, name, mean, ci95 in rows
+        label = (
+            f"{score.title}: Prototypical Network {_bar_text(ours)}; floor: pixel nearest "
+            f"neighbour {_bar_text(floor)}; chance {100 * chance:g} %"
         )
         panels += (
             f"<figure><h3>{html.escape(capital(score.what))}<br>{score.spec}</h3>"
             f"{bar_chart(rows, label=label)}</figure>"
         )
     return f'<h2>How well it does</h2><div class="panels">{panels}</div>'
+
+
+def _bar_text(accuracy: Mean) -> str:
+    """Return the number of a bar; one whose interval has no length is drawn without."""
+    return accuracy.percent() if accuracy.ci95 else f"{100 * accuracy.mean:g} %"
 
 
 def _episodes(learner: EmbeddingLearner, scores: list[Score], seed: int) -> str:
@@ -137,9 +142,9 @@ def _numbers(scores: list[Score]) -> str:
         results.append(
             (
                 name,
-                percent(s.ours.mean, s.ours.ci95),
-                percent(s.floor.mean, s.floor.ci95),
-                f"{100 * s.paired.mean:+.2f} ± {100 * s.paired.ci95:.2f}",
+                s.ours.score.percent(),
+                s.floor.score.percent(),
+                s.paired.gap.cell(signed=True),
                 f"{100 * classes.low:.1f} to {100 * classes.high:.1f} %" if classes else "–",
                 "–" if error is None else f"{100 * error:.2f} %",
             )

@@ -36,18 +36,23 @@ class DemoResult:
     """What the demonstration found.
 
     Args:
-        results: one JSON-ready document per test, fractions, not per cents.
+        scores: of the tests, unseen classes first and digits last.
         report: the page.
         run: folder with the trained weights, for ``quickstudy evaluate``.
         trained_on: the training data in plain words.
         seconds: wall time of everything.
     """
 
-    results: list[dict[str, Any]]
+    scores: tuple[Score, ...]
     report: Path
     run: Path
     trained_on: str
     seconds: float
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """One JSON-ready document per test, fractions, not per cents."""
+        return [_document(score, self.run) for score in self.scores]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready values."""
@@ -62,28 +67,25 @@ class DemoResult:
 
     def summary(self) -> str:
         """Return a few lines for people: numbers, intervals, floors, and where the page is."""
-        rows = []
-        for result in self.results:
-            p, ours = result["protocol"], result["accuracy"]
-            floor, gap = result["floor"]["accuracy"], result["paired"]
-            rows.append(
-                (
-                    f"{result['what']}, {p['n_way']}-way {p['k_shot']}-shot",
-                    f"{100 * ours['mean']:.2f} ± {100 * ours['ci95']:.2f} %",
-                    f"{100 * floor['mean']:.2f} ± {100 * floor['ci95']:.2f} %",
-                    f"{100 * gap['mean']:+.2f} ± {100 * gap['ci95']:.2f}",
-                )
+        rows = [
+            (
+                score.title,
+                score.ours.score.percent(),
+                score.floor.score.percent(),
+                score.paired.gap.cell(signed=True),
             )
+            for score in self.scores
+        ]
         head = ("classes it has never seen", "accuracy", _FLOOR, "difference (points)")
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
         lines = [
             "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(cells))
             for cells in (list(zip(row, widths, strict=True)) for row in [head, *rows])
         ]
-        p = self.results[0]["protocol"]
+        p = self.scores[0].ours.protocol
         lines += [
-            f"95 % intervals over {p['episodes']} episodes of {p['n_query']} queries per class "
-            f"(fixed classes, seed {p['seed']}); differences are paired.",
+            f"95 % intervals over {p.episodes} episodes of {p.n_query} queries per class "
+            f"(fixed classes, seed {p.seed}); differences are paired.",
             f"Meta-trained on {self.trained_on}; {self.seconds:.0f} s in all.",
             f"report: {self.report}",
             f"run:    {self.run}",
@@ -155,7 +157,7 @@ def run_demo(
     facts = Facts(data=data, config=config, trained=trained, seed=seed, run=run, device=where)
     write_report(out, learner, scores, facts)
     return DemoResult(
-        results=[_document(score, run) for score in scores],
+        scores=tuple(scores),
         report=out,
         run=run,
         trained_on=data.trained_on,

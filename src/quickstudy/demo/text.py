@@ -17,7 +17,7 @@ from quickstudy.evaluation import Paired, Report
 from quickstudy.tasks import PoolSource
 from quickstudy.training import TrainConfig, TrainResult
 
-__all__ = ["Facts", "Score", "capital", "next_steps", "opening", "percent", "what_was_done"]
+__all__ = ["Facts", "Score", "capital", "next_steps", "opening", "what_was_done"]
 
 _ENCODERS = {"conv4": "Conv-4", "resnet12": "ResNet-12", "mlp": "multilayer perceptron"}
 
@@ -67,11 +67,6 @@ class Facts:
     seed: int
     run: Path
     device: torch.device
-
-
-def percent(mean: float, ci95: float) -> str:
-    """Return ``"96.31 ± 0.24 %"``."""
-    return f"{100 * mean:.2f} ± {100 * ci95:.2f} %"
 
 
 def capital(text: str) -> str:

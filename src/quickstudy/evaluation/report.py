@@ -3,7 +3,6 @@ compared."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quickstudy.core import ProtocolError
-from quickstudy.evaluation.statistics import Interval, mean_interval
+from quickstudy.evaluation.statistics import Interval, Mean
 
 __all__ = ["Paired", "Protocol", "Report", "compare"]
 
@@ -76,17 +75,21 @@ class Report:
     @property
     def ci95(self) -> float:
         """Half-width of the 95 % interval of the mean over episodes, the classes being fixed."""
-        return mean_interval(self.scores)
+        return self.score.ci95
+
+    @property
+    def score(self) -> Mean:
+        """Mean and interval as one value, with what they are over."""
+        return Mean.of(self.scores, over="episodes")
 
     def __str__(self) -> str:
-        p = self.protocol
-        over = f"(95 % CI over {p.episodes} episodes, fixed classes, seed {p.seed})"
+        p, score = self.protocol, self.score
+        over = f"(95 % CI over {score.n} {score.over}, fixed classes, seed {p.seed})"
+        if score.n < 2:
+            over = f"(one episode has no interval; seed {p.seed})"
         mse = p.metric == "mse"
-        mean = f"{self.mean:.4f}" if mse else f"{100 * self.mean:.2f}"
-        spread = f" ± {self.ci95:.4f}" if mse else f" ± {100 * self.ci95:.2f}"
-        if p.episodes < 2:
-            spread, over = "", f"(one episode has no interval; seed {p.seed})"
-        text = f"{mean}{spread} {'mean squared error' if mse else '%'} {over}"
+        text = f"{score.plain()} mean squared error" if mse else score.percent()
+        text += f" {over}"
         if self.class_interval is not None:
             low, high = 100 * self.class_interval.low, 100 * self.class_interval.high
             text += f"; over new classes {low:.1f} to {high:.1f} % (class bootstrap)"
@@ -99,8 +102,7 @@ class Report:
             "learner": self.learner,
             "data": protocol.pop("data"),
             "protocol": protocol,
-            # JSON has no NaN
-            self.protocol.metric: {"mean": self.mean, "ci95": _none_if_nan(self.ci95)},
+            self.protocol.metric: self.score.to_dict(),
         }
         if self.class_interval is not None:
             interval = [self.class_interval.low, self.class_interval.high]
@@ -117,27 +119,29 @@ class Paired:
     Args:
         first: name of the first learner.
         second: name of the second.
-        mean: mean of first minus second.
-        ci95: half-width of its 95 % interval over episodes.
+        gap: mean of first minus second, over episodes.
     """
 
     first: str
     second: str
-    mean: float
-    ci95: float
+    gap: Mean
+
+    @property
+    def mean(self) -> float:
+        """Mean of first minus second."""
+        return self.gap.mean
+
+    @property
+    def ci95(self) -> float:
+        """Half-width of its 95 % interval over episodes."""
+        return self.gap.ci95
 
     def __str__(self) -> str:
-        spread = "" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.2f}"
-        return f"{100 * self.mean:+.2f}{spread} points (paired)"
+        return f"{self.gap.points()} (paired)"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float | None]:
         """Return the difference as JSON-ready fractions; no interval is None."""
-        return {"mean": self.mean, "ci95": _none_if_nan(self.ci95)}
-
-
-def _none_if_nan(value: float) -> float | None:
-    """Return a number that JSON can hold."""
-    return None if math.isnan(value) else value
+        return self.gap.to_dict()
 
 
 def compare(first: Report, second: Report, *, across: Sequence[str] = ()) -> Paired:
@@ -162,5 +166,5 @@ def compare(first: Report, second: Report, *, across: Sequence[str] = ()) -> Pai
             "these reports were made under different protocols and cannot be compared. They "
             "differ in " + "; ".join(differences) + ". Evaluate both with the same arguments."
         )
-    gap = first.scores - second.scores
-    return Paired(first.learner, second.learner, float(gap.mean()), mean_interval(gap))
+    gap = Mean.of(first.scores - second.scores, over="episodes")
+    return Paired(first.learner, second.learner, gap)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +28,96 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean with the half-width of its 95 % interval."""
+    """A mean with its 95 % interval, and what it was taken over.
+
+    Args:
+        mean: a fraction for all texts but :meth:`plain`.
+        ci95: half-width of the interval, in the unit of the mean; ``nan`` = there is none.
+        n: how many the mean was taken over.
+        over: what these are: ``"episodes"``, ``"seeds"``, ``"domains"`` and the like.
+
+    Example::
+
+        >>> from quickstudy.evaluation import Mean
+        >>> accuracy = Mean.of([0.9, 1.0, 0.8, 0.9], over="episodes")
+        >>> f"{accuracy.percent()} over {accuracy.n} {accuracy.over}"
+        '90.00 ± 12.99 % over 4 episodes'
+    """
 
     mean: float
     ci95: float
+    n: int
+    over: str
+
+    @classmethod
+    def of(cls, scores: Floats | Sequence[float], *, over: str, comparisons: int = 1) -> Mean:
+        """Return the mean of independent scores, with Student's interval.
+
+        Args:
+            scores: see :func:`mean_interval` ``[N]``, at least one.
+            over: what they are.
+            comparisons: how many intervals are to hold together (Bonferroni).
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        half = mean_interval(values, comparisons=comparisons)
+        return cls(float(values.mean()), half, len(values), over)
+
+    @classmethod
+    def average(cls, means: Sequence[Mean], *, over: str) -> Mean:
+        """Return the mean of independent means, each weighing the same.
+
+        The interval covers what each of them was taken over. What they differ in, which ``over``
+        names, is fixed: the mean of other domains may lie outside.
+        """
+        # Var[(m_1 + ... + m_n) / n] = (Var[m_1] + ... + Var[m_n]) / n^2
+        half = math.sqrt(sum(m.ci95**2 for m in means)) / len(means)
+        return cls(float(np.mean([m.mean for m in means])), half, len(means), over)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.ci95
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.ci95
+
+    def __neg__(self) -> Mean:
+        """Return a difference as it is seen from the other side."""
+        return replace(self, mean=-self.mean)
 
     def __str__(self) -> str:
-        spread = "" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.2f}"
-        return f"{100 * self.mean:.2f}{spread}"
+        return self.cell()
+
+    def percent(self, *, digits: int = 2) -> str:
+        """Return ``"96.31 ± 0.24 %"``."""
+        return f"{self.cell(digits=digits)} %"
+
+    def points(self, *, digits: int = 2, signed: bool = True) -> str:
+        """Return a difference of fractions, ``"+1.20 ± 0.30 points"``."""
+        return f"{self.cell(digits=digits, signed=signed)} points"
+
+    def cell(self, *, digits: int = 2, signed: bool = False, aligned: bool = False) -> str:
+        """Return ``"96.31 ± 0.24"`` for a table whose head says per cent or points.
+
+        Args:
+            digits: after the point.
+            signed: a gain has a plus.
+            aligned: padded, so that numbers up to 100 stand below each other.
+        """
+        return self._text(100, digits, signed=signed, aligned=aligned)
+
+    def plain(self, *, digits: int = 4) -> str:
+        """Return ``"0.0123 ± 0.0004"``: of what is no fraction, such as an error."""
+        return self._text(1, digits)
+
+    def _text(self, scale: int, digits: int, *, signed: bool = False, aligned: bool = False) -> str:
+        width = digits + 4 if aligned else 0
+        mean = f"{scale * self.mean:{'+' if signed else ''}.{digits}f}".rjust(width)
+        if math.isnan(self.ci95):
+            return mean
+        return f"{mean} ± " + f"{scale * self.ci95:.{digits}f}".rjust(width - 1)
 
     def to_dict(self) -> dict[str, float | None]:
         """Return JSON-ready fractions; no interval is None."""
@@ -49,12 +132,13 @@ class Interval:
     high: float
 
 
-def mean_interval(scores: Floats) -> float:
+def mean_interval(scores: Floats, *, comparisons: int = 1) -> float:
     """Return the half-width of the 95 % interval of the mean of independent scores (Student's t).
 
     Args:
         scores: one number per episode ``[E]``; never one per query: queries of an episode share its
             support.
+        comparisons: how many such intervals are to hold together (Bonferroni).
 
     Returns:
         The half-width; ``nan`` for fewer than two scores.
@@ -62,7 +146,8 @@ def mean_interval(scores: Floats) -> float:
     n = len(scores)
     if n < 2:
         return float("nan")
-    return float(stats.t.ppf(0.975, n - 1) * scores.std(ddof=1) / np.sqrt(n))
+    quantile = stats.t.ppf(1 - 0.025 / comparisons, n - 1)
+    return float(quantile * scores.std(ddof=1) / np.sqrt(n))
 
 
 def paired_p_value(gap: Floats) -> float:

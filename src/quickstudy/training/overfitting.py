@@ -7,7 +7,7 @@ novel domains. The same episodes come back at every step, so differences over st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +15,9 @@ import numpy.typing as npt
 from scipy import stats
 
 from quickstudy.core import TaskError
-from quickstudy.evaluation.statistics import mean_interval
+from quickstudy.evaluation.statistics import Mean
 
-__all__ = ["NOVEL", "TRAINING", "Change", "Curve", "Overfitting", "find_overfitting"]
+__all__ = ["NOVEL", "TRAINING", "Curve", "Overfitting", "find_overfitting"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,21 +27,6 @@ _LAST_VALIDATIONS = 2  # that have to agree on a fall
 _LEAST_FALL = 0.005  # half a point: a smaller fall is not worth a word, however sure it is
 _LEAST_RISE = 0.05  # of training classes, before novel ones that stand still say anything
 _STALLED_SHARE = 0.2  # novel classes that gain less than a fifth of that stand still
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A mean difference with its 95 % interval.
-
-    Args:
-        mean: of the differences.
-        low: lower end.
-        high: upper end.
-    """
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +75,11 @@ class Curve:
         """Return means and half-widths of 95 % intervals by step, JSON-ready fractions."""
         lists = {}
         for name, scores in self.scores.items():
-            ci95 = [mean_interval(row) for row in scores]
+            means = [Mean.of(row, over="episodes") for row in scores]
             lists[name] = {
                 "episodes": scores.shape[1],
-                "mean": [round(float(m), 6) for m in scores.mean(1)],
-                "ci95": [None if np.isnan(c) else round(c, 6) for c in ci95],
+                "mean": [round(m.mean, 6) for m in means],
+                "ci95": [None if np.isnan(m.ci95) else round(m.ci95, 6) for m in means],
             }
         return {"metric": self.metric, "steps": list(self.steps), "lists": lists}
 
@@ -129,8 +114,8 @@ class Overfitting:
     after: float
     training_before: float
     training_after: float
-    change: Change
-    gap: Change
+    change: Mean
+    gap: Mean
     episodes: int
     comparisons: int
     metric: str
@@ -174,7 +159,7 @@ class Overfitting:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evidence as JSON-ready fractions."""
-        return asdict(self)
+        return asdict(self) | {"change": _ends(self.change), "gap": _ends(self.gap)}
 
     def _level(self, value: float) -> str:
         return f"{100 * value:.2f} %" if self.metric == "accuracy" else f"an error of {value:.4f}"
@@ -184,6 +169,11 @@ class Overfitting:
         shown = 100 * value if self.metric == "accuracy" else (-value if sign else value)
         digits = f"{shown:{'+' if sign else ''}.{2 if self.metric == 'accuracy' else 4}f}"
         return f"{digits} points" if self.metric == "accuracy" else digits
+
+
+def _ends(mean: Mean) -> dict[str, float]:
+    """Return a change with both ends of its interval."""
+    return {"mean": mean.mean, "low": mean.low, "high": mean.high}
 
 
 def find_overfitting(curve: Curve) -> tuple[Overfitting, ...]:
@@ -248,13 +238,13 @@ def find_overfitting(curve: Curve) -> tuple[Overfitting, ...]:
 
 def _find_fall(
     scores: Floats, training: Floats, metric: str, comparisons: int
-) -> tuple[int, Change, Change] | None:
+) -> tuple[int, Mean, Mean] | None:
     """Return the best step, the change since and the growth of the gap, if there is a fall."""
     best = int(scores.mean(1).argmax())
     if best >= len(scores) - _LAST_VALIDATIONS:
         return None
     change = _fluctuating(scores, best, comparisons)
-    own = _change(_since(training, best), 1)
+    own = Mean.of(_since(training, best), over="episodes")
     gap = _gap(_since(training, best), _since(scores, best))
     least = _LEAST_FALL * _unit(scores, metric)
     fell = change.high < 0 and change.mean <= -least
@@ -263,11 +253,11 @@ def _find_fall(
 
 def _find_stall(
     scores: Floats, training: Floats, metric: str, comparisons: int
-) -> tuple[int, Change, Change] | None:
+) -> tuple[int, Mean, Mean] | None:
     """Return the step since which training classes rose most without the others, if there is."""
     least, found = _LEAST_RISE * _unit(scores, metric), None
     for at in range(len(scores) - _LAST_VALIDATIONS):
-        rise = _change(_since(training, at), comparisons)
+        rise = Mean.of(_since(training, at), over="episodes", comparisons=comparisons)
         change = _fluctuating(scores, at, comparisons)
         gap = _gap(_since(training, at), _since(scores, at))
         stands = rise.low >= least and change.high <= _STALLED_SHARE * rise.mean and gap.low > 0
@@ -287,33 +277,21 @@ def _unit(scores: Floats, metric: str) -> float:
     return 1.0 if metric == "accuracy" else float(np.abs(scores.mean(1)).min())
 
 
-def _change(differences: Floats, comparisons: int) -> Change:
-    """Return the mean of paired differences ``[E]`` with its interval (Student's t)."""
-    n, mean = len(differences), float(differences.mean())
-    if n < 2:
-        return Change(mean, -np.inf, np.inf)
-    quantile = stats.t.ppf(1 - 0.025 / comparisons, n - 1)
-    half = float(quantile * differences.std(ddof=1) / np.sqrt(n))
-    return Change(mean, mean - half, mean + half)
-
-
-def _fluctuating(scores: Floats, at: int, comparisons: int) -> Change:
+def _fluctuating(scores: Floats, at: int, comparisons: int) -> Mean:
     """Return the change since a step, with an interval that also covers fluctuation between
     validations."""
-    change = _change(_since(scores, at), comparisons)
+    change = Mean.of(_since(scores, at), over="episodes", comparisons=comparisons)
     bends = np.diff(scores.mean(1), 2)  # 6 times the variance of a mean, if these are independent
     spread = float(np.sqrt((bends**2).mean() / 6 * (1 + 1 / _LAST_VALIDATIONS)))
     half = spread * float(stats.t.ppf(1 - 0.025 / comparisons, len(bends)))
-    half = float(np.hypot(change.high - change.mean, half))
-    return Change(change.mean, change.mean - half, change.mean + half)
+    return replace(change, ci95=float(np.hypot(change.high - change.mean, half)))
 
 
-def _gap(ours: Floats, theirs: Floats) -> Change:
+def _gap(ours: Floats, theirs: Floats) -> Mean:
     """Return the growth of training minus novel from the changes of both; they are independent."""
-    mean = float(ours.mean() - theirs.mean())
-    if min(len(ours), len(theirs)) < 2:
-        return Change(mean, -np.inf, np.inf)
+    mean, n = float(ours.mean() - theirs.mean()), min(len(ours), len(theirs))
+    if n < 2:
+        return Mean(mean, float("nan"), n, "episodes")
     variance = ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs)
-    quantile = stats.t.ppf(0.975, min(len(ours), len(theirs)) - 1)
-    half = float(quantile * np.sqrt(variance))
-    return Change(mean, mean - half, mean + half)
+    half = float(stats.t.ppf(0.975, n - 1) * np.sqrt(variance))
+    return Mean(mean, half, n, "episodes")

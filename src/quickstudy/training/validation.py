@@ -110,7 +110,8 @@ def log_line(step: int, reports: Mapping[str, Report]) -> dict[str, Any]:
     # first what was there before others were followed
     for name in sorted(reports, key=lambda name: name != NOVEL):
         key = names.get(name, f"domain/{name}")
-        line |= {key: reports[name].mean, f"{key}_ci95": reports[name].ci95}
+        score = reports[name].score
+        line |= {key: score.mean, f"{key}_ci95": score.ci95}
     return line
 
 
