@@ -57,9 +57,9 @@ def _accuracy(scores: list[Score]) -> str:
         ours, floor = score.ours.score, score.floor.score
         chance = 1 / score.spec.max_way
         rows = [
-            ("ours", "Prototypical Network", ours.mean, ours.ci95),
-            ("floor", "floor: pixel nearest neighbour", floor.mean, floor.ci95),
-            ("chance", "chance", chance, 0.0),
+            ("ours", "Prototypical Network", _bar_text(ours), ours.mean, ours.ci95),
+            ("floor", "floor: pixel nearest neighbour", _bar_text(floor), floor.mean, floor.ci95),
+            ("chance", "chance", f"{100 * chance:g} %", chance, 0.0),
         ]
         label = (
             f"{score.title}: Prototypical Network {_bar_text(ours)}; floor: pixel nearest "

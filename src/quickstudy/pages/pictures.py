@@ -129,19 +129,18 @@ def _log_ticks(lowest: float, highest: float) -> list[float]:
 # ---------------------------------------------------------------- bars
 
 
-def bar_chart(rows: Sequence[tuple[str, str, float, float]], *, label: str) -> str:
+def bar_chart(rows: Sequence[tuple[str, str, str, float, float]], *, label: str) -> str:
     """Return horizontal bars from 0 to 100 % with their intervals.
 
     Args:
-        rows: style (``"ours"``, ``"floor"``, ``"chance"``), name, accuracy and half-width of its
-            95 % interval (0 for none), as fractions.
+        rows: style (``"ours"``, ``"floor"``, ``"chance"``), name, value as it is printed, accuracy
+            and half-width of its 95 % interval (0 for none), as fractions.
         label: description for screen readers.
     """
     row_height, right = 40, _WIDTH - 4
     body = ""
-    for i, (style, name, mean, ci95) in enumerate(rows):
+    for i, (style, name, value, mean, ci95) in enumerate(rows):
         y = i * row_height
-        value = f"{100 * mean:.2f} ± {100 * ci95:.2f} %" if ci95 else f"{100 * mean:g} %"
         body += f'<text x="0" y="{y + 13}">{html.escape(name)}</text>'
         body += f'<text x="{right}" y="{y + 13}" text-anchor="end" class="value">{value}</text>'
         for kind, width in (("track", right), (style, mean * right)):
