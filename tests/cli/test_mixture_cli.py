@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.cli.test_compare_cli import FAST, QUICK, run
+from test_compare_cli import FAST, QUICK, run
 
 import quickstudy.checks.suite
 from quickstudy.checks import CheckReport
@@ -59,7 +59,7 @@ def test_both_are_checked(mixed, capsys, monkeypatch):
     assert printed.out.count("fault: classes-seen") == 1  # digits has no class left
     assert "passed: classes-seen" in printed.out
     for name in ("glyphs", "digits"):
-        assert f"both on {name}: asking for query-statistics" in said
+        assert f"both on {name}: checking query-statistics" in said
 
 
 def test_data_that_is_too_small_leaves_no_run_behind(tmp_path, capsys):
