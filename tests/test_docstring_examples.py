@@ -41,22 +41,23 @@ COMPLETE = (
     "learners.heads",
     "learners.metric",
     "learners.gradient",
+    "evaluation",
+    "training",
+    "fitting",
+    "runs",
+    "comparing",
 )
 PACKAGES = (
     *COMPLETE,
-    "evaluation",
-    "training",
     "recipes",
-    "fitting",
     "embedders",
     "estimators",
-    "runs",
-    "comparing",
     "testing",
 )
 
 WITHOUT_EXAMPLE = {
     "tasks.EpisodeIndex": "samplers make it; nobody builds one by hand",
+    "training.TrainingInterrupted": "it is caught, like an error",
 }  # and errors: they are caught, see QuickstudyError
 
 SKIPPED = {
@@ -127,14 +128,30 @@ def a_training(folder: Path) -> dict[str, Any]:
     }
 
 
+ON_DIGITS = ("data.name=digits", "data.train=all", "data.validation=all", "rotations=false")
+FEW_STEPS = (
+    *("steps=1", "train.n_way=5", "validation.n_way=5", "validation.episodes=2"),
+    *("channels=8", "watch_episodes=0"),
+)
+
+
 def a_run(folder: Path) -> dict[str, Any]:
     from quickstudy.runs import train_recipe
 
-    digits = ["data.name=digits", "data.train=all", "data.validation=all", "rotations=false"]
-    few = ["steps=1", "train.n_way=5", "validation.n_way=5", "validation.episodes=2"]
-    few += ["channels=8", "watch_episodes=0"]
-    train_recipe("glyphs-protonet", [*digits, *few], out=folder / "runs" / "glyphs")
+    train_recipe("glyphs-protonet", [*ON_DIGITS, *FEW_STEPS], out=folder / "runs" / "glyphs")
     return {}
+
+
+def few_settings(folder: Path) -> dict[str, Any]:
+    del folder
+    return {"settings": [*ON_DIGITS, *FEW_STEPS]}
+
+
+def a_comparison(folder: Path) -> dict[str, Any]:
+    del folder
+    names: dict[str, Any] = public_names()
+    exec(EXAMPLES["comparing.Comparison"], names)
+    return {"comparison": names["comparison"]}
 
 
 def a_folder_of_images(folder: Path) -> dict[str, Any]:
@@ -149,9 +166,16 @@ def a_folder_of_images(folder: Path) -> dict[str, Any]:
 
 
 NEEDS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "training.ProgressBar": a_training,
+    "training.TrainResult": a_training,
     "training.Watcher": a_training,
-    "runs.judge": a_run,
+    "runs.Judgement": a_run,
+    "runs.TrainedRun": few_settings,
     "runs.check": a_folder_of_images,
+    "runs.judge": a_run,
+    "comparing.Approach": a_comparison,
+    "comparing.Compared": a_run,
+    "comparing.Difference": a_comparison,
 }
 
 

@@ -47,7 +47,7 @@ def test_cached_embeddings_give_the_same_scores(learner, norm, spec):
 def test_the_list_of_episodes_has_one_hash_whatever_the_batches(monkeypatch):
     spec = EpisodeSpec((2, 5), (1, 3), 3)
     whole = evaluate(ConstantLearner(), source(), spec, episodes=20)
-    for name, value in (("_MAX_TASKS", 7), ("_FLOATS_AT_ONCE", 1)):
+    for name, value in (("_TASKS_AT_ONCE", 7), ("_FLOATS_AT_ONCE", 1)):
         monkeypatch.setattr(sys.modules["quickstudy.evaluation.evaluate"], name, value)
         other = evaluate(ConstantLearner(), source(), spec, episodes=20)
         assert other.protocol.episodes_sha256 == whole.protocol.episodes_sha256

@@ -83,5 +83,5 @@ def test_nobody_else_writes_an_interval_by_hand():
         for file in root.rglob("*.py")
         if by_hand.search(file.read_text(encoding="utf-8"))
     }
-    # drawing knows no statistics; a document that is checked is cited to six places
+    # a document that is checked is cited to six places
     assert found - {"checks/intervals.py"} == {"evaluation/statistics.py"}

@@ -1,4 +1,7 @@
-"""The scores of a comparison on disk: what was computed once is not computed again."""
+"""The scores of a comparison on disk, so that a stopped comparison computes none twice.
+
+A cell holds the scores of one contestant on one list of tasks.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,25 @@ from quickstudy.storage.files import write_atomically
 
 __all__ = ["CellStore"]
 
+# of the files; part of every key, so that another version never reads them wrongly
 _FORMAT = 1
 
 
 class CellStore:
-    """A folder of scores: ``KEY.npy`` holds those of a cell, ``KEY.json`` all else about it.
+    """A folder of scores: ``KEY.npy`` holds those of a cell, ``KEY.json`` its protocol and hash.
 
-    The key is a hash of what decides the scores: weights, tasks and their seed. A file that was cut
-    short is as good as none.
+    The key is a hash of everything that the scores depend on: weights, tasks and their seed. A
+    damaged file counts as missing.
 
     Args:
-        folder: made if need be.
+        folder: where the files are; made when the first cell is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def key(self, one: Contestant, tasks: TaskList) -> str:
-        """Return the name of a cell."""
+        """Return the key of a cell, 32 hexadecimal digits."""
         named = {name: value for name, value in asdict(tasks).items() if name != "name"}
         about: dict[str, Any] = {
             "format": _FORMAT,
@@ -43,9 +47,10 @@ class CellStore:
             "tasks": named,
         }
         if not isinstance(tasks.spec.n_way, int):
-            about["class bootstrap"] = 2  # the first one did not weigh tasks of few classes alike
+            # version of the bootstrap over classes: version 1 gave tasks of few classes less weight
+            about["class bootstrap"] = 2
         folder = Path(tasks.data)
-        if folder.is_dir():  # the user's own pictures may change
+        if folder.is_dir():  # the user's own pictures may change, and their scores with them
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             about["files"] = [
                 (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns)
@@ -54,7 +59,7 @@ class CellStore:
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
     def get(self, one: Contestant, tasks: TaskList) -> Report | None:
-        """Return the scores of a cell, or ``None`` if they are not there whole."""
+        """Return the scores of a cell, or ``None`` if they are missing or damaged."""
         key = self.key(one, tasks)
         try:
             about = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
@@ -79,7 +84,7 @@ class CellStore:
             return None
 
     def put(self, one: Contestant, tasks: TaskList, report: Report) -> None:
-        """Keep the scores of a cell.
+        """Write the scores of a cell.
 
         Raises:
             CheckpointError: if they cannot be written.
@@ -97,5 +102,5 @@ class CellStore:
             "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         }
         write_atomically(self.folder / f"{key}.npy", buffer.getvalue())
-        # last: a cell without it is not there
+        # written last: without this file a cell counts as missing
         write_atomically(self.folder / f"{key}.json", json.dumps(about, indent=1).encode())

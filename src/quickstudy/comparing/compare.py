@@ -1,4 +1,4 @@
-"""Comparing runs: contestants and lists of tasks are chosen, scored, and written into a folder."""
+"""Comparing runs: contestants are scored on lists of tasks, and a folder holds the result."""
 
 from __future__ import annotations
 
@@ -42,12 +42,19 @@ _DOCUMENT, _PAGE, _MARKDOWN = "comparison.json", "comparison.html", "comparison.
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a comparison found, and where it was written.
+    """A finished comparison, and the folder it was written into.
 
     Args:
         comparison: all scores.
         seconds: wall time.
-        out: folder with scores, JSON, Markdown and the page; ``None`` = none was asked for.
+        out: folder with scores, JSON, Markdown and the page; ``None`` = nothing was written.
+
+    Example::
+
+        compared = compare_runs(["runs/glyphs"], ["digits"], episodes=20, workers=1)
+        print(compared.text())
+        compared.comparison.learners, compared.comparison.tasks
+        document = compared.to_dict()
     """
 
     comparison: Comparison
@@ -55,14 +62,14 @@ class Compared:
     out: Path | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values, fractions and not per cents."""
+        """Return JSON-ready values; scores are fractions."""
         document: dict[str, Any] = {**self.comparison.to_dict(), "seconds": self.seconds}
         if self.out is not None:
             document |= {"page": str(self.out / _PAGE), "scores": str(self.out / "cells")}
         return document
 
     def text(self) -> str:
-        """Return the tables for people."""
+        """Return the tables as text for a terminal."""
         text = comparison_text(self.comparison)
         if self.out is not None:
             text += f"\n{self.out / _PAGE}: open it in a browser"
@@ -90,33 +97,33 @@ def compare_runs(
 ) -> Compared:
     """Compare runs and plain baselines on the same episodes: accuracy, paired differences, cost.
 
-    A data set that runs were trained on is scored on the classes that all of them have trained on
-    and on those that none has seen. With ``out`` a comparison that was stopped goes on where it
-    was.
+    A data set that runs were trained on gives two lists of tasks: on classes that all of these runs
+    were trained on, and on classes that none of them has seen. With ``out``, a comparison that was
+    stopped keeps the scores it has computed, and the same call continues it.
 
     Args:
         runs: folders that training wrote.
         data: named data sets, or folders of class folders.
-        domains: every domain whose data is at hand, too.
+        domains: also compare on every domain whose data is on this machine.
         n_way: classes in a task, or a range; 5 if not given, 5 to 20 with ``domains``.
         k_shot: numbers of support examples of a class, or ranges; 1 if not given, 1 to 10 with
             ``domains``.
         n_query: queries of a class.
-        episodes: of each list of tasks.
-        seed: names the lists.
+        episodes: number of episodes of each list of tasks.
+        seed: names the episodes.
         baselines: names from :data:`~quickstudy.comparing.contestants.BASELINES`; all if not given.
         features: the run whose features the baselines use; the first if not given.
         trained: whether training classes are scored too.
         out: folder for scores, JSON, Markdown and the page.
-        workers: processes; one per core if not given.
-        made_by: the command, for the page.
+        workers: number of processes; one per core if not given.
+        made_by: the command that the page names.
         progress: show a bar on standard error.
-        say: is told what happens.
+        say: is called with a sentence about each thing that happens.
 
     Raises:
         ConfigError: if there is nothing to compare, or settings contradict each other.
         CheckpointError: if a run cannot be read.
-        TaskError: if no list of tasks is left.
+        TaskError: if every list of tasks had too few classes.
 
     Example::
 
@@ -150,13 +157,12 @@ def compare_runs(
     )
     if folder is not None:
         _note_replaced_page(folder, made_by, say)
-    comparison, there = _score(given, lists, folder, workers, progress=progress, say=say)
+    comparison, resumed = _score(given, lists, folder, workers, progress=progress, say=say)
     comparison = replace(comparison, remarks=(*remarks, *comparison.remarks))
     compared = Compared(comparison, time.perf_counter() - start, folder)
     if folder is not None:
-        _write(
-            compared, folder, given, lists, Account(made_by, _machine(), compared.seconds, there)
-        )
+        account = Account(made_by, _machine(), compared.seconds, resumed)
+        _write(compared, folder, given, lists, account)
     return compared
 
 
@@ -195,13 +201,13 @@ def _score(
     progress: bool,
     say: Callable[[str], None],
 ) -> tuple[Comparison, int]:
-    """Return all scores, and how many of them were there already."""
+    """Return all scores, and how many cells an earlier comparison had computed already."""
     total = len(given) * len(lists)
     with tempfile.TemporaryDirectory() as scratch:
         store = CellStore((out or Path(scratch)) / "cells")
-        there = sum(store.get(one, tasks) is not None for one in given for tasks in lists)
-        if there:
-            say(f"{there} of {total} are there already")
+        resumed = sum(store.get(one, tasks) is not None for one in given for tasks in lists)
+        if resumed:
+            say(f"{resumed} of {total} are there already")
         try:
             with tqdm(
                 total=total, unit="cell", file=sys.stderr, dynamic_ncols=True, disable=not progress
@@ -220,7 +226,7 @@ def _score(
                 else "the scores that were finished are kept: the same command goes on"
             )
             raise KeyboardInterrupt(f"stopped; {kept}.") from stop
-    return comparison, there
+    return comparison, resumed
 
 
 def _write(
@@ -243,12 +249,13 @@ def _write(
         result | {"scores": cell.report.scores.tolist()}
         for result, cell in zip(document["results"], comparison.cells, strict=True)
     ]
-    lasting = {**document, "results": scored, "made_by": account.command}
-    write_atomically(out / _DOCUMENT, (json.dumps(lasting, allow_nan=False) + "\n").encode())
+    # unlike the document that is printed, the file also holds the score of each episode
+    full = {**document, "results": scored, "made_by": account.command}
+    write_atomically(out / _DOCUMENT, (json.dumps(full, allow_nan=False) + "\n").encode())
 
 
 def _note_replaced_page(out: Path, made_by: str, say: Callable[[str], None]) -> None:
-    """Say that the page of another comparison will be replaced; its scores stay."""
+    """Say if the page of another comparison will be replaced; its scores stay on disk."""
     try:
         before = json.loads((out / _DOCUMENT).read_text(encoding="utf-8"))["made_by"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -258,7 +265,7 @@ def _note_replaced_page(out: Path, made_by: str, say: Callable[[str], None]) -> 
 
 
 def _machine() -> list[str]:
-    """Return the versions and the machine, for the page."""
+    """Return versions and machine in words, for the page."""
     return [
         f"Quickstudy {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",

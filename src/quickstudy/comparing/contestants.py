@@ -1,4 +1,4 @@
-"""What is compared: runs, and the plain baselines on pixels or on a run's features."""
+"""The contestants of a comparison: runs, and plain baselines on pixels or on a run's features."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ BASELINES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A learner by where it comes from.
+    """A learner of a comparison, named by the run that it is loaded from.
 
     Args:
-        name: in tables.
-        kind: a run itself, or a baseline.
+        name: its name in tables.
+        kind: ``"run"`` for the run's own learner, or the kind of a baseline.
         run: folder of the run; of a baseline, the one whose features (or image size) it uses.
         family: of the learner, see :data:`quickstudy.learners.base.Family`.
-        fingerprint: sha256 of what decides its answers.
+        fingerprint: sha256 of everything that its answers depend on.
     """
 
     name: str
@@ -70,7 +70,8 @@ def contestants(
         features: the run whose encoder embeds for the baselines; the first one if not given.
 
     Raises:
-        ConfigError: if nothing is to be compared, or a baseline is unknown.
+        ConfigError: if there is no run or no such baseline, a run is of regression, or two runs
+            hold the same weights.
         CheckpointError: if a run cannot be read.
     """
     if not runs:
@@ -100,11 +101,10 @@ def contestants(
         found.append(Contestant(name, "run", folder.resolve(), family, _fingerprint(folder, "run")))
     source = (features or runs[0]).resolve()
     if baselines:
-        _run(source)  # says what is wrong with it
-    of = source.name
+        _run(source)  # raises if it cannot be read
     for kind in BASELINES:
         if kind in baselines:
-            title = BASELINES[kind] + ("" if kind == "pixels" else f" of {of}")
+            title = BASELINES[kind] + ("" if kind == "pixels" else f" of {source.name}")
             found.append(
                 Contestant(title, kind, source, "baseline", _fingerprint(source, kind))  # type: ignore[arg-type]
             )
@@ -112,7 +112,7 @@ def contestants(
 
 
 def learner_of(contestant: Contestant) -> Learner:
-    """Return the learner, to be judged inductively."""
+    """Return a contestant's learner, which judges each query on its own."""
     run = _run(contestant.run)
     if contestant.kind == "pixels":
         return NearestNeighbour()
@@ -122,24 +122,25 @@ def learner_of(contestant: Contestant) -> Learner:
 
 
 def source_for(contestant: Contestant, tasks: TaskList) -> PoolSource:
-    """Return the tasks of a list with images as the contestant's encoder takes them."""
+    """Return the tasks of a list, with images of the size that the contestant's encoder takes."""
     encoder = read_recipe(contestant.run).encoder
     return tasks.source(size=encoder.image_size, channels=encoder.in_channels)
 
 
-_NOT_LEARNED: Any = {"summary": True, "train": {"seed", "log_every", "checkpoint_every"}}
+# settings in which runs may differ and still count as repetitions of one another
+_IGNORED_SETTINGS: Any = {"summary": True, "train": {"seed", "log_every", "checkpoint_every"}}
 
 
 def seed_groups(given: Sequence[Contestant]) -> dict[str, list[str]]:
-    """Return the runs that differ in nothing but their seed, by the name of their recipe.
+    """Return the names of runs that differ only in their seed, by the name of their recipe.
 
-    How often a run writes its log changes no weight and is no difference.
+    Settings that change no weight, such as how often a log line is written, may differ too.
     """
     groups: dict[tuple[str, str], dict[int, str]] = {}
     for one in given:
         if one.kind == "run":
             recipe = read_recipe(one.run)
-            key = recipe.name, recipe.model_dump_json(exclude=_NOT_LEARNED)
+            key = recipe.name, recipe.model_dump_json(exclude=_IGNORED_SETTINGS)
             groups.setdefault(key, {}).setdefault(recipe.train.seed, one.name)
     return {name: list(names.values()) for (name, _), names in groups.items() if len(names) > 1}
 

@@ -1,4 +1,4 @@
-"""The hardest tasks of a comparison, drawn."""
+"""Pictures of the hardest tasks of a comparison."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def draw_hardest(
     """Return the hardest tasks of each list as HTML figures, answered by the list's best learner.
 
     Args:
-        given: what was compared.
-        lists: on which tasks.
+        given: the contestants.
+        lists: the lists of tasks.
         comparison: the scores.
-        n: tasks of each list.
-        most_ways: tasks of more classes are not drawn.
+        n: number of tasks of each list.
+        most_ways: lists whose tasks may have more classes than this are left out.
     """
     drawn = []
     by_name = {one.name: one for one in given}

@@ -1,4 +1,4 @@
-"""A comparison for people: lines of text, Markdown, or one page that needs no other file."""
+"""A comparison as text for a terminal, as Markdown, or as one HTML page without other files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _APPROACH_HEADS = (
     "drop, points",
     "mean rank",
 )
-_NEEDS = 8  # of the columns; the others say what is reached
+_NEEDS_COLUMNS = 8  # the first ones say what a learner needs, the others what it reaches
 _CSS = ".scroll tbody th { position: sticky; left: 0; background: var(--page); }"
 
 
@@ -40,10 +40,10 @@ class Account:
     """How a comparison was made.
 
     Args:
-        command: that makes it again.
+        command: the command or call that makes it again.
         facts: commit, machine, versions and the like, in words.
-        seconds: from start to end.
-        resumed: cells that were there already.
+        seconds: wall time.
+        resumed: number of cells that an earlier comparison had computed already.
     """
 
     command: str
@@ -53,7 +53,7 @@ class Account:
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """Return what a terminal shows."""
+    """Return a comparison as lines for a terminal."""
     lines = list(comparison.remarks)
     alone = len(comparison.learners) == 1
     for tasks in comparison.tasks:
@@ -80,23 +80,25 @@ def comparison_text(comparison: Comparison) -> str:
     ]
     lines.append("what each approach needs and reaches:")
     for row in comparison.approaches:
-        told = zip(_APPROACH_HEADS[1:], _approach_cells(row)[1:], strict=True)
-        parts = [f"{head} {cell}" for head, cell in told if cell]
+        columns = zip(_APPROACH_HEADS[1:], _approach_cells(row)[1:], strict=True)
+        parts = [f"{head} {cell}" for head, cell in columns if cell]
         lines.append(f"   {row.learner}: " + "; ".join(parts))
     return "\n".join(lines)
 
 
 def _score(report: Report) -> str:
+    """Return mean and interval over episodes, then the interval over classes, in two columns."""
     found = report.class_interval
-    over = "" if found is None else f"{100 * found.low:5.1f} to {100 * found.high:5.1f}"
-    return f"{report.score.cell():>14}  {over:>14}"
+    over_classes = "" if found is None else f"{100 * found.low:5.1f} to {100 * found.high:5.1f}"
+    return f"{report.score.cell():>14}  {over_classes:>14}"
 
 
 def _approach_cells(row: Approach) -> list[str]:
+    """Return the cells below :data:`_APPROACH_HEADS`; empty where nothing is known."""
     cost = row.cost
-    spent = [""] * 6
+    needs = [""] * 6
     if cost is not None:
-        spent = [
+        needs = [
             "yes" if cost.needs_gradients else "no",
             f"{1000 * cost.adapt_seconds:.3g}",
             f"{1000 * cost.query_seconds:.3g}",
@@ -108,7 +110,7 @@ def _approach_cells(row: Approach) -> list[str]:
     return [
         row.learner,
         row.family,
-        *spent,
+        *needs,
         *reached,
         "" if row.drop is None else row.drop.cell(),
         "" if row.rank is None else f"{row.rank:.2f}",
@@ -140,7 +142,10 @@ def _over_classes(comparison: Comparison) -> list[list[str]]:
 
 
 def _from_best(comparison: Comparison, tasks: str) -> list[tuple[str, str, Mean, float]]:
-    """Return the best learner of a list, another, how far it is behind, and the p-value."""
+    """Return a tuple for each learner but the best of a list.
+
+    It holds the best one, this one, the mean of best minus this one, and the adjusted p-value.
+    """
     best, _ = comparison.best(tasks)
     found = []
     for d in comparison.paired:
@@ -151,7 +156,7 @@ def _from_best(comparison: Comparison, tasks: str) -> list[tuple[str, str, Mean,
 
 
 def _paired_rows(comparison: Comparison) -> list[list[str]]:
-    """Return the differences from the best learner of each list."""
+    """Return a table row for each learner but the best of each list."""
     return [
         [tasks, best, other, gap.cell(), f"{p:.2g}"]
         for tasks in comparison.tasks
@@ -179,7 +184,8 @@ _WHAT_APPROACH_MEANS = (
 )
 _WHAT_CLASSES_MEAN = (
     "What the same mean would be with other classes of the kind: 95 % by the bootstrap over the "
-    "classes. It does not see that a class also distracts others: the least that the spread can be."
+    "classes. The true spread is larger: a class also makes queries of other classes harder or "
+    "easier, and the bootstrap does not show that."
 )
 
 
@@ -239,9 +245,9 @@ def comparison_page(
 
     Args:
         comparison: the scores.
-        account: how it was made.
+        account: how the comparison was made.
         title: of the page.
-        hardest: pictures of the hardest tasks, HTML.
+        hardest: pictures of the hardest tasks, each an HTML figure.
     """
     names = list(comparison.learners)
 
@@ -261,11 +267,15 @@ def comparison_page(
         _shots(comparison, names),
         "<h2>What each approach needs and reaches</h2>",
         f"<p>{_WHAT_APPROACH_MEANS}</p>",
-        table("What it needs", _APPROACH_HEADS[:_NEEDS], [row[:_NEEDS] for row in approaches]),
+        table(
+            "What it needs",
+            _APPROACH_HEADS[:_NEEDS_COLUMNS],
+            [row[:_NEEDS_COLUMNS] for row in approaches],
+        ),
         table(
             "What it reaches",
-            ["learner", *_APPROACH_HEADS[_NEEDS:]],
-            [[row[0], *row[_NEEDS:]] for row in approaches],
+            ["learner", *_APPROACH_HEADS[_NEEDS_COLUMNS:]],
+            [[row[0], *row[_NEEDS_COLUMNS:]] for row in approaches],
         ),
         _cost(comparison),
         "<h2>Over new classes</h2>",
@@ -300,6 +310,7 @@ def comparison_page(
 
 
 def _lede(comparison: Comparison) -> str:
+    """Return the opening: which learner is best on each of the first three lists."""
     sentences = []
     for tasks in comparison.tasks:
         best, equal = comparison.best(tasks)
@@ -324,7 +335,7 @@ def _rows(comparison: Comparison, names: list[str]) -> str:
 
 
 def _shots(comparison: Comparison, names: list[str]) -> str:
-    """Return accuracy against shots for lists that differ in nothing else."""
+    """Return charts of accuracy against shots, for lists that differ only in the shots."""
     found: dict[str, list[tuple[int, str]]] = {}
     for tasks in comparison.tasks:
         k_shot = comparison.cell(names[0], tasks).report.protocol.k_shot
@@ -348,6 +359,7 @@ def _shots(comparison: Comparison, names: list[str]) -> str:
 
 
 def _cost(comparison: Comparison) -> str:
+    """Return a chart of accuracy against adapting time, for the first role that has both."""
     for role in ("novel classes", "novel domain", "trained distribution"):
         points = [
             (row.learner, 1000 * row.cost.adapt_seconds, row.accuracy[role].mean)

@@ -1,4 +1,4 @@
-"""Many learners on the same episodes: paired differences, ranks, and what each costs."""
+"""The result of a comparison: scores on the same episodes, paired differences, ranks and costs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from quickstudy.evaluation.statistics import Mean, holm, paired_p_value
 __all__ = ["Approach", "Cell", "Comparison", "Difference", "Role"]
 
 Role = Literal["trained distribution", "novel classes", "choosing domain", "novel domain"]
-"""What tasks are to a learner. A choosing domain is one that it was not trained on, but whose score
-decided which weights were kept."""
+"""How tasks relate to a learner's training. A choosing domain is one that the learner was not
+trained on, but whose score decided which of its weights were kept."""
 
-_DIGITS = 12
+# decimal places to which means are compared: the same number of right answers, added up in another
+# order, must count as the same accuracy
+_MEAN_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,17 @@ class Cell:
     """The scores of one learner on one list of episodes.
 
     Args:
-        learner: its name in the comparison.
-        tasks: the list's name.
-        role: what the list is to this learner.
+        learner: name of the learner.
+        tasks: name of the list.
+        role: how the list relates to this learner's training.
         report: the scores.
+
+    Example::
+
+        source, spec = PoolSource(load_pool("digits")), EpisodeSpec(5, 1)
+        report = evaluate(NearestNeighbour(), source, spec, episodes=20)
+        cell = Cell("pixels", "digits, 5-way 1-shot", "novel domain", report)
+        print(cell.learner, cell.report.score.percent())
     """
 
     learner: str
@@ -46,15 +55,22 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two learners on the same episodes.
+    """The difference of two learners on the same episodes.
 
     Args:
-        tasks: the list's name.
-        first: name of the first.
-        second: name of the second.
+        tasks: name of the list of episodes.
+        first: name of the first learner.
+        second: name of the second learner.
         gap: mean of first minus second, with its interval over episodes.
-        p: of the paired t-test.
-        p_holm: the same, adjusted for all pairs on this list (Holm 1979).
+        p: p-value of the paired t-test.
+        p_holm: the p-value adjusted for all pairs on this list (Holm 1979).
+
+    Example::
+
+        difference = comparison.paired[0]
+        print(difference.first, "minus", difference.second, difference.gap.points())
+        clear = difference.p_holm < 0.05
+        document = difference.to_dict()
     """
 
     tasks: str
@@ -72,17 +88,23 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Approach:
-    """One row of the approach table: what a learner needs, costs and reaches.
+    """One row of the approach table: the cost of a learner and the accuracy it reaches.
 
     Args:
-        learner: its name.
+        learner: name of the learner.
         family: metric, gradient, ... or baseline.
-        cost: time and memory, or ``None`` if it was not measured.
-        accuracy: mean over the lists of each role that there is, of novel domains over those that
-            are novel to all learners; over several lists the interval is that of their mean, the
-            lists being fixed.
-        drop: trained distribution minus the mean of the novel domains.
-        rank: mean over the novel domains of its place among the learners; 1 = best.
+        cost: time and memory, or ``None`` if they were not measured.
+        accuracy: by role, mean over the lists of that role. Of novel domains only those count that
+            are novel to all learners. The interval is that of the mean over these very lists.
+        drop: trained distribution minus the mean of the novel domains; ``None`` if one is missing.
+        rank: place among the learners, 1 = best, averaged over domains that are novel to all;
+            ``None`` without such domains.
+
+    Example::
+
+        for row in comparison.approaches:
+            scores = {role: mean.percent() for role, mean in row.accuracy.items()}
+            print(row.learner, row.family, scores, row.rank)
     """
 
     learner: str
@@ -110,14 +132,24 @@ class Comparison:
 
     Args:
         cells: one for each learner and list.
-        families: of each learner.
-        costs: of each learner that was measured.
-        seeds: learners that differ in nothing but their training seed, by a name for all of them.
-        remarks: what a reader must know beside the numbers, in sentences.
+        families: family of each learner, by its name.
+        costs: cost of each learner that was measured, by its name.
+        seeds: groups of learners that differ only in their training seed: their names, by a name
+            for the group.
+        remarks: sentences that belong beside the numbers.
 
     Raises:
         ProtocolError: if two learners were not scored on the same episodes of a list, or a cell is
-            there twice or missing.
+            missing or given twice.
+
+    Example::
+
+        source, spec = PoolSource(load_pool("digits")), EpisodeSpec(5, 1)
+        learners = {"pixels": NearestNeighbour(), "untrained": PrototypicalNetwork(Conv4())}
+        reports = {n: evaluate(one, source, spec, episodes=20) for n, one in learners.items()}
+        cells = [Cell(name, "digits", "novel domain", report) for name, report in reports.items()]
+        comparison = Comparison(cells, {"pixels": "baseline", "untrained": "metric"})
+        print(comparison.best("digits"), comparison.paired[0].gap.points())
     """
 
     cells: Sequence[Cell]
@@ -172,10 +204,12 @@ class Comparison:
         return tuple(found)
 
     def best(self, tasks: str) -> tuple[str, tuple[str, ...]]:
-        """Return the learner with the highest mean on a list, and those that cannot be told from it
-        (Holm-adjusted p of 0.05 or more)."""
+        """Return the learner with the highest mean on a list, and those not clearly behind it.
+
+        Not clearly behind: the Holm-adjusted p-value of the difference is 0.05 or more.
+        """
         here = self._on(tasks)
-        top = max(here, key=lambda name: round(here[name].report.mean, _DIGITS))
+        top = max(here, key=lambda name: round(here[name].report.mean, _MEAN_DIGITS))
         equal = tuple(
             d.second if d.first == top else d.first
             for d in self.paired
@@ -198,7 +232,7 @@ class Comparison:
             trained, novel = accuracy.get("trained distribution"), accuracy.get("novel domain")
             drop = None
             if trained is not None and novel is not None:
-                # other episodes: the two errors are independent
+                # the lists hold different episodes, so their errors are independent
                 half = math.hypot(trained.ci95, novel.ci95)
                 drop = Mean(trained.mean - novel.mean, half, novel.n, novel.over)
             rows.append(
@@ -215,8 +249,10 @@ class Comparison:
 
     @cached_property
     def novel_to_all(self) -> tuple[str, ...]:
-        """The lists of domains that no learner was trained on or chosen by: on these alone the
-        means over novel domains compare."""
+        """The lists of domains that no learner was trained on or chosen by.
+
+        Means over novel domains can be compared between learners only if they are over these.
+        """
         return tuple(
             tasks
             for tasks in self.tasks
@@ -224,19 +260,19 @@ class Comparison:
         )
 
     def _ranks(self) -> dict[str, float]:
+        """Return each learner's place, averaged over the domains that are novel to all."""
         places: dict[str, list[float]] = defaultdict(list)
         for tasks in self.novel_to_all:
             here = self._on(tasks)
-            # the same number of right answers, added up in another order, is the same accuracy
-            order = stats.rankdata([-round(cell.report.mean, _DIGITS) for cell in here.values()])
+            means = [round(cell.report.mean, _MEAN_DIGITS) for cell in here.values()]
+            order = stats.rankdata([-mean for mean in means])  # ties share their mean place
             for name, place in zip(here, order, strict=True):
                 places[name].append(float(place))
         return {name: float(np.mean(values)) for name, values in places.items()}
 
     @cached_property
     def over_seeds(self) -> tuple[tuple[str, str, Mean], ...]:
-        """The spread over training seeds: ``(group, list, mean over seeds)`` for groups of two or
-        more."""
+        """Means over training seeds: ``(group, list, mean)`` for each group of two runs or more."""
         found = []
         for group, names in self.seeds.items():
             if len(names) < 2:
@@ -247,13 +283,15 @@ class Comparison:
         return tuple(found)
 
     def hardest(self, tasks: str, *, n: int = 3) -> list[tuple[int, float]]:
-        """Return the episodes of a list with the lowest mean score over the learners: ``(number,
-        mean score)``, hardest first."""
+        """Return the episodes of a list with the lowest mean score over the learners.
+
+        Each is ``(number of the episode, mean score)``, the hardest first.
+        """
         mean = np.mean([cell.report.scores for cell in self._on(tasks).values()], axis=0)
         return [(int(i), float(mean[i])) for i in np.argsort(mean, kind="stable")[:n]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values: fractions, not per cents."""
+        """Return JSON-ready values; scores are fractions."""
         return {
             "results": [
                 {"tasks": cell.tasks, "role": cell.role} | cell.report.to_dict()

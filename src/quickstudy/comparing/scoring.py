@@ -1,4 +1,4 @@
-"""Scores every learner on every list of tasks: in several processes, and never twice."""
+"""Scoring every contestant on every list of tasks, in several processes, each cell once."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ __all__ = [
     "score_all",
 ]
 
+# contestants that share an encoder, and a list to score them on
 _Job = tuple[tuple[Contestant, ...], TaskList]
 
 
@@ -48,20 +49,20 @@ def score_all(
 ) -> Comparison:
     """Score every contestant on every list.
 
-    A cell that the store holds is not computed again; so a comparison that was killed goes on where
-    it was, and the scores are the same to the last bit however many processes compute them: each
-    computes in one thread.
+    A cell that the store holds is not computed again, so a comparison that was killed can be
+    continued. Every process computes in one thread, so the scores are the same to the last bit
+    however many processes there are.
 
     Args:
-        given: what is compared.
-        lists: on which tasks.
-        store: keeps the scores.
-        workers: processes.
-        costs: measure time and memory, in this process, after all scores.
-        progress: called with the number of cells that were finished.
+        given: the contestants.
+        lists: the lists of tasks.
+        store: where scores are read and written.
+        workers: number of processes.
+        costs: whether time and memory are measured, in this process, after all scores.
+        progress: called with the number of cells that were finished since the last call.
 
     Raises:
-        ConfigError: if there are no workers.
+        ConfigError: if ``workers`` is below 1.
     """
     if workers < 1:
         raise ConfigError(f"workers must be at least 1; got {workers}.")
@@ -87,7 +88,7 @@ def score_all(
                     if progress is not None:
                         progress(len(waiting[future][0]))
             except BaseException:
-                # a cell is written whole or not at all: nothing is lost but a started one
+                # cells are written whole or not at all: only those being computed are lost
                 for worker in set(multiprocessing.active_children()) - before:
                     worker.terminate()
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -96,7 +97,7 @@ def score_all(
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent: who kills a comparison wants no more of it."""
+    """End this process about a second after its parent ends, so that none is left behind."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -107,7 +108,10 @@ def _end_with(parent: int) -> None:
 
 
 def _jobs(given: Sequence[Contestant], lists: Sequence[TaskList], store: CellStore) -> list[_Job]:
-    """Return what is left to compute; those that share an encoder go together."""
+    """Return the cells that are left to compute, those of one encoder together.
+
+    A job embeds the images of its list only once for all its contestants.
+    """
     jobs: list[_Job] = []
     for tasks in lists:
         by_run: dict[Path, list[Contestant]] = {}
@@ -119,9 +123,10 @@ def _jobs(given: Sequence[Contestant], lists: Sequence[TaskList], store: CellSto
 
 
 def _score(job: _Job, store: CellStore) -> None:
+    """Score the contestants of a job and write their cells."""
     group, tasks = job
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # how sums are split must not depend on the machine
+    torch.set_num_threads(1)  # the split of a sum among threads changes how it is rounded
     try:
         source = source_for(group[0], tasks)
         embedded: dict[int, PoolSource] = {}
@@ -151,12 +156,14 @@ def _score(job: _Job, store: CellStore) -> None:
 
 
 def _rows(source: PoolSource, tasks: TaskList) -> Any:
+    """Return the rows of the pool that the episodes use, ascending."""
     index = source.index(tasks.spec, range(tasks.episodes), seed=tasks.seed)
     rows = np.unique(np.concatenate([index.support.ravel(), index.query.ravel()]))
     return rows[rows >= 0]
 
 
 def _costs(given: Sequence[Contestant], tasks: TaskList) -> dict[str, Cost]:
+    """Return time and memory of each contestant on the first episode of a list, in one thread."""
     found, threads = {}, torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -174,11 +181,12 @@ def _gathered(
     store: CellStore,
     costs: dict[str, Cost],
 ) -> Comparison:
+    """Return the comparison of all cells in the store."""
     cells = []
     for tasks in lists:
         for one in given:
             report = store.get(one, tasks)
-            assert report is not None
+            assert report is not None  # every job is done
             role = role_of(tasks, read_recipe(one.run))
             cells.append(Cell(one.name, tasks.name, role, replace(report, learner=one.name)))
     families = {one.name: one.family for one in given}
@@ -186,7 +194,7 @@ def _gathered(
 
 
 def _remarks(cells: Sequence[Cell]) -> list[str]:
-    """Say which learners a domain chose: it is not novel to them."""
+    """Return a sentence for each domain that chose the weights of a learner: it is not novel."""
     by_tasks: dict[str, list[str]] = {}
     for cell in cells:
         if cell.role == "choosing domain":

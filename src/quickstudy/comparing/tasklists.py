@@ -1,5 +1,7 @@
-"""Lists of tasks on which many runs are compared: classes that all of them have trained on, or that
-none of them has seen."""
+"""Lists of tasks on which runs are compared.
+
+Their classes are ones that all of the runs were trained on, or that none of them has seen.
+"""
 
 from __future__ import annotations
 
@@ -39,18 +41,18 @@ _TRAINED, _NOVEL = "trained", "novel"
 
 @dataclass(frozen=True, slots=True)
 class TaskList:
-    """A list of episodes, whatever the size of the images a learner takes.
+    """A list of episodes that learners with different image sizes can share.
 
     Args:
-        name: for tables.
+        name: its name in tables.
         data: named data set or folder of class folders.
         split: ``"trained"``, ``"novel"``, or the part of the data set.
         classes: names of the classes, before rotation; empty = all of the part.
-        rotations: turned classes are classes of their own.
-        group_aware: no track stands on both sides of an episode.
+        rotations: each class turned by 90, 180 and 270 degrees counts as a further class.
+        group_aware: no track has examples in both the support and the query of an episode.
         spec: way, shot, queries.
-        episodes: how many.
-        seed: names them.
+        episodes: number of episodes.
+        seed: names the episodes.
     """
 
     name: str
@@ -64,10 +66,10 @@ class TaskList:
     seed: int
 
     def source(self, *, size: int, channels: int) -> PoolSource:
-        """Return the episodes' source with images of this size.
+        """Return the source of the episodes, with images of the given size.
 
         Args:
-            size: side in pixels.
+            size: side of an image in pixels.
             channels: 1 or 3.
         """
         pool = _images(self.data, self.split, size, channels)
@@ -87,12 +89,12 @@ def _images(data: str, split: str, size: int, channels: int) -> Pool:
 
 
 def available_domains() -> tuple[str, ...]:
-    """Return the domains of the suite whose data is at hand."""
+    """Return the domains of the suite whose data is on this machine."""
     return tuple(name for name in DOMAINS if dataset_status(name).state in ("found", "built-in"))
 
 
 def role_of(tasks: TaskList, recipe: Recipe) -> Role:
-    """Return what a list of tasks is to a run of this recipe."""
+    """Return how a list of tasks relates to the training of a run of this recipe."""
     if any(same_images(tasks.data, part.name) for part in recipe.data.parts):
         return "trained distribution" if tasks.split == _TRAINED else "novel classes"
     return "choosing domain" if chose_domain(recipe, tasks.data) else "novel domain"
@@ -108,27 +110,29 @@ def task_lists(
     with_trained: bool = True,
     rotations: bool | None = None,
 ) -> tuple[list[TaskList], list[str]]:
-    """Return the lists on which runs are compared, and remarks on those that are not as asked for.
+    """Return the lists on which runs are compared, and remarks on lists that had to be changed.
 
-    A data set that a run was trained on is given twice: the classes that all such runs have trained
-    on (without augmentation), and those that no run has trained, validated or chosen anything on.
-    Of other data sets the test part is taken. Classes that are too few for a task make no list.
+    A data set that runs were trained on gives two lists: the classes that all of these runs were
+    trained on (without augmentation), and those that no run was trained, validated or chosen on.
+    Other data sets give their test part. Where there are too few classes for a task, the list is
+    left out.
 
     Args:
-        trained: what the runs were trained on.
+        trained: the training data of each run.
         data: named data sets or folders of class folders.
-        specs: way, shot and queries; a range of ways ends at the number of classes. Where tracks
-            must not stand on both sides of a task, the geometric middle of a range is taken.
-        episodes: of each list.
+        specs: way, shot and queries. A range of ways is cut at the number of classes. Where a track
+            must not have examples in both support and query, a range becomes its geometric middle.
+        episodes: number of episodes of each list.
         seed: names the episodes.
         with_trained: whether training classes are scored at all.
-        rotations: turned classes are classes too; ``None`` = as the runs were trained.
+        rotations: whether turned classes count as further classes; ``None`` = as in the training of
+            the runs.
 
     Returns:
-        The lists, and in sentences what was left out or made smaller.
+        The lists, and a sentence for each one that was left out or made smaller.
 
     Raises:
-        ConfigError: if a data set is named twice or unknown, or there are no episodes.
+        ConfigError: if a data set is named twice or unknown, or ``episodes`` is below 1.
         TaskError: if no list is left.
     """
     if episodes < 1:
@@ -191,7 +195,10 @@ def _too_few(name: str, split: str, n_classes: int, fewest: int) -> str:
 def _seen_and_unseen(
     name: str, own: Sequence[PartConfig], turned: bool
 ) -> list[tuple[str, tuple[str, ...], int]]:
-    """Return the classes that all runs have trained on, and those that none has seen."""
+    """Return the classes that all runs were trained on, and those that none has seen.
+
+    Each entry is the name of the part, its classes, and their number with turned ones.
+    """
     every = set(load_pool(name, split="all").class_names)
     shared, seen = set(every), set()
     for config in own:
@@ -217,6 +224,7 @@ def _capped(spec: EpisodeSpec, n_classes: int) -> EpisodeSpec:
 
 
 def _middle(number: int | tuple[int, int]) -> int:
+    """Return the geometric middle of a range, rounded; a single number is its own."""
     return number if isinstance(number, int) else round((number[0] * number[1]) ** 0.5)
 
 

@@ -1,4 +1,4 @@
-"""What the demonstration trains and scores on: Omniglot if at hand, else rendered glyphs."""
+"""The data of the demonstration: Omniglot if it can be had, otherwise glyphs drawn from fonts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ __all__ = ["DemoData", "find_data"]
 
 Say = Callable[[str], None]
 
-# about 100 seconds on two cores: a fixed number, so that two runs give the same numbers
+# about 100 seconds on two cores; a fixed number of steps, not of seconds, so that two runs give the
+# same scores
 _STEPS = {"omniglot-protonet": 1500, "glyphs-protonet": 1400}
-_PATIENCE_S = 5.0
+_MOST_SECONDS_TO_ANSWER = 5.0  # of the site that has Omniglot
 
 
 @dataclass(frozen=True, slots=True)
 class DemoData:
-    """Everything a demonstration needs.
+    """The recipe and the data of a demonstration.
 
     Args:
-        recipe: encoder, learner and training, for ``steps`` steps.
+        recipe: encoder, learner and training, with the demonstration's number of steps.
         trained_on: the training data in plain words, for example ``"Omniglot"``.
         train: training episodes.
-        train_classes: how many classes these come from.
-        validation: episodes of other classes, to choose the weights by.
+        train_classes: number of classes that these come from.
+        validation: episodes of other classes, which decide which weights are kept.
         unseen: test classes of the same kind.
-        unseen_what: these in plain words, for example ``"unseen Omniglot characters"``.
+        unseen_what: the test classes in plain words, for example ``"unseen Omniglot characters"``.
         digits: real handwritten digits.
         facts: hashes of the training data, kept with the run.
     """
@@ -54,7 +55,7 @@ def find_data(say: Say) -> DemoData:
     """Return Omniglot if it is found or can be downloaded, rendered glyphs otherwise.
 
     Args:
-        say: is told which, and why.
+        say: is called with sentences that name the data and the reason.
 
     Raises:
         DataError: if ``QUICKSTUDY_DATA`` is set to something that is not a folder.
@@ -72,10 +73,10 @@ def find_data(say: Say) -> DemoData:
 
 
 def _omniglot_is_there(say: Say) -> bool:
-    """Find or download Omniglot; without a network this takes seconds, not minutes."""
+    """Return whether Omniglot is there or could be downloaded; without a network, in seconds."""
     status = dataset_status("omniglot")
     if status.state == "downloadable":
-        if not _answers(DATASETS["omniglot"].remote[0].url, _PATIENCE_S):
+        if not _answers(DATASETS["omniglot"].remote[0].url, _MOST_SECONDS_TO_ANSWER):
             say("Omniglot is not on this machine and its site cannot be reached.")
             return False
         say("Downloading Omniglot (15 MB, once).")
@@ -90,7 +91,7 @@ def _omniglot_is_there(say: Say) -> bool:
 
 
 def _answers(url: str, seconds: float) -> bool:
-    """Whether an address answers within a time limit that also covers the name look-up."""
+    """Return whether an address answers within a time limit that also covers the name look-up."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -103,7 +104,7 @@ def _answers(url: str, seconds: float) -> bool:
         except (OSError, ValueError, http.client.HTTPException):
             return
 
-    # a thread of its own: the timeout of a socket does not bound the look-up of its name
+    # in a thread of its own: a socket's timeout does not limit the look-up of its name
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(seconds)
@@ -111,6 +112,7 @@ def _answers(url: str, seconds: float) -> bool:
 
 
 def _load(name: str) -> DemoData:
+    """Return the data of a recipe, with the recipe shortened for the demonstration."""
     recipe = get_recipe(name)
     steps = _STEPS[name]
     recipe = recipe.model_copy(
@@ -121,7 +123,7 @@ def _load(name: str) -> DemoData:
     assert isinstance(data, ImageData)
     unseen = load_pool(data.name, split="test", split_file=data.split_file, size=size)
     drawn = train.source if isinstance(train, AugmentedSource) else train
-    # what the recipes of the demonstration are made of
+    # true of both recipes of the demonstration
     assert isinstance(drawn, PoolSource)
     assert isinstance(validation, PoolSource)
     omniglot = data.name == "omniglot"

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else to be read."""
+"""The page of the demonstration: one HTML file that loads no other file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from quickstudy.demo.text import (
     Facts,
     Score,
     capital,
+    five_way_test,
     next_steps,
     opening,
     what_was_done,
@@ -28,9 +29,9 @@ def write_report(out: Path, learner: EmbeddingLearner, scores: list[Score], fact
 
     Args:
         out: the HTML file.
-        learner: the trained one, for the pictures.
-        scores: the tests, unseen classes first and digits last.
-        facts: how the learner came about.
+        learner: the trained learner; it answers the episodes that are drawn.
+        scores: one for each test.
+        facts: how the learner was trained.
 
     Raises:
         CheckpointError: if the file cannot be written.
@@ -73,13 +74,14 @@ def _accuracy(scores: list[Score]) -> str:
 
 
 def _bar_text(accuracy: Mean) -> str:
-    """Return the number of a bar; one whose interval has no length is drawn without."""
+    """Return the text at a bar: a number with its interval, unless the interval has no length."""
     return accuracy.percent() if accuracy.ci95 else f"{100 * accuracy.mean:g} %"
 
 
 def _episodes(learner: EmbeddingLearner, scores: list[Score], seed: int) -> str:
-    """Draw the first episode of each kind, and the one that went worst."""
-    unseen, digits = scores[1], scores[-2]
+    """Draw the first episode of unseen classes and of digits, and the worst one of digits."""
+    unseen = five_way_test(scores, digits=False, k_shot=1)
+    digits = five_way_test(scores, digits=True, k_shot=1)
     worst = int(digits.ours.scores.argmin())
     chosen = [
         (unseen, 0, f"{capital(unseen.title)}: the first episode."),
@@ -102,7 +104,8 @@ of the list are shown, not picked ones, and the worst.</p>{figures}"""
 
 def _maps(learner: EmbeddingLearner, scores: list[Score], seed: int) -> str:
     panels = ""
-    for score in (scores[1], scores[-2]):
+    for digits in (False, True):
+        score = five_way_test(scores, digits=digits, k_shot=1)
         drawing = draw_map(learner, score.source, seed=seed, what=score.what)
         panels += f"<figure><h3>{html.escape(capital(score.what))}</h3>{drawing}</figure>"
     return f"""<h2>How it sees classes it has never seen</h2>

@@ -1,4 +1,4 @@
-"""The demonstration itself: train, score, compare with the floor, write the page."""
+"""The demonstration: train, score, compare with pixel nearest neighbour, write the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quickstudy.core import ConfigError, EpisodeSpec
 from quickstudy.core.devices import choose_device
 from quickstudy.demo.data import DemoData, find_data
 from quickstudy.demo.page import write_report
-from quickstudy.demo.text import Facts, Score
+from quickstudy.demo.text import DIGITS, Facts, Score
 from quickstudy.evaluation import compare, evaluate
 from quickstudy.learners import EmbeddingLearner, NearestNeighbour
 from quickstudy.recipes import build_learner
@@ -26,18 +26,17 @@ __all__ = ["DemoResult", "run_demo"]
 
 Say = Callable[[str], None]
 
-_DIGITS = "handwritten digits"
-_QUERIES = 15
-_FLOOR = "pixel nearest neighbour"
+_QUERIES_PER_CLASS = 15
+_FLOOR = "pixel nearest neighbour"  # a learner that is not better than this has learned nothing
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demonstration found.
+    """The outcome of a demonstration.
 
     Args:
-        scores: of the tests, unseen classes first and digits last.
-        report: the page.
+        scores: one for each test.
+        report: the page, an HTML file.
         run: folder with the trained weights, for ``quickstudy evaluate``.
         trained_on: the training data in plain words.
         seconds: wall time of everything.
@@ -51,7 +50,7 @@ class DemoResult:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """One JSON-ready document per test, fractions, not per cents."""
+        """One JSON-ready document per test; scores are fractions."""
         return [_document(score, self.run) for score in self.scores]
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +65,7 @@ class DemoResult:
         }
 
     def summary(self) -> str:
-        """Return a few lines for people: numbers, intervals, floors, and where the page is."""
+        """Return a few lines for people: accuracies, intervals, floors, and the page's path."""
         rows = [
             (
                 score.title,
@@ -111,16 +110,16 @@ def run_demo(
     Args:
         out: the page, an HTML file.
         seed: of weights, training episodes and tests.
-        steps: training steps; about 100 seconds' worth on two cores if not given.
+        steps: training steps; if not given, as many as take about 100 seconds on two cores.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         progress: show a bar on standard error while training.
-        say: is told in plain words what is going on.
-        data: what to train and score on; by default Omniglot, or glyphs where it cannot be had.
-        episodes: per test, at least 2.
+        say: is called with a sentence about each thing that happens.
+        data: what to train and score on; if not given, Omniglot, or glyphs where it cannot be had.
+        episodes: number of episodes per test, at least 2.
 
     Raises:
         ConfigError: if ``out``, ``steps``, ``episodes`` or ``device`` is not usable.
-        TrainingInterrupted: if it was interrupted; nothing is written then.
+        TrainingInterrupted: on Ctrl-C during training; nothing is written then.
     """
     start = time.perf_counter()
     _check(out, steps, episodes)
@@ -146,11 +145,11 @@ def run_demo(
     save_tensors(run / "model.safetensors", learner.state_dict(), meta)
     say(f"Scoring {episodes} tasks per test on classes it has never seen.")
     tests = [
-        (data.unseen_what, data.unseen, EpisodeSpec(20, 1, _QUERIES)),
-        (data.unseen_what, data.unseen, EpisodeSpec(5, 1, _QUERIES)),
-        (data.unseen_what, data.unseen, EpisodeSpec(5, 5, _QUERIES)),
-        (_DIGITS, data.digits, EpisodeSpec(5, 1, _QUERIES)),
-        (_DIGITS, data.digits, EpisodeSpec(5, 5, _QUERIES)),
+        (data.unseen_what, data.unseen, EpisodeSpec(20, 1, _QUERIES_PER_CLASS)),
+        (data.unseen_what, data.unseen, EpisodeSpec(5, 1, _QUERIES_PER_CLASS)),
+        (data.unseen_what, data.unseen, EpisodeSpec(5, 5, _QUERIES_PER_CLASS)),
+        (DIGITS, data.digits, EpisodeSpec(5, 1, _QUERIES_PER_CLASS)),
+        (DIGITS, data.digits, EpisodeSpec(5, 5, _QUERIES_PER_CLASS)),
     ]
     scores = [_score(learner, *test, episodes=episodes, seed=seed) for test in tests]
     say("Writing the report.")
@@ -166,7 +165,7 @@ def run_demo(
 
 
 def _check(out: Path, steps: int | None, episodes: int) -> None:
-    """Find out before training, not after, that the page cannot be written."""
+    """Refuse, before training, a page that cannot be written and numbers out of range."""
     if out.is_dir() or not out.name:
         raise ConfigError(f"the report is one file; {out} is a folder. Name a file in it.")
     try:
@@ -188,9 +187,9 @@ def _check(out: Path, steps: int | None, episodes: int) -> None:
 
 
 def _config(config: TrainConfig, steps: int | None, seed: int) -> TrainConfig:
-    """Return the training configuration with five validations on the way."""
+    """Return the training configuration with five validations."""
     total = steps or config.steps
-    # nobody reads the curve of a demo, and it costs time
+    # the page shows validation classes only: scoring training classes would just cost time
     changed = {"episodes": 400, "every": max(1, total // 5), "watch_episodes": 0}
     validation = config.validation.model_copy(update=changed)
     changes = {"steps": total, "seed": seed, "validation": validation}
@@ -206,7 +205,7 @@ def _score(
     episodes: int,
     seed: int,
 ) -> Score:
-    """Score the learner and the floor on the same episodes."""
+    """Score the learner and pixel nearest neighbour on the same episodes."""
     ours = evaluate(
         learner, source, spec, episodes=episodes, seed=seed, name="Prototypical Network"
     )
@@ -215,6 +214,7 @@ def _score(
 
 
 def _document(score: Score, run: Path) -> dict[str, Any]:
+    """Return one test as a document like that of ``quickstudy evaluate --json``."""
     floor = score.floor.to_dict()
     return {
         "command": "demo",

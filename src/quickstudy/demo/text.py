@@ -1,4 +1,4 @@
-"""What the page says in words, and the facts it says it from."""
+"""The texts of the page, and the facts that they are made from."""
 
 from __future__ import annotations
 
@@ -17,22 +17,34 @@ from quickstudy.evaluation import Paired, Report
 from quickstudy.tasks import PoolSource
 from quickstudy.training import TrainConfig, TrainResult
 
-__all__ = ["Facts", "Score", "capital", "next_steps", "opening", "what_was_done"]
+__all__ = [
+    "DIGITS",
+    "Facts",
+    "Score",
+    "capital",
+    "five_way_test",
+    "next_steps",
+    "opening",
+    "what_was_done",
+]
+
+DIGITS = "handwritten digits"
+"""The second kind of test data; the first are unseen classes of the kind that was trained on."""
 
 _ENCODERS = {"conv4": "Conv-4", "resnet12": "ResNet-12", "mlp": "multilayer perceptron"}
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One test: the learner and the floor on the same episodes.
+    """One test: the learner and pixel nearest neighbour (the floor) on the same episodes.
 
     Args:
-        what: the test data in plain words.
+        what: the test data in plain words; :data:`DIGITS` for digits.
         source: the test data.
         spec: way, shot and queries.
-        ours: the learner's report.
-        floor: the floor's.
-        paired: their difference.
+        ours: report of the learner.
+        floor: report of the floor.
+        paired: learner minus floor.
     """
 
     what: str
@@ -50,15 +62,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """How the learner came about.
+    """How the learner was trained.
 
     Args:
-        data: what it was trained on.
-        config: how.
-        trained: what came of it.
+        data: training and test data.
+        config: the training configuration.
+        trained: the outcome of training.
         seed: of weights, training episodes and tests.
         run: folder with the trained weights.
-        device: where it was trained.
+        device: the device that it was trained on.
     """
 
     data: DemoData
@@ -69,6 +81,15 @@ class Facts:
     device: torch.device
 
 
+def five_way_test(scores: list[Score], *, digits: bool, k_shot: int) -> Score:
+    """Return the 5-way test with this many shots, on digits or on unseen classes."""
+    for score in scores:
+        size = score.spec.n_way, score.spec.k_shot
+        if (score.what == DIGITS) == digits and size == (5, k_shot):
+            return score
+    raise KeyError(f"no 5-way {k_shot}-shot test {'on' if digits else 'but on'} {DIGITS}")
+
+
 def capital(text: str) -> str:
     """Return the text with a capital first letter."""
     return text[:1].upper() + text[1:]
@@ -76,7 +97,7 @@ def capital(text: str) -> str:
 
 def opening(title: str, scores: list[Score]) -> str:
     """Return the heading and the result in two sentences."""
-    one, five = scores[-2], scores[-1]
+    one, five = (five_way_test(scores, digits=True, k_shot=k) for k in (1, 5))
     return f"""<header><h1>{title}</h1>
 <p class="lede">After meta-training, this learner was shown <strong>one</strong> example each of
 five {html.escape(one.what)} and named further ones correctly in
@@ -87,12 +108,13 @@ for them.</p></header>"""
 
 
 def what_was_done(scores: list[Score], facts: Facts) -> str:
-    """Return what it trained on, how, on what machine, and what the words mean."""
+    """Return the section on training data, training, machine, tests and the terms of the page."""
     c, t, data = facts.config, facts.trained, facts.data
     time = f"{t.seconds:.0f} seconds" if t.seconds < 100 else f"{t.seconds / 60:.1f} minutes"
     threads = torch.get_num_threads()
     used = f"{os.cpu_count()} cores, {threads} thread{'s' if threads > 1 else ''}"
-    first, last = scores[0], scores[-1]
+    unseen = five_way_test(scores, digits=False, k_shot=1)
+    digits = five_way_test(scores, digits=True, k_shot=1)
     shown = "one example" if c.k_shot == 1 else f"{c.k_shot} examples"
     return f"""<h2>What was done</h2>
 <p>A Prototypical Network ({_ENCODERS[data.recipe.encoder.kind]} encoder) was meta-trained on
@@ -101,20 +123,20 @@ def what_was_done(scores: list[Score], facts: Facts) -> str:
 task: {c.n_way} classes drawn at random, {shown} of each to learn from, {c.n_query} others of
 each to be judged on. The weights were chosen on validation classes (step {t.best_step:,} of
 {t.steps:,}); the test classes played no part.</p>
-<p>Then it was tested on classes it had never seen: {first.source.pool.n_classes}
-{html.escape(first.what)}, and the {last.source.pool.n_classes} {html.escape(last.what)} that come
-with scikit-learn.</p>
+<p>Then it was tested on classes it had never seen: {unseen.source.pool.n_classes}
+{html.escape(unseen.what)}, and the {digits.source.pool.n_classes}
+{html.escape(digits.what)} that come with scikit-learn.</p>
 <p><strong>5-way 1-shot</strong> means: shown one labelled example of each of five classes (the
 support), name the class of new examples (the queries). The <strong>floor</strong> gives a query
 the label of the support image nearest in pixels; a learner that does not beat it has learned
 nothing. <strong>Chance</strong> is blind guessing.</p>
-<p>Intervals are 95 % confidence intervals of the mean over {first.ours.protocol.episodes} episodes
+<p>Intervals are 95 % confidence intervals of the mean over {unseen.ours.protocol.episodes} episodes
 (tasks), the classes being fixed, seed {facts.seed}. No answer looks at other queries (not
 transductive).</p>"""
 
 
 def _machine(device: torch.device) -> str:
-    """Name the processor in words."""
+    """Return the name of the processor or graphics card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Honest evaluation: intervals, protocols, paired differences, cost."""
+"""Evaluation: scores with intervals and protocols, paired differences, and cost."""
 
 from quickstudy.evaluation.cost import Cost, measure_cost
 from quickstudy.evaluation.evaluate import embed_pool, evaluate

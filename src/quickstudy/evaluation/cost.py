@@ -1,5 +1,4 @@
-"""What a learner costs: time to learn a task and to answer, memory, and whether it needs
-gradients."""
+"""Cost of a learner: time to adapt and to answer, memory, and whether it needs gradients."""
 
 from __future__ import annotations
 
@@ -22,23 +21,30 @@ from quickstudy.learners.base import Learner
 
 __all__ = ["Cost", "measure_cost"]
 
-_REPEATS = 7
-_LONG = 2.0  # seconds after which nothing is repeated
+_REPEATS = 7  # of which the median time is taken
+_MOST_SECONDS = 2.0  # spent on repeats; a slow action is timed once
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What it takes to master one task.
+    """Time and memory that a learner takes for one task.
 
     Args:
-        needs_gradients: whether adapting differentiates.
-        adapt_seconds: from a support set to a classifier, median.
-        query_seconds: to answer one query alone, median.
-        state_bytes: what is kept of a task.
-        peak_bytes: memory above what the process held before, at the most, while adapting to one
-            task; ``None`` where the system does not say.
-        parameters: meta-learned numbers, shared by all tasks.
-        threads: that torch used.
+        needs_gradients: whether adapting computes gradients.
+        adapt_seconds: median time to adapt to a support set.
+        query_seconds: median time to answer a single query.
+        state_bytes: size of the state that adapting returns.
+        peak_bytes: most memory that adapting to one task adds to the process; ``None`` where the
+            system does not report it (all but Linux).
+        parameters: number of meta-learned numbers, shared by all tasks.
+        threads: number of threads that torch used.
+
+    Example::
+
+        episode = PoolSource(load_pool("digits")).episodes(EpisodeSpec(5, 1), [0], seed=0)
+        cost = measure_cost(NearestNeighbour(), episode)
+        cost.adapt_seconds, cost.query_seconds, cost.state_bytes
+        cost.needs_gradients  # False
     """
 
     needs_gradients: bool
@@ -54,12 +60,12 @@ class Cost:
         return asdict(self)
 
 
-class _Watch(TorchFunctionMode):
-    """Notes whether anything is computed with gradients on."""
+class _GradientWatch(TorchFunctionMode):
+    """Records whether any operation runs while gradients are enabled."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen = False
+        self.enabled = False
 
     def __torch_function__(
         self,
@@ -68,28 +74,28 @@ class _Watch(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        self.seen |= torch.is_grad_enabled()
+        self.enabled |= torch.is_grad_enabled()
         return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
 def measure_cost(learner: Learner, episode: Episode) -> Cost:
-    """Measure a learner on one task; nothing about it changes.
+    """Measure a learner on one task; the learner does not change.
 
-    It runs without gradients as every evaluation does: a learner that turns them on again needs
-    them to adapt.
+    It runs with gradients disabled, as every evaluation does. A learner that enables them again
+    needs them to adapt.
 
     Args:
-        learner: on the CPU.
-        episode: one task; its first query is asked alone.
+        learner: a learner on the CPU.
+        episode: one task; only its first query is answered.
     """
     was_training = learner.training
     learner.eval()
     support, n_way = episode.support, episode.n_way
     query: Tensor = episode.query.x[:, :1]
     try:
-        # the first time fills caches
-        with _Watch() as watch:
+        # a first, untimed round: it fills caches
+        with _GradientWatch() as gradients:
             state = learner.adapt(support, n_way=n_way)
         learner.predict(state, query)
         peak = _peak(lambda: learner.adapt(support, n_way=n_way))
@@ -98,7 +104,7 @@ def measure_cost(learner: Learner, episode: Episode) -> Cost:
     finally:
         learner.train(was_training)
     return Cost(
-        needs_gradients=watch.seen,
+        needs_gradients=gradients.enabled,
         adapt_seconds=adapt,
         query_seconds=answer,
         state_bytes=sum(value.numel() * value.element_size() for value in state.values()),
@@ -110,7 +116,7 @@ def measure_cost(learner: Learner, episode: Episode) -> Cost:
 
 def _median_seconds(action: Callable[[], object]) -> float:
     times: list[float] = []
-    while len(times) < _REPEATS and sum(times) < _LONG:
+    while len(times) < _REPEATS and sum(times) < _MOST_SECONDS:
         start = time.perf_counter()
         action()
         times.append(time.perf_counter() - start)
@@ -118,13 +124,13 @@ def _median_seconds(action: Callable[[], object]) -> float:
 
 
 def _peak(action: Callable[[], object]) -> int | None:
-    """Return how far resident memory rises above its level before (Linux)."""
+    """Return by how many bytes an action raises resident memory at most; ``None`` but on Linux."""
     gc.collect()
     try:
-        # freed memory that the allocator keeps would hide what is needed
+        # memory that the allocator kept after use could be used again, and would not be counted
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present level
         before = _status("VmRSS")
         action()
         return max(0, _status("VmHWM") - before)
@@ -133,6 +139,7 @@ def _peak(action: Callable[[], object]) -> int | None:
 
 
 def _status(name: str) -> int:
+    """Return an entry of the process's status, in bytes (the file has kB)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     found = {key: value for key, _, value in (line.partition(":") for line in lines)}
     return int(found[name].split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""Real episodes as pictures: what the learner saw, what it was asked, what it answered."""
+"""Episodes and embeddings as pictures for pages: support, queries, and a learner's answers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from quickstudy.tasks import PoolSource
 
 __all__ = ["draw_episode", "draw_map"]
 
-_SHOWN = 8  # queries per class in the picture
-_MAP_CLASSES, _MAP_EACH = 10, 15
+_QUERIES_SHOWN = 8  # of each class, in the picture of an episode
+_MAP_CLASSES, _MAP_IMAGES = 10, 15  # classes in a map, and images of each at most
 
 
 @torch.no_grad()
@@ -32,12 +32,12 @@ def draw_episode(
     """Return one episode as an HTML figure: a row per class with its support and some queries.
 
     Args:
-        learner: answers the queries.
-        source: the examples, images.
+        learner: the learner that answers the queries.
+        source: images.
         spec: way, shot and queries.
-        task_id: which episode.
+        task_id: number of the episode.
         seed: names the list of episodes.
-        caption: what it is, plain text.
+        caption: plain text; the number of right answers is added.
     """
     learner.eval()
     episode = source.episodes(spec, [task_id], seed=seed)
@@ -64,10 +64,10 @@ def draw_episode(
             for row, y in zip(support_rows, episode.support.y[0].tolist(), strict=True)
             if y == label and row >= 0  # -1 is padding
         )
-        asked = [i for i, t in enumerate(truth) if t == label][:_SHOWN]
+        shown = [i for i, t in enumerate(truth) if t == label][:_QUERIES_SHOWN]
         queries = "".join(
             _query(image_uri(source.pool.x[query_rows[i]]), short[answers[i]], short[label])
-            for i in asked
+            for i in shown
         )
         body += (
             f'<tr><th scope="row">{name}{long}</th><td class="support">{support}</td>'
@@ -83,18 +83,20 @@ def draw_episode(
 
 
 def _letters(count: int) -> list[str]:
+    """Return short names for classes whose own are long: A to Z, then A1 to Z1 and so on."""
     return [chr(65 + i % 26) + (str(i // 26) if i >= 26 else "") for i in range(count)]
 
 
 def _query(uri: str, answer: str, truth: str) -> str:
+    """Return a query's image with the answer, as HTML."""
     answer, truth = html.escape(answer), html.escape(truth)
     if answer == truth:
-        style, mark, said = "right", f"✓ {answer}", f"answered {answer}, right"
+        style, mark, spoken = "right", f"✓ {answer}", f"answered {answer}, right"
     else:
         style, mark = "wrong", f"✗ {answer} <i>is {truth}</i>"
-        said = f"answered {answer}, wrong, it is {truth}"
+        spoken = f"answered {answer}, wrong, it is {truth}"
     return (
-        f'<span class="{style}"><img src="{uri}" alt="query: {said}">'
+        f'<span class="{style}"><img src="{uri}" alt="query: {spoken}">'
         f'<span aria-hidden="true">{mark}</span></span>'
     )
 
@@ -108,17 +110,17 @@ def _readable(name: str) -> str:
 
 @torch.no_grad()
 def draw_map(learner: EmbeddingLearner, source: PoolSource, *, seed: int, what: str) -> str:
-    """Return a map of ten classes: every image where its embedding lies.
+    """Return a map of at most ten classes, with every image placed where its embedding lies.
 
     Args:
         learner: its encoder makes the embeddings.
-        source: the examples; the first classes of the episode list's own drawing are taken.
-        seed: names the list of episodes, and makes the map.
+        source: images; the map shows the classes of the first episode that the seed draws.
+        seed: of this episode and of the map.
         what: the classes in plain words.
     """
     pool = source.pool
     n_way = min(_MAP_CLASSES, pool.n_classes)
-    each = min(_MAP_EACH, int(pool.counts.min()))
+    each = min(_MAP_IMAGES, int(pool.counts.min()))
     index = source.index(EpisodeSpec(n_way, max(1, each - 1), 1), [0], seed=seed)
     rows = np.unique(np.concatenate([index.support[0], index.query[0]]))
     embedded = embed_pool(learner, source, rows=rows)

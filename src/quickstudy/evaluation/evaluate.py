@@ -1,4 +1,4 @@
-"""Evaluation: adapt to each episode, judge the queries, keep every score."""
+"""Evaluation: a learner adapts to each episode, answers its queries, and gets a score for it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from quickstudy.tasks.source import as_input
 
 __all__ = ["embed_pool", "evaluate"]
 
-_FLOATS_AT_ONCE = 40_000_000  # inputs of one batch of episodes: about 160 MB
-_EMBED_BATCH = 1024
-_MAX_TASKS = 256  # states and logits of a batch stay in the processor's cache
+_FLOATS_AT_ONCE = 40_000_000  # inputs of one batch of episodes, at most: about 160 MB
+_EXAMPLES_AT_ONCE = 1024  # that are embedded together
+_TASKS_AT_ONCE = 256  # at most, so that states and logits stay in the processor's cache
 
 
 @torch.no_grad()
@@ -41,26 +41,27 @@ def evaluate(
 ) -> Report:
     """Score a learner on the episodes ``(seed, 0 ... episodes-1)`` of a source.
 
-    The learner is put into evaluation mode and back. If it is an encoder with a head and the source
-    a pool, every example is embedded once and the episodes are scored on cached embeddings; the
+    The learner is in evaluation mode meanwhile. If it is an encoder with a head and the source is
+    a pool, every example is embedded once and the episodes are scored on the stored embeddings; the
     scores are the same.
 
     Args:
-        learner: adapts and predicts.
+        learner: the learner to score.
         source: where episodes come from.
         spec: way, shot, queries.
-        episodes: how many, at least 1.
+        episodes: number of episodes, at least 1.
         seed: names the list of episodes.
-        name: for the report; the class name if not given.
+        name: of the learner in the report; its class name if not given.
         device: where to compute; the learner's if not given.
         cache_embeddings: embed each example once where possible.
         progress: called with the number of episodes after each batch.
 
     Returns:
-        Scores of every episode with their protocol.
+        The score of every episode, with the protocol.
 
     Raises:
-        TaskError: if the source cannot give the episodes, or predictions are not finite.
+        TaskError: if the source has too few classes or examples for such episodes, or a prediction
+            is not finite.
     """
     if episodes < 1:
         raise TaskError(f"episodes must be at least 1; got {episodes}.")
@@ -103,7 +104,10 @@ def evaluate(
 def _embedded(
     learner: Learner, source: TaskSource, spec: EpisodeSpec, episodes: int, seed: int
 ) -> tuple[Learner, TaskSource]:
-    """Return the head and a source of embeddings, where an embedding is the same in each task."""
+    """Return the head and a source of embeddings, or learner and source if that is not possible.
+
+    It is possible where an example has the same embedding in every task.
+    """
     if (
         not isinstance(source, PoolSource)
         or not isinstance(learner, EmbeddingLearner)
@@ -122,15 +126,18 @@ def embed_pool(
     *,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> PoolSource:
-    """Return the source with embeddings in place of inputs, in evaluation mode.
+    """Return the source with embeddings in place of inputs, made in evaluation mode.
 
     Args:
         learner: its encoder is used, on its device.
-        source: the pool ``[M, ...]``.
-        rows: embed these rows only (ascending); the others become zeros.
+        source: a source over a pool of ``M`` examples ``[M, ...]``.
+        rows: the rows to embed, ascending; the embeddings of others are zeros. ``None`` = all.
 
     Returns:
         A source over a pool of embeddings ``[M, D]`` on the learner's device.
+
+    Raises:
+        TaskError: if an embedding is not finite.
     """
     was_training = learner.training
     learner.eval()
@@ -138,7 +145,7 @@ def embed_pool(
     x = source.pool.x
     at = torch.arange(len(x)) if rows is None else torch.from_numpy(rows)
     parts = []
-    for piece in at.split(_EMBED_BATCH):
+    for piece in at.split(_EXAMPLES_AT_ONCE):
         z, _ = learner.encoder.encode(
             as_input(x[piece]).to(where)[None]
         )  # [1, B, ...] -> [1, B, D]
@@ -163,14 +170,17 @@ def _batches(source: TaskSource, spec: EpisodeSpec, episodes: int, seed: int) ->
     """Yield all episodes in batches that fit in memory."""
     first = source.episodes(spec, [0], seed=seed)
     size = first.support.x[0].numel() + first.query.x[0].numel()
-    step = max(1, min(_MAX_TASKS, _FLOATS_AT_ONCE // max(size, 1)))
+    step = max(1, min(_TASKS_AT_ONCE, _FLOATS_AT_ONCE // max(size, 1)))
     for begin in range(0, episodes, step):
         yield source.episodes(spec, range(begin, min(begin + step, episodes)), seed=seed)
 
 
 @dataclass(slots=True)
 class _Tally:
-    """Scores as they come in."""
+    """Everything that a report is made of, collected batch by batch.
+
+    ``cells`` holds, for each batch, class numbers ``[T, C]`` (-1 = no query) and accuracies.
+    """
 
     scores: list[npt.NDArray[np.float64]] = field(default_factory=list)
     cells: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = field(default_factory=list)
@@ -195,7 +205,7 @@ class _Tally:
             score = ((output[..., 0] - y).square() * mask).sum(1) / count
             self.scores.append(score.double().cpu().numpy())
             return
-        # the softmax of the best class, without making all the others
+        # softmax of the best class = exp(best - logsumexp): the other classes are not needed
         best, answer = output.max(2)
         confidence = (best - output.logsumexp(2)).exp()
         right = (answer == y) & mask
@@ -210,13 +220,14 @@ class _Tally:
         """Keep the accuracy of each class in each episode."""
         y, mask = episode.query.y, episode.query.mask
         zeros = torch.zeros(y.shape[0], episode.n_way, device=y.device)
-        total = zeros.scatter_add(1, y, right.float())
-        size = zeros.scatter_add(1, y, mask.float())
-        classes = torch.where(size.cpu() > 0, episode.info["classes"], -1)
-        self.cells.append((classes.numpy(), (total / size.clamp(min=1)).double().cpu().numpy()))
+        n_right = zeros.scatter_add(1, y, right.float())  # [T, C]
+        n_queries = zeros.scatter_add(1, y, mask.float())  # [T, C]
+        classes = torch.where(n_queries.cpu() > 0, episode.info["classes"], -1)
+        accuracy = n_right / n_queries.clamp(min=1)
+        self.cells.append((classes.numpy(), accuracy.double().cpu().numpy()))
 
     def class_interval(self) -> Interval | None:
-        """Return the bootstrap over classes, if the source told the classes."""
+        """Return the bootstrap interval over classes; ``None`` if episodes do not name them."""
         if not self.cells:
             return None
         return class_bootstrap(
@@ -227,7 +238,8 @@ class _Tally:
     def _hash(self, episode: Episode) -> None:
         """Hash which examples and labels were used; without a pool, the examples themselves.
 
-        One episode after the other and without padding: the hash does not depend on the batches.
+        Episodes are hashed one after the other and without padding, so that the hash does not
+        depend on how they were batched.
         """
         sides = [
             (episode.support, episode.info.get("support_index", episode.support.x)),

@@ -1,5 +1,4 @@
-"""Reports: scores with the protocol that made them. Numbers of different protocols are never
-compared."""
+"""Reports: scores with their protocol. Scores of different protocols are never compared."""
 
 from __future__ import annotations
 
@@ -23,16 +22,23 @@ class Protocol:
     """Everything that must be equal before two numbers may be compared.
 
     Args:
-        data: data set.
+        data: name of the data set.
         split: the part of it.
         n_way: classes per task, or a range.
         k_shot: support examples per class, or a range.
         n_query: queries per class.
         episodes: number of episodes.
         seed: names the list of episodes.
-        transductive: whether predictions may look at other queries.
+        transductive: whether the prediction for a query may use other queries.
         metric: ``"accuracy"`` or ``"mse"``.
-        episodes_sha256: hash of the episode list itself: which examples, which labels.
+        episodes_sha256: hash of the episodes: which examples, with which labels.
+
+    Example::
+
+        source = PoolSource(load_pool("digits"))
+        report = evaluate(NearestNeighbour(), source, EpisodeSpec(5, 1), episodes=20, seed=0)
+        protocol = report.protocol
+        print(protocol.data, protocol.n_way, protocol.k_shot, protocol.episodes_sha256)
     """
 
     data: str
@@ -49,15 +55,23 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an evaluation found.
+    """The scores of a learner on a list of episodes, with the protocol.
 
     Args:
-        learner: its name.
-        protocol: under which rules.
+        learner: name of the learner.
+        protocol: everything that another report must share to be comparable.
         scores: one per episode ``[E]``: accuracy as a fraction, or mean squared error.
         class_interval: 95 % interval over classes (bootstrap), or ``None`` for regression.
         calibration_error: expected calibration error as a fraction, or ``None`` for regression.
         seconds: wall time, embedding included.
+
+    Example::
+
+        source = PoolSource(load_pool("digits"))
+        report = evaluate(NearestNeighbour(), source, EpisodeSpec(5, 1), episodes=20)
+        print(report)  # mean, interval and what it is over
+        report.mean, report.ci95
+        report.scores  # [20]
     """
 
     learner: str
@@ -118,8 +132,15 @@ class Paired:
 
     Args:
         first: name of the first learner.
-        second: name of the second.
+        second: name of the second learner.
         gap: mean of first minus second, over episodes.
+
+    Example::
+
+        source, spec = PoolSource(load_pool("digits")), EpisodeSpec(5, 1)
+        first = evaluate(NearestNeighbour(), source, spec, episodes=20)
+        second = evaluate(PrototypicalNetwork(Conv4()), source, spec, episodes=20)
+        print(compare(first, second))  # in points, with a paired interval
     """
 
     first: str

@@ -1,4 +1,4 @@
-"""Intervals and calibration: what a mean over episodes does and does not say."""
+"""Means over episodes with their intervals, tests of differences, and calibration error."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Mean:
     """A mean with its 95 % interval, and what it was taken over.
 
     Args:
-        mean: a fraction for all texts but :meth:`plain`.
+        mean: the mean; a fraction for all texts but :meth:`plain`.
         ci95: half-width of the interval, in the unit of the mean; ``nan`` = there is none.
-        n: how many the mean was taken over.
-        over: what these are: ``"episodes"``, ``"seeds"``, ``"domains"`` and the like.
+        n: number of scores that the mean was taken over.
+        over: what the scores are of: ``"episodes"``, ``"seeds"``, ``"domains"`` and the like.
 
     Example::
 
@@ -54,8 +54,8 @@ class Mean:
         """Return the mean of independent scores, with Student's interval.
 
         Args:
-            scores: see :func:`mean_interval` ``[N]``, at least one.
-            over: what they are.
+            scores: at least one ``[N]``, see :func:`mean_interval`.
+            over: what the scores are of.
             comparisons: how many intervals are to hold together (Bonferroni).
         """
         values = np.asarray(scores, dtype=np.float64)
@@ -66,8 +66,8 @@ class Mean:
     def average(cls, means: Sequence[Mean], *, over: str) -> Mean:
         """Return the mean of independent means, each weighing the same.
 
-        The interval covers what each of them was taken over. What they differ in, which ``over``
-        names, is fixed: the mean of other domains may lie outside.
+        The interval covers the chance within each of them, such as the episodes of a domain. The
+        domains themselves (``over``) count as fixed: the mean over other domains may lie outside.
         """
         # Var[(m_1 + ... + m_n) / n] = (Var[m_1] + ... + Var[m_n]) / n^2
         half = math.sqrt(sum(m.ci95**2 for m in means)) / len(means)
@@ -84,7 +84,7 @@ class Mean:
         return self.mean + self.ci95
 
     def __neg__(self) -> Mean:
-        """Return a difference as it is seen from the other side."""
+        """Return the mean with the other sign: of second minus first, say."""
         return replace(self, mean=-self.mean)
 
     def __str__(self) -> str:
@@ -102,14 +102,14 @@ class Mean:
         """Return ``"96.31 ± 0.24"`` for a table whose head says per cent or points.
 
         Args:
-            digits: after the point.
-            signed: a gain has a plus.
-            aligned: padded, so that numbers up to 100 stand below each other.
+            digits: after the decimal point.
+            signed: whether a positive mean has a plus sign.
+            aligned: whether numbers are padded, so that those up to 100 line up in a column.
         """
         return self._text(100, digits, signed=signed, aligned=aligned)
 
     def plain(self, *, digits: int = 4) -> str:
-        """Return ``"0.0123 ± 0.0004"``: of what is no fraction, such as an error."""
+        """Return ``"0.0123 ± 0.0004"``, for a mean that is no fraction, such as an error."""
         return self._text(1, digits)
 
     def _text(self, scale: int, digits: int, *, signed: bool = False, aligned: bool = False) -> str:
@@ -126,7 +126,14 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A 95 % confidence interval ``[low, high]``."""
+    """A 95 % confidence interval ``[low, high]``.
+
+    Example::
+
+        classes, scores = torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0.9, 0.6], [0.8, 0.7]])
+        interval = class_bootstrap(classes.numpy(), scores.double().numpy())
+        print(f"{interval.low:.2f} to {interval.high:.2f}")
+    """
 
     low: float
     high: float
@@ -136,8 +143,8 @@ def mean_interval(scores: Floats, *, comparisons: int = 1) -> float:
     """Return the half-width of the 95 % interval of the mean of independent scores (Student's t).
 
     Args:
-        scores: one number per episode ``[E]``; never one per query: queries of an episode share its
-            support.
+        scores: one number per episode ``[E]``. Not one per query: the queries of an episode share
+            its support, so they are not independent.
         comparisons: how many such intervals are to hold together (Bonferroni).
 
     Returns:
@@ -165,14 +172,17 @@ def paired_p_value(gap: Floats) -> float:
 
 
 def holm(p_values: Floats) -> Floats:
-    """Return p-values that are adjusted for how many were asked (Holm 1979).
+    """Return p-values adjusted for the number of hypotheses (Holm 1979).
 
-    Those below 0.05 afterwards are all right together, but for 5 % of such families.
+    If hypotheses with an adjusted value below 0.05 are rejected, the chance of rejecting any true
+    one of the family is at most 5 %.
 
     Args:
         p_values: of one family of hypotheses ``[H]``.
     """
     n = len(p_values)
+    # ascending: the smallest is multiplied by n, the next by n - 1, and so on; the running maximum
+    # keeps a larger p-value from ending up below a smaller one
     order = np.argsort(p_values, kind="stable")
     stepped = np.maximum.accumulate(p_values[order] * (n - np.arange(n)))
     adjusted = np.empty(n)
@@ -183,26 +193,27 @@ def holm(p_values: Floats) -> Floats:
 def class_bootstrap(classes: Ints, scores: Floats, *, draws: int = 1000, seed: int = 0) -> Interval:
     """Return a 95 % interval of the mean over new *classes*, by resampling the classes.
 
-    The interval over episodes treats the test classes as fixed. With few classes the next twenty
-    would move the mean much further than that. Here the classes are drawn again with replacement,
-    and every (episode, class) cell counts as often as its class was drawn (percentile bootstrap,
-    Efron and Tibshirani 1993, section 13.3). Every episode weighs the same, however many classes it
-    has, as it does in the mean.
+    The interval over episodes treats the test classes as fixed. With few test classes, other
+    classes would move the mean much further than that interval says. Here the classes are drawn
+    again with replacement, and every (episode, class) cell counts as often as its class was drawn
+    (percentile bootstrap, Efron and Tibshirani 1993, section 13.3). Every episode weighs the same,
+    however many classes it has, as it does in the mean.
 
     Args:
         classes: class index of each cell ``[E, C]``, -1 = absent.
         scores: accuracy of the cell's queries ``[E, C]``.
-        draws: resamples.
+        draws: number of resamples.
         seed: of the resampling.
 
     Returns:
-        Percentiles 2.5 and 97.5. It does not see that a class also distracts others: a lower bound
-        of the spread.
+        The 2.5 and 97.5 percentiles. The true spread is larger: a class also makes queries of other
+        classes harder or easier, and the cells do not show that.
     """
     valid = classes >= 0
     n_classes = int(classes.max()) + 1
     ways = np.broadcast_to(valid.sum(1, keepdims=True), valid.shape)[valid]
     weight = ways.max() / ways  # exactly 1 where all episodes have the same number of classes
+    # each class enters a resample only by its weighted sum of scores and its weight
     total = np.bincount(classes[valid], weights=weight * scores[valid], minlength=n_classes)
     count = np.bincount(classes[valid], weights=weight, minlength=n_classes)
     total, count = total[count > 0], count[count > 0]
@@ -224,13 +235,19 @@ class CalibrationCounts:
         self._correct = np.zeros(bins)
 
     def add(self, confidence: Floats, correct: npt.NDArray[np.bool_]) -> None:
-        """Add predictions: the probability given to the answer, and whether it was right."""
+        """Add predictions.
+
+        Args:
+            confidence: probability of the predicted class ``[N]``.
+            correct: whether the prediction was right ``[N]``.
+        """
         bins = np.minimum((confidence * self._bins).astype(np.int64), self._bins - 1)
         self._count += np.bincount(bins, minlength=self._bins)
         self._confidence += np.bincount(bins, weights=confidence, minlength=self._bins)
         self._correct += np.bincount(bins, weights=correct.astype(np.float64), minlength=self._bins)
 
     def error(self) -> float:
-        """Return the mean gap between confidence and accuracy, in [0, 1]."""
+        """Return the gap between confidence and accuracy in [0, 1], averaged over predictions."""
+        # sums, not means, of each bin: its gap is thereby weighted by its number of predictions
         gaps = np.abs(self._confidence - self._correct)
         return float(gaps.sum() / max(self._count.sum(), 1.0))

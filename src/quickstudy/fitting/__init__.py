@@ -1,4 +1,13 @@
-"""A task on embeddings: its head is chosen, calibrated and judged, with what other tasks taught."""
+"""A task on embeddings: its head is chosen, calibrated and judged, with a prior from other tasks.
+
+::
+
+    from quickstudy.fitting import TaskPrior, fit_task
+
+    task = fit_task(TaskPrior.plain(64), embeddings, labels, n_way=5)
+    task.proba(queries)  # [Q, 5]
+    print(task.expected_accuracy())
+"""
 
 from quickstudy.fitting.learn import learn_prior
 from quickstudy.fitting.prior import TaskPrior

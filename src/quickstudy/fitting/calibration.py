@@ -1,4 +1,8 @@
-"""From auxiliary tasks that a head has learned to what to expect of it on the next."""
+"""Calibration: a head's answers in auxiliary tasks predict how good its answers in a new task are.
+
+The predictions are surfaces (see :mod:`~quickstudy.fitting.surfaces`): temperature, expected
+accuracy, thresholds of prediction sets, and thresholds for queries of unknown classes.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,14 @@ __all__ = ["Answers", "Strangers", "fit_head_prior", "fit_open_set"]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a head said in ``T`` auxiliary tasks of one size.
+    """A head's answers in ``T`` auxiliary tasks of one size.
 
     Args:
-        evidence: of the supports.
+        evidence: statistics of the support sets.
         logits: of queries ``[T, Q, C]``.
-        y: their labels ``[T, Q]``.
-        accuracy: on all queries, drawn towards the middle by half an example ``[T]``.
+        y: labels of these queries ``[T, Q]``.
+        accuracy: share of all queries answered right ``[T]``, with half an example added to the
+            right and half to the wrong ones: its logit is always finite.
     """
 
     evidence: Evidence
@@ -36,41 +41,47 @@ class Answers:
 def fit_head_prior(
     cells: Sequence[Answers], settings: dict[tuple[int, int], Settings]
 ) -> HeadPrior:
-    """Return what these tasks say of tasks to come.
+    """Fit temperature, expected accuracy and prediction sets of one head.
 
-    Every second task is for fitting the conformal thresholds, the others for correcting them, so
-    that coverage is right on tasks that the fit has not seen.
+    Each gets two surfaces. The first takes the size of a task. The second also takes statistics of
+    its held-out support examples, and is fitted on the sizes of which every task held enough out.
+
+    Every second task fits the conformal thresholds and the others correct them, so that coverage
+    is right on tasks that the fit has not seen.
 
     Args:
         cells: one entry for each size.
-        settings: numbers of the head by ways and shots, kept as they are.
+        settings: the head's settings by ways and shots, stored unchanged.
     """
-    unit = torch.cat([c.logits[c.logits.isfinite()] for c in cells]).std().clamp(min=1e-3)
-    by_size = _fit_temperature(cells, [c.evidence.size for c in cells], float(unit.log()))
-    both = [held_out_features(c.evidence) for c in cells]
-    usable = [bool(c.evidence.enough.all()) for c in cells]
-    told = [c for c, ok in zip(cells, usable, strict=True) if ok]
-    features = [f for (f, _), ok in zip(both, usable, strict=True) if ok]
-    own = [t for (_, t), ok in zip(both, usable, strict=True) if ok]
-    by_support = _fit_temperature(told, features, 0.0, own)
+    sizes = [c.evidence.size for c in cells]
+    # logits of unit deviation are a natural first guess for calibrated ones
+    deviation = torch.cat([c.logits[c.logits.isfinite()] for c in cells]).std().clamp(min=1e-3)
+    by_size = _fit_temperature(cells, sizes, float(deviation.log()))
 
-    plain = [_scores(c, by_size(c.evidence.size)) for c in cells]
-    better = [_scores(c, t + by_support(f)) for c, f, t in zip(told, features, own, strict=True)]
-    accuracy_1, spread_1 = _fit_accuracy(cells, [c.evidence.size for c in cells])
-    accuracy_2, spread_2 = _fit_accuracy(told, features)
+    rich = [c for c in cells if bool(c.evidence.enough.all())]
+    held_out = [held_out_features(c.evidence) for c in rich]
+    features = [f for f, _ in held_out]
+    own = [log_temperature for _, log_temperature in held_out]
+    by_support = _fit_temperature(rich, features, 0.0, own)
+
+    scores_1 = [_scores(c, by_size(f)) for c, f in zip(cells, sizes, strict=True)]
+    scores_2 = [_scores(c, t + by_support(f)) for c, f, t in zip(rich, features, own, strict=True)]
+    accuracy_1, spread_1 = _fit_accuracy(cells, sizes)
+    accuracy_2, spread_2 = _fit_accuracy(rich, features)
     return HeadPrior(
         settings=settings,
         temperature=(by_size, by_support),
         accuracy=(accuracy_1, accuracy_2),
         spread=(spread_1, spread_2),
         sets=(
-            {q: fit_level([c.evidence.size for c in cells], plain, q) for q in LEVELS},
-            {q: fit_level(features, better, q) for q in LEVELS},
+            {q: fit_level(sizes, scores_1, q) for q in LEVELS},
+            {q: fit_level(features, scores_2, q) for q in LEVELS},
         ),
     )
 
 
 def _scores(cell: Answers, log_temperature: Tensor) -> Tensor:
+    """Return ``-log p`` of the true class of each query ``[T, Q]``, given ``[T]``."""
     return log_loss(cell.logits, cell.y, log_temperature.exp())
 
 
@@ -80,12 +91,20 @@ def _fit_temperature(
     start: float,
     own: Sequence[Tensor] | None = None,
 ) -> Surface:
-    """Return the logarithm of the temperature with the least log loss, every size weighing the
-    same; with ``own``, what is added to the logarithms ``[T]`` given there."""
+    """Return the surface of log temperature with the least log loss; every size weighs the same.
+
+    Args:
+        cells: the tasks, by size.
+        features: inputs of the surface, by size ``[T, F]``.
+        start: the constant to begin with.
+        own: log temperatures of each task's held-out examples, by size ``[T]``. The surface is
+            then what has to be added to them.
+    """
     base = torch.zeros(1) if own is None else torch.cat(list(own))
 
     def loss(values: Tensor) -> Tensor:
         parts = (values + base).split([len(c.y) for c in cells])
+        # clamped: a step of the optimiser may try temperatures whose logits overflow
         losses = [_scores(c, v.clamp(-12, 12)).mean() for c, v in zip(cells, parts, strict=True)]
         return torch.stack(losses).mean()
 
@@ -95,8 +114,11 @@ def _fit_temperature(
 def _fit_accuracy(
     cells: Sequence[Answers], features: list[Tensor]
 ) -> tuple[Surface, tuple[float, float]]:
-    """Return the logit of the accuracy, and the 5 % and 95 % quantiles of what it is missed by, on
-    tasks that the fit has not seen (two folds)."""
+    """Return the surface of the accuracy's logit, and the 5 % and 95 % quantiles of its error.
+
+    The error is the observed logit minus the predicted one, on tasks that the fit has not seen (two
+    folds).
+    """
     x, target = torch.cat(features), torch.cat([c.accuracy for c in cells])
 
     def fit(rows: Tensor) -> Surface:
@@ -108,8 +130,8 @@ def _fit_accuracy(
         return fit_surface(x[rows], loss)
 
     even = torch.arange(len(x)) % 2 == 0
-    missed = torch.cat([torch.logit(target[~rows]) - fit(rows)(x[~rows]) for rows in (even, ~even)])
-    low, high = torch.quantile(missed, torch.tensor([0.05, 0.95], dtype=missed.dtype)).tolist()
+    error = torch.cat([torch.logit(target[~rows]) - fit(rows)(x[~rows]) for rows in (even, ~even)])
+    low, high = torch.quantile(error, torch.tensor([0.05, 0.95], dtype=error.dtype)).tolist()
     return fit(torch.ones(len(x), dtype=torch.bool)), (low, high)
 
 
@@ -121,13 +143,14 @@ def fit_level(features: list[Tensor], scores: list[Tensor], level: float) -> Sur
     mean coverage is ``level`` (their section 4.3).
 
     *Difference from the paper*: the prediction is a linear quantile regression on the size of the
-    task and on what its held-out support examples say, not a set transformer.
+    task and on statistics of its held-out support examples, not a set transformer.
 
     Args:
-        features: for each size ``[T, F]``.
-        scores: of queries, for each size ``[T, Q]``.
+        features: inputs of the surface, for each size ``[T, F]``.
+        scores: of queries, such as ``-log p`` of the true class, for each size ``[T, Q]``.
         level: in (0, 1).
     """
+    # even tasks fit the surface, odd ones correct it
     fit_on = [torch.arange(len(f)) % 2 == 0 for f in features]
 
     def loss(values: Tensor) -> Tensor:
@@ -141,15 +164,18 @@ def fit_level(features: list[Tensor], scores: list[Tensor], level: float) -> Sur
     start = float(torch.cat([s.flatten() for s in scores]).quantile(level)) if scores else 0.0
     chosen = [f[rows] for f, rows in zip(features, fit_on, strict=True)]
     surface = fit_surface(torch.cat(chosen), loss, start=start)
-    rest, weight = [], []
+    residuals, weights = [], []
     for f, s, rows in zip(features, scores, fit_on, strict=True):
-        left = (s[~rows] - surface(f[~rows])[:, None]).flatten()
-        rest.append(left)
-        weight.append(torch.full_like(left, 1 / max(len(left), 1)))
-    return surface.shifted(_weighted_quantile(torch.cat(rest), torch.cat(weight), level))
+        residual = (s[~rows] - surface(f[~rows])[:, None]).flatten()
+        residuals.append(residual)
+        # every size weighs the same, however many queries it has
+        weights.append(torch.full_like(residual, 1 / max(len(residual), 1)))
+    # the correction that puts a share of `level` of the scores below the surface
+    return surface.shifted(_weighted_quantile(torch.cat(residuals), torch.cat(weights), level))
 
 
 def _weighted_quantile(values: Tensor, weights: Tensor, level: float) -> float:
+    """Return the smallest value at or below which a share ``level`` of the weight lies."""
     order = values.argsort()
     share = weights[order].cumsum(0) / weights.sum()
     index = int(torch.searchsorted(share, torch.tensor(level, dtype=share.dtype)))
@@ -158,12 +184,14 @@ def _weighted_quantile(values: Tensor, weights: Tensor, level: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Strangers:
-    """Distances of queries in ``T`` auxiliary tasks of one size.
+    """Distances of queries from their support, in ``T`` auxiliary tasks of one size.
+
+    The four distances are those of :func:`~quickstudy.fitting.novelty.distances`.
 
     Args:
-        size: of the tasks ``[T, F]``.
-        known: of queries of their classes ``[T, Q, 4]``.
-        strangers: of others ``[T, U, 4]``.
+        size: size features of the tasks ``[T, F]``.
+        known: distances of queries of the task's classes ``[T, Q, 4]``.
+        strangers: distances of examples of other classes ``[T, U, 4]``.
     """
 
     size: Tensor
@@ -172,7 +200,10 @@ class Strangers:
 
 
 def fit_open_set(cells: Sequence[Strangers]) -> OpenSetPrior:
-    """Return the score that tells strangers, by logistic regression, and its thresholds.
+    """Return the score that separates strangers from known queries, and its thresholds.
+
+    The score is a logistic regression on the distances and the size of the task. Of every size, the
+    known queries weigh as much as the strangers.
 
     Args:
         cells: one entry for each size.
@@ -199,6 +230,6 @@ def fit_open_set(cells: Sequence[Strangers]) -> OpenSetPrior:
         return (w * each).sum()
 
     score = fit_surface(x, loss)
-    seen = [score(t.flatten(0, 1)).unflatten(0, t.shape[:2]) for t in known]
+    known_scores = [score(t.flatten(0, 1)).unflatten(0, t.shape[:2]) for t in known]
     sizes = [c.size for c in cells]
-    return OpenSetPrior(score, {q: fit_level(sizes, seen, q) for q in LEVELS})
+    return OpenSetPrior(score, {q: fit_level(sizes, known_scores, q) for q in LEVELS})

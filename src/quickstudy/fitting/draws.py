@@ -135,16 +135,17 @@ class AuxiliaryClasses:
             seed: names the list of tasks.
             n_query: query examples per class.
             n_strangers: examples of other classes, for each task.
-            classes: draw from these classes only; ``None`` = all.
-            z: take these embeddings of the same rows instead ``[N, D']``.
+            classes: numbers of the classes to draw from; ``None`` = all.
+            z: other embeddings of the same rows, in place of the own ones ``[N, D']``.
         """
-        # one stream for all tasks of a size: task 3 depends on the tasks before it, unlike the
-        # episodes of a source
+        # one random stream for all tasks of a size: task 3 depends on the tasks before it, unlike
+        # the episodes of a source
         rng = np.random.default_rng([seed, n_way, k_shot])
         z = self.z if z is None else z
-        able = np.arange(self.n_classes) if classes is None else classes
-        able = np.array([c for c in able if len(self._rows[c]) >= k_shot + n_query])
-        sources = self._large_enough(able, n_way + (1 if n_strangers else 0))
+        wanted = np.arange(self.n_classes) if classes is None else classes
+        usable = np.array([c for c in wanted if len(self._rows[c]) >= k_shot + n_query])
+        # strangers need a class that is not in the task
+        sources = self._large_enough(usable, n_way + (1 if n_strangers else 0))
         if not sources:
             return None
         drawn: list[EpisodeRows] = []
@@ -166,7 +167,7 @@ class AuxiliaryClasses:
         return AuxiliaryEpisodes(episode, z[np.stack(strangers)])
 
     def _large_enough(self, classes: Ints, n_way: int) -> list[Ints]:
-        """Return the classes of each source that has ``n_way`` of them, of those given.
+        """Return, of the given classes, those of each source that has at least ``n_way``.
 
         If no source has so many but all of them together have, their classes count as one source.
         """

@@ -1,4 +1,7 @@
-"""What a support set says of its own task before any query comes."""
+"""Statistics of a support set: how hard its task is, judged without any query.
+
+Support examples are held out in turn: a head that has not seen them answers them like queries.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,16 @@ from quickstudy.learners.heads import first_copies
 
 __all__ = ["Evidence", "gather_evidence", "held_out_features", "log_loss", "own_temperature"]
 
-# of the logarithm of a temperature, around the deviation of the logits
-_RANGE = 4.0
-# examples times classes of a task that are looked at
-_CELLS = 500_000
-# held-out examples that the prior on it counts like
-_DOUBT = 1.0
+# search range of log temperature around the logits' standard deviation
+_LOG_TEMPERATURE_RANGE = 4.0
+# weight of the penalty that holds log temperature near that deviation, in held-out examples
+_TEMPERATURE_PENALTY = 1.0
+# logits of one large task (examples times classes) that statistics are computed from, at most
+_MOST_LOGITS = 500_000
 # judged examples that are enough however large the task is
-_MANY = 300
-# nats: one example must not rule
-_LOSS = 10.0
+_ENOUGH_JUDGED = 300
+# cap on one example's loss, in nats, so that no outlier dominates
+_LOSS_CAP = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,12 @@ class Evidence:
     """Statistics of ``T`` support sets.
 
     Args:
-        size: features of shots, ways and how near the classes are ``[T, 6]``.
+        size: features ``[T, 6]``: five of shots and ways (see
+            :func:`~quickstudy.fitting.surfaces.size_features`), and the mean over classes of the
+            cosine to the nearest other class mean.
         held_out: logits of the support examples, each from a state without it ``[T, S, C]``.
-        judged: bool ``[T, S]``: which rows of ``held_out`` mean something: those of classes with
-            at least two examples that are not copies of each other.
+        judged: which rows of ``held_out`` are meaningful, bool ``[T, S]``: those that were held out
+            and whose class has at least two examples that are not copies of each other.
         y: labels ``[T, S]``.
     """
 
@@ -46,11 +51,15 @@ class Evidence:
 
     @property
     def enough(self) -> Tensor:
-        """Bool ``[T]``: at least half the examples can be judged, or hundreds, and there is a
-        choice."""
-        many = self.judged.sum(1)
-        choice = self.held_out.isfinite().any(1).sum(1) > 1
-        return ((2 * many >= self.judged.shape[1]) | (many >= _MANY)) & (many >= 2) & choice
+        """Whether the held-out examples say enough to be used, bool ``[T]``.
+
+        There must be at least two classes to choose from, and at least two judged examples that are
+        half of the support or 300.
+        """
+        n_judged = self.judged.sum(1)
+        several = self.held_out.isfinite().any(1).sum(1) > 1
+        large_part = (2 * n_judged >= self.judged.shape[1]) | (n_judged >= _ENOUGH_JUDGED)
+        return large_part & (n_judged >= 2) & several
 
 
 def gather_evidence(
@@ -61,11 +70,11 @@ def gather_evidence(
     most_ways: float,
     asked: Tensor | None = None,
 ) -> Evidence:
-    """Return the statistics.
+    """Return the statistics of support sets whose held-out logits are known.
 
     Args:
         seen: the support as the heads see it ``[T, S, D]``.
-        held_out: see :class:`Evidence`.
+        held_out: logits of each example without it ``[T, S, C]``, see :class:`Evidence`.
         n_way: number of classes ``C``.
         most_ways: see :func:`~quickstudy.fitting.surfaces.size_features`.
         asked: which examples were held out, bool ``[T, S]``; ``None`` = all.
@@ -73,23 +82,25 @@ def gather_evidence(
     members, present = class_weights(seen.y, seen.mask, n_way)
     counts = members.sum(1)  # [T, C]
     ways = present.sum(1)
-    # copies of one example are one witness, and one shot
+    # several copies of one example count as one shot: they hold no more information
     label = seen.y.clamp(0, n_way - 1)
-    single = seen.mask & (first_copies(seen) == torch.arange(seen.y.shape[1]))
-    witnesses = torch.zeros_like(counts).scatter_add_(1, label, single.to(counts.dtype))
-    # harmonic mean: the classes with few examples rule how hard a task is
-    shots = ways / torch.where(present, 1 / witnesses.clamp(min=1), 0.0).sum(1).clamp(min=1e-9)
+    first_copy = seen.mask & (first_copies(seen) == torch.arange(seen.y.shape[1]))
+    distinct = torch.zeros_like(counts).scatter_add_(1, label, first_copy.to(counts.dtype))
+    # harmonic mean: the classes with few examples decide how hard a task is
+    shots = ways / torch.where(present, 1 / distinct.clamp(min=1), 0.0).sum(1).clamp(min=1e-9)
     means = F.normalize(class_means(seen.x, seen.y, seen.mask, n_way), dim=2)  # [T, C, D]
     cosine = means @ means.transpose(1, 2)  # [T, C, C]
-    pair = present[:, None] & present[..., None]
-    pair = pair & ~torch.eye(n_way, dtype=torch.bool, device=pair.device)
-    nearest = torch.where(pair, cosine, -1.0).amax(2)  # [T, C]
-    near = (nearest * present).sum(1) / ways.clamp(min=1)
+    other = present[:, None] & present[..., None]
+    other = other & ~torch.eye(n_way, dtype=torch.bool, device=other.device)
+    nearest = torch.where(other, cosine, -1.0).amax(2)  # [T, C]
+    # classes that lie close together are harder than as many that lie apart
+    closeness = (nearest * present).sum(1) / ways.clamp(min=1)
     size = size_features(shots.double(), ways.double(), most_ways=most_ways)
-    judged = seen.mask & (witnesses.gather(1, label) > 1)
+    # an example that is alone in its class cannot be answered by a head that never saw the class
+    judged = seen.mask & (distinct.gather(1, label) > 1)
     if asked is not None:
         judged = judged & asked
-    return Evidence(torch.cat([size, near[:, None].double()], 1), held_out, judged, seen.y)
+    return Evidence(torch.cat([size, closeness[:, None].double()], 1), held_out, judged, seen.y)
 
 
 def log_loss(logits: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
@@ -107,8 +118,9 @@ def log_loss(logits: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
 def own_temperature(held_out: Tensor, y: Tensor, judged: Tensor) -> Tensor:
     """Return the temperature with the least log loss on each task's held-out examples ``[T]``.
 
-    In doubt it is the deviation of the logits: a prior on its logarithm around that counts like a
-    few examples. Tasks without a judged example have 1, or the deviation if there is one.
+    Log temperature is searched on a grid around the logarithm of the logits' standard deviation,
+    and its squared distance from there is penalised: a few examples alone would often ask for a
+    temperature near 0 or infinity. Tasks without a judged example get 1.
 
     Args:
         held_out: logits ``[T, S, C]``.
@@ -122,45 +134,49 @@ def own_temperature(held_out: Tensor, y: Tensor, judged: Tensor) -> Tensor:
     values = torch.where(finite, logits, 0.0)
     mean = values.sum((1, 2)) / count
     squares = torch.where(finite, logits - mean[:, None, None], 0.0).square().sum((1, 2))
-    unit = (squares / count).sqrt()
-    unit = torch.where(unit > 0, unit, 1.0)
+    deviation = (squares / count).sqrt()
+    deviation = torch.where(deviation > 0, deviation, 1.0)
     rows = judged & held_out.isfinite().any(2)
-    # rows that do not count have any finite logits
+    # logits of rows that do not count may be anything; zeros keep their (unused) losses finite
     logits = torch.where(rows[..., None], logits, 0.0)
 
+    # temperature = deviation * exp(step)
     def cost(step: Tensor) -> Tensor:
-        """Return the cost at these logarithms ``[T]``, around that of the unit."""
-        losses = log_loss(logits, y, unit * step.exp()).clamp(max=_LOSS)
-        return torch.where(rows, losses, 0.0).sum(1) + _DOUBT * step.square()
+        """Return the penalised loss of each task at its step ``[T]``."""
+        losses = log_loss(logits, y, deviation * step.exp()).clamp(max=_LOSS_CAP)
+        return torch.where(rows, losses, 0.0).sum(1) + _TEMPERATURE_PENALTY * step.square()
 
-    best = torch.zeros_like(unit)
-    reach = _RANGE
-    for points in (17, 5, 5, 5):  # each time between the neighbours of the best
-        around = torch.linspace(-reach, reach, points, dtype=torch.float64)
-        places = best[:, None] + around  # [T, points]
-        costs = torch.stack([cost(place) for place in places.T], 1)
-        best = places.gather(1, costs.argmin(1, keepdim=True))[:, 0]
+    best = torch.zeros_like(deviation)
+    reach = _LOG_TEMPERATURE_RANGE
+    for points in (17, 5, 5, 5):  # each finer grid spans the two neighbours of the best point
+        offsets = torch.linspace(-reach, reach, points, dtype=torch.float64)
+        steps = best[:, None] + offsets  # [T, points]
+        costs = torch.stack([cost(step) for step in steps.T], 1)
+        best = steps.gather(1, costs.argmin(1, keepdim=True))[:, 0]
         reach = 2 * reach / (points - 1)
-    return unit * best.exp()
+    return deviation * best.exp()
 
 
 def _some_rows(held_out: Tensor, y: Tensor, judged: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return every so many judged rows of a large task: some hundred say as much as all."""
+    """Return evenly spaced judged rows of one large task, all rows of several or smaller ones.
+
+    A few hundred rows give statistics as good as all do.
+    """
     if len(judged) == 1:
         rows = judged[0].nonzero()[:, 0]
-        rows = rows[:: max(1, -(-len(rows) * held_out.shape[2] // _CELLS))]
+        rows = rows[:: max(1, -(-len(rows) * held_out.shape[2] // _MOST_LOGITS))]
         if len(rows):
             return held_out[:, rows], y[:, rows], judged[:, rows]
     return held_out, y, judged
 
 
 def held_out_features(evidence: Evidence) -> tuple[Tensor, Tensor]:
-    """Return ``size`` and what the held-out examples say ``[T, 14]``, and the logarithm of their
-    own temperature ``[T]``.
+    """Return size features with held-out statistics ``[T, 14]``, and log temperatures ``[T]``.
 
-    At that temperature, so that nothing depends on the unit of a head's logits: log loss, accuracy,
-    confidence, and the temperature in deviations of the logits; each also times the logarithm of
-    the shots.
+    The temperature is each task's :func:`own_temperature`. The four statistics are computed at it,
+    so that none depends on the unit of a head's logits: log loss, accuracy, confidence, and the
+    spread of log probabilities over classes. Each also enters multiplied by the logarithm of the
+    shots, so that it can count more where there are more examples.
 
     Args:
         evidence: of ``T`` tasks.
@@ -174,15 +190,20 @@ def held_out_features(evidence: Evidence) -> tuple[Tensor, Tensor]:
     def mean(values: Tensor) -> Tensor:
         return torch.where(judged, values, 0.0).sum(1) / count
 
-    loss = mean((-log_p.gather(2, y[..., None])[..., 0]).clamp(max=_LOSS))
-    right = mean((log_p.argmax(2) == y).double())
-    sure = mean(log_p.amax(2).exp())
-    # a share of few examples is drawn towards the middle
-    right = (right * count + 0.5) / (count + 1)
+    loss = mean((-log_p.gather(2, y[..., None])[..., 0]).clamp(max=_LOSS_CAP))
+    accuracy = mean((log_p.argmax(2) == y).double())
+    # half an example is added to right and wrong answers: the logit of 0 or 1 would be infinite
+    accuracy = (accuracy * count + 0.5) / (count + 1)
+    confidence = mean(log_p.amax(2).exp())
     spread = mean(torch.where(log_p.isfinite(), log_p, 0.0).std(2, correction=0))
-    found = [loss.clamp(min=1e-3).log(), torch.logit(right), sure, spread.clamp(min=1e-3).log()]
-    features = torch.stack(found, 1)
-    return (
-        torch.cat([evidence.size, features, features * evidence.size[:, :1]], 1),
-        temperature.log(),
+    statistics = torch.stack(
+        [
+            loss.clamp(min=1e-3).log(),
+            torch.logit(accuracy),
+            confidence,
+            spread.clamp(min=1e-3).log(),
+        ],
+        1,
     )
+    log_shots = evidence.size[:, :1]
+    return torch.cat([evidence.size, statistics, statistics * log_shots], 1), temperature.log()

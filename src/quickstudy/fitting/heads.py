@@ -42,24 +42,26 @@ HEADS: dict[str, tuple[dict[str, float], ...]] = {
     "class-mean": ({},),
     "gradient": ({"steps": 5, "lr": 0.05, "temperature": 0.1},),
 }
-"""Names, and the settings a prior chooses from."""
+"""Names of heads, and for each the settings that a prior chooses from."""
 
 CANDIDATES = ("prototype", "ridge", "logistic", "kernel")
-"""What ``head="auto"`` chooses from."""
+"""Heads that ``head="auto"`` chooses from."""
 
-# standard errors by which another head must be better
-_CLEAR = 2.0
-# multiplications of one fit: about ten seconds of one core
-_AFFORDABLE = 2e11
+# standard errors by which another head must be better than the preferred one
+_CLEAR_LEAD = 2.0
+# multiplications of one fit with cross-validation, at most: about ten seconds of one core
+_MOST_MULTIPLICATIONS = 2e11
 
 
 def build_head(name: str, settings: Settings, *, dim: int, centre_prior: float) -> CentredHead:
-    """Return a head that sees tasks from their own middle, except ``"class-mean"``: the middle
-    moves when a class comes or goes, and its scores must not.
+    """Return a head behind a :class:`~quickstudy.learners.heads.CentredHead`.
+
+    Every head but ``"class-mean"`` sees embeddings relative to a centre of the task. That centre
+    moves when a class is added or removed, and scores of class means must not change then.
 
     Args:
         name: one of :data:`HEADS`.
-        settings: its numbers, see :data:`HEADS`.
+        settings: its hyperparameters; missing ones are taken from :data:`HEADS`.
         dim: features of the embeddings, ``D``.
         centre_prior: see :class:`~quickstudy.learners.heads.CentredHead`.
 
@@ -98,8 +100,11 @@ def build_head(name: str, settings: Settings, *, dim: int, centre_prior: float) 
 
 
 def quick_twin(head: CentredHead) -> CentredHead:
-    """Return a head that answers the same but for rounding, fast: for ``"class-mean"``, whose exact
-    sums take long where every support example is asked about."""
+    """Return a fast head with the same answers up to rounding.
+
+    Only ``"class-mean"`` has one: its exact sums take long where every support example is held out.
+    Other heads are returned as they are.
+    """
     if not isinstance(head.head, ClassMeanHead):
         return head
     twin = PrototypeHead(distance="cosine", temperature=1.0)
@@ -109,30 +114,32 @@ def quick_twin(head: CentredHead) -> CentredHead:
 def affordable(name: str, support: Examples, n_way: int) -> bool:
     """Return whether ``auto`` considers a head on a task of this size.
 
-    Counted in multiplications of a fit with five-fold cross-validation; above 2e11 a head takes
-    longer than some ten seconds on one core. Prototypes always are.
+    The cost is counted in multiplications of a fit with five-fold cross-validation; above 2e11 a
+    head takes longer than some ten seconds on one core. Prototypes are always affordable.
     """
     _, size, dim = support.x.shape
     if name == "prototype":
         return True
     if name == "ridge":
-        return 12.0 * size**3 <= _AFFORDABLE
+        return 12.0 * size**3 <= _MOST_MULTIPLICATIONS
     width = size if name == "kernel" else min(size, dim)
-    return 300.0 * size * width * n_way + size**3 <= _AFFORDABLE
+    return 300.0 * size * width * n_way + size**3 <= _MOST_MULTIPLICATIONS
 
 
 def preferred_unless_beaten(losses: Mapping[str, Tensor], preferred: str) -> str:
-    """Return the head whose held-out losses are clearly lower than the preferred one's, or that.
+    """Return the preferred head, unless another one's held-out losses are clearly lower.
 
-    Clearly: the mean of the paired differences is below zero by more than two standard errors. (The
-    rule of Breiman et al. 1984, section 3.4.3, around the prior's choice; they take one. On
-    auxiliary tasks two are better: one of several heads is often one error ahead by chance.)
+    Clearly lower: the mean of the paired differences is below zero by more than two standard
+    errors. Of several such heads the one with the lowest mean is returned.
+
+    Breiman et al. (1984), section 3.4.3. *Difference*: they ask for one standard error. On
+    auxiliary tasks two are better, because one of several heads is often one error ahead by chance.
 
     Args:
-        losses: of each held-out support example by head ``[N]``; here errors, 0 or 1.
-        preferred: what the prior would take.
+        losses: by head, of each held-out support example ``[N]``; here errors, 0 or 1.
+        preferred: the head that the prior expects to be best.
     """
-    best, gain = preferred, 0.0
+    best, lowest = preferred, 0.0
     base = losses[preferred]
     if len(base) < 2:
         return preferred
@@ -140,13 +147,13 @@ def preferred_unless_beaten(losses: Mapping[str, Tensor], preferred: str) -> str
         difference = loss - base
         mean = float(difference.mean())
         error = float(difference.std() / len(base) ** 0.5)
-        if mean + _CLEAR * error < 0 and mean < gain:
-            best, gain = name, mean
+        if mean + _CLEAR_LEAD * error < 0 and mean < lowest:
+            best, lowest = name, mean
     return best
 
 
 def nearest_size(ways: float, shots: float, known: list[tuple[int, int]]) -> tuple[int, int]:
-    """Return the size among those learned from that is nearest in the logarithms."""
+    """Return the size of ``known`` that is nearest: least squared distance of the logarithms."""
     sizes = torch.tensor(known, dtype=torch.float64).log()
     wanted = torch.tensor([max(ways, 1.0), max(shots, 1.0)], dtype=torch.float64).log()
     return known[int((sizes - wanted).square().sum(1).argmin())]

@@ -25,9 +25,9 @@ LEARNED_HEADS = ("prototype", "class-mean", "ridge", "logistic", "kernel", "neig
 """Heads a prior is learned for unless others are named."""
 
 _FOLDS = 5
-# queries per task that are kept for fitting, about: the fit gains little from more
+# about how many queries per task are kept for fitting: the fit gains little from more
 _QUERIES_KEPT = 100
-# ways that settings are chosen for; tasks of other sizes take the settings of the nearest one
+# ways that settings are chosen for; tasks of other sizes take the settings of the nearest size
 _WAYS_FOR_SETTINGS = (5, 20, 75)
 _TASKS_FOR_SETTINGS = 60
 # cap on the loss of one query, in nats, so that no outlier dominates
@@ -75,14 +75,14 @@ def learn_prior(
     Args:
         z: embeddings of training classes ``[N, D]``.
         labels: one per row.
-        sources: what data a row is from: a task is drawn from one source, and from all where none
-            has enough classes. ``None`` = one source.
+        sources: name of the data that each row is from. A task is drawn from one source, or from
+            all together where none has enough classes. ``None`` = one source.
         groups: rows of a class with the same group never stand in both the support and the query
             of a task, see :class:`~quickstudy.fitting.draws.AuxiliaryClasses`.
-        heads: which heads to learn for.
-        ways: sizes of tasks; those for which there are too few classes are left out.
+        heads: names of the heads that get a calibration.
+        ways: classes per task; sizes for which there are too few classes are left out.
         shots: support examples per class.
-        tasks: how many tasks of every small size; of large ones there are fewer.
+        tasks: how many tasks of every small size; of large sizes fewer are drawn.
         seed: of all random draws.
 
     Returns:
@@ -105,7 +105,7 @@ def learn_prior(
     strangers: list[Strangers] = []
     most_ways = float(max((n for n in ways if n <= classes.n_classes), default=2))
     for n_way, k_shot, count in sizes.cells():
-        # where there are too few classes or examples: without strangers, and with fewer queries
+        # with too few classes or examples for that: no strangers, and fewer queries
         drawn = classes.episodes(
             n_way, k_shot, tasks=count, seed=seed + 2, n_strangers=20, z=seen, n_query=15
         ) or classes.episodes(n_way, k_shot, tasks=count, seed=seed + 2, z=seen)
@@ -135,13 +135,15 @@ def learn_prior(
 
 
 def _choose_metric(classes: AuxiliaryClasses, seed: int) -> tuple[Metric, float]:
-    """Return the metric and the weight of the common centre that do best on held-out classes.
+    """Return the metric and the prior weight of the task's centre that do best on held-out classes.
 
-    Each source is held out once, because a task to come is from none of these sources; of a single
-    source, each half of its classes. The score is the accuracy of the nearest prototype in tasks of
-    5 and 15 ways, 1 and 5 shots. The metric with the best settings is then fitted on all classes.
+    Each source is held out once, because a user's task is from none of these sources; of a single
+    source, each half of its classes is. The score is the accuracy of the nearest prototype in tasks
+    of 5 and 15 ways, 1 and 5 shots. The metric with the best settings is then fitted on all
+    classes.
     """
     folds = classes.folds(seed)
+    # a power below 1 is for the long tails of features after a ReLU, which are never negative
     powers = (1.0, 0.5) if bool((classes.z >= 0).all()) else (1.0,)
     scores: dict[tuple[MetricSettings, float], float] = {}
     y = torch.from_numpy(classes.y)
@@ -222,7 +224,7 @@ def _least_loss(head: CentredHead, episode: Episode) -> float:
 
 @torch.no_grad()
 def _answers(head: CentredHead, episode: Episode, most_ways: float) -> Answers:
-    """Return what the prior of a head is fitted to: its answers in tasks of one size."""
+    """Return a head's answers in tasks of one size: its prior is fitted to them."""
     support, n_way = episode.support, episode.n_way
     held_out = held_out_logits(quick_twin(head), support, n_way=n_way, folds=_FOLDS)
     logits = query_logits(head, episode)
@@ -238,14 +240,14 @@ def _answers(head: CentredHead, episode: Episode, most_ways: float) -> Answers:
 
 
 def _distances(drawn: AuxiliaryEpisodes, centre_prior: float, most_ways: float) -> Strangers:
-    """Return how far queries and strangers are from the supports, in tasks of one size."""
+    """Return the distances of queries and strangers from the supports, in tasks of one size."""
     head = CentredHead(PrototypeHead(distance="cosine"), prior=centre_prior)
     n_way, support, query = drawn.episode.n_way, drawn.episode.support, drawn.episode.query
     centre = head.adapt(support, n_way=n_way)["centre"]
     seen = head.seen(support, n_way=n_way)
     step = max(1, query.y.shape[1] // _QUERIES_KEPT)
     known, others = query.x[:, ::step] - centre, drawn.strangers - centre
-    # only the size of the tasks is wanted, which does not depend on held-out logits
+    # only the size features are needed, and they do not depend on held-out logits
     no_logits = torch.zeros(*support.y.shape, n_way)
     size = gather_evidence(seen, no_logits, n_way=n_way, most_ways=most_ways).size
     return Strangers(

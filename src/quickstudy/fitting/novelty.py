@@ -1,4 +1,4 @@
-"""How far a query is from everything a task has shown."""
+"""Distances of a query from the support of a task: large ones speak for an unknown class."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from quickstudy.learners.classes import class_weights
 
 __all__ = ["distances", "nearest_cosine"]
 
+# examples whose mean cosine is one of the distances
 _NEIGHBOURS = 3
 
 
 def distances(seen: Examples, x: Tensor, *, n_way: int) -> Tensor:
-    """Return what tells strangers from acquaintances ``[T, Q, 4]``: one minus the cosine to the
-    nearest example, the mean of the three nearest, the nearest prototype, and the lead of the
-    nearest prototype over the next.
+    """Return four numbers that separate queries of unknown classes from known ones ``[T, Q, 4]``.
+
+    One minus the cosine to the nearest example, one minus the mean cosine to the three nearest
+    examples, one minus the cosine to the nearest prototype, and by how much the cosine to the
+    nearest prototype exceeds that to the second nearest. The first three are large for a stranger,
+    the last is small.
 
     Li, Wang et al. (2022), arXiv:2206.09236, found the distance to the nearest neighbours with a
     prototype head to be hard to beat in few-shot open-set recognition.
@@ -31,21 +35,23 @@ def distances(seen: Examples, x: Tensor, *, n_way: int) -> Tensor:
     x = F.normalize(x, dim=2)
     cosine = (x @ z.transpose(1, 2)).masked_fill(~seen.mask[:, None], -1.0)  # [T, Q, S]
     k = min(_NEIGHBOURS, cosine.shape[2])
-    near = cosine.topk(k, dim=2).values
+    nearest = cosine.topk(k, dim=2).values  # [T, Q, k]
     members, present = class_weights(seen.y, seen.mask, n_way)
     means = F.normalize(members.to(z.dtype).transpose(1, 2) @ z, dim=2)  # [T, C, D]
-    classes = (x @ means.transpose(1, 2)).masked_fill(~present[:, None], -1.0)
-    first = classes.topk(min(2, n_way), dim=2).values
-    lead = first[..., 0] - first[..., 1] if first.shape[2] > 1 else torch.zeros_like(first[..., 0])
-    return torch.stack([1 - near[..., 0], 1 - near.mean(2), 1 - first[..., 0], lead], 2)
+    to_class = (x @ means.transpose(1, 2)).masked_fill(~present[:, None], -1.0)  # [T, Q, C]
+    top = to_class.topk(min(2, n_way), dim=2).values
+    lead = top[..., 0] - top[..., 1] if top.shape[2] > 1 else torch.zeros_like(top[..., 0])
+    return torch.stack([1 - nearest[..., 0], 1 - nearest.mean(2), 1 - top[..., 0], lead], 2)
 
 
 def nearest_cosine(support: Tensor, mask: Tensor, x: Tensor) -> Tensor:
-    """Return one minus the cosine to the nearest support example ``[T, Q]``: the plain detector.
+    """Return one minus the cosine to the nearest support example ``[T, Q]``.
+
+    This is the detector of unknown classes that needs no prior.
 
     Args:
         support: embeddings ``[T, S, D]``.
-        mask: bool ``[T, S]``.
+        mask: ``False`` marks padding, bool ``[T, S]``.
         x: queries ``[T, Q, D]``.
     """
     cosine = F.normalize(x, dim=2) @ F.normalize(support, dim=2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""What auxiliary tasks teach about tasks with one encoder."""
+"""Priors: what auxiliary tasks teach about other tasks with the same encoder."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ from quickstudy.storage.files import write_atomically
 __all__ = ["LEVELS", "HeadPrior", "OpenSetPrior", "TaskPrior"]
 
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
-"""Coverages of prediction sets, and shares of known queries accepted, that are learned."""
+"""Coverages of prediction sets, and shares of known queries to accept, that have thresholds."""
 
+# of the JSON file; a higher number in a file means that a newer version wrote it
 _FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class HeadPrior:
-    """What is known of tasks learned by one head.
+    """Settings and calibration of one head, learned from auxiliary tasks.
 
-    Two surfaces stand for every number: the first knows the size of the task, the second also what
-    its held-out support examples say (see :mod:`~quickstudy.fitting.evidence`).
+    Every number has two surfaces. The inputs of the first are size features of the task, those of
+    the second also its held-out statistics (see :mod:`~quickstudy.fitting.evidence`).
 
     Args:
-        settings: numbers of the head by ways and shots.
-        temperature: logarithm of the temperature; the second surface says what is added to that
-            of the held-out examples' own temperature.
-        accuracy: logit of the accuracy on queries; by size it says which head to prefer.
-        spread: 5 % and 95 % quantiles of what the logit of the accuracy was missed by.
-        sets: by coverage, the largest ``-log p`` of a class that is in the prediction set.
+        settings: hyperparameters of the head by ways and shots.
+        temperature: log temperature; the second surface is added to the log temperature that fits
+            the task's own held-out examples.
+        accuracy: logit of the accuracy on queries; the first surface also decides which head is
+            preferred for a size.
+        spread: 5 % and 95 % quantiles of the error of that logit, observed minus predicted.
+        sets: by coverage, the largest ``-log p`` with which a class is in the prediction set.
     """
 
     settings: Mapping[tuple[int, int], Settings]
@@ -50,7 +52,7 @@ class HeadPrior:
     sets: tuple[Mapping[float, Surface], Mapping[float, Surface]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers."""
+        """Return the prior as JSON-ready numbers."""
         return {
             "settings": {f"{n}x{k}": dict(v) for (n, k), v in self.settings.items()},
             "temperature": [s.to_dict() for s in self.temperature],
@@ -75,18 +77,20 @@ class HeadPrior:
 
 @dataclass(frozen=True, slots=True)
 class OpenSetPrior:
-    """How far from its task a query has to be to belong to no class of it.
+    """When a query counts as a stranger: as belonging to no class of its task.
 
     Args:
-        score: log odds of being a stranger, from distances and the size of the task.
-        thresholds: by share of known queries accepted, the largest score that is.
+        score: log odds of being a stranger; its inputs are the four distances of
+            :func:`~quickstudy.fitting.novelty.distances` and the size features of the task.
+        thresholds: by share of known queries to accept, the largest accepted score; its inputs are
+            the size features.
     """
 
     score: Surface
     thresholds: Mapping[float, Surface]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers."""
+        """Return the prior as JSON-ready numbers."""
         return {
             "score": self.score.to_dict(),
             "thresholds": {str(q): s.to_dict() for q, s in self.thresholds.items()},
@@ -103,16 +107,24 @@ class OpenSetPrior:
 class TaskPrior:
     """A metric, calibrations, thresholds and expectations, learned from auxiliary tasks.
 
-    Made by :func:`~quickstudy.fitting.learn.learn_prior`, or :meth:`plain` where there are
-    none.
+    :func:`~quickstudy.fitting.learn.learn_prior` makes one from auxiliary tasks, :meth:`plain` one
+    where there are none.
 
     Args:
         metric: the space in which examples are compared.
         centre_prior: see :class:`~quickstudy.learners.heads.CentredHead`.
         most_ways: classes in the largest auxiliary task.
-        heads: by name; empty if nothing was learned.
-        open_set: ``None`` if nothing was learned.
-        about: where it was learned: sources, classes, seed. For people.
+        heads: what was learned of each head, by name; empty if nothing was learned.
+        open_set: what was learned of strangers; ``None`` if nothing was.
+        about: where it was learned (sources, classes, seed), for people to read.
+
+    Example::
+
+        prior = TaskPrior.plain(64)
+        prior.learned  # False
+        head = prior.head("ridge", ways=5, shots=1)
+        prior.save("prior")  # prior.json and prior.safetensors
+        prior = TaskPrior.load("prior")
     """
 
     metric: Metric
@@ -124,11 +136,15 @@ class TaskPrior:
 
     @classmethod
     def plain(cls, dim: int) -> TaskPrior:
-        """Return the prior of an encoder without auxiliary tasks: cosines, and what a support says
-        of itself.
+        """Return the prior of an encoder without auxiliary tasks.
+
+        Examples are compared by cosines, and all calibration comes from a task's own support.
 
         Args:
             dim: features of an embedding.
+
+        Raises:
+            ConfigError: if ``dim`` is below 1.
         """
         if dim < 1:
             raise ConfigError(f"dim must be at least 1; got {dim}.")
@@ -170,7 +186,7 @@ class TaskPrior:
         """Return the head with the greatest expected accuracy on a task of this size.
 
         Args:
-            size: features of one task ``[1, F]``.
+            size: size features of one task ``[1, F]``.
             among: the heads to choose from.
         """
         known = [name for name in among if name in self.heads]
@@ -204,7 +220,7 @@ class TaskPrior:
         """Return the prior of :meth:`to_parts`.
 
         Raises:
-            KeyError, TypeError, ValueError: if they are not those of a prior.
+            KeyError, TypeError, ValueError: if the document or the tensors are not a prior's.
         """
         if document["format"] > _FORMAT:
             raise ValueError(f"format {document['format']}, this version reads {_FORMAT}")
@@ -249,10 +265,11 @@ class TaskPrior:
 
 
 def _size(key: str) -> tuple[int, int]:
+    """Return ``(5, 1)`` for ``"5x1"``."""
     ways, shots = key.split("x")
     return int(ways), int(shots)
 
 
 def _with(path: str | Path, suffix: str) -> Path:
     path = Path(path)
-    return path.with_name(path.name + suffix)
+    return path.with_name(path.name + suffix)  # with_suffix would cut "v1.2" to "v1"

@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parent / "priors"
 
 
 class EmbeddingSpace(Protocol):
-    """What is asked of an embedder: whose space it is, and how wide."""
+    """The part of an embedder that a prior is looked up by: name, fingerprint and width."""
 
     @property
     def name(self) -> str:
@@ -22,17 +22,17 @@ class EmbeddingSpace(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decides the embeddings."""
+        """Hash of everything that the embeddings depend on."""
 
     @property
     def dim(self) -> int:
-        """Numbers in an embedding."""
+        """Number of features of an embedding, ``D``."""
 
 
 def shipped_prior(space: EmbeddingSpace) -> TaskPrior:
-    """Return what auxiliary tasks taught about an encoder, or a plain prior if nothing was learned.
+    """Return the prior that was learned for an encoder, or a plain one if there is none.
 
-    A prior belongs to one space: it is not used with an encoder of another fingerprint.
+    A prior holds for one embedding space only: an encoder of another fingerprint gets a plain one.
 
     Args:
         space: an embedder.

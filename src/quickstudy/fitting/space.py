@@ -12,8 +12,9 @@ from quickstudy.core import ConfigError, TaskError
 
 __all__ = ["Metric", "MetricSettings", "mean_and_within"]
 
-# of the mean variance: where training examples hardly differ nothing is blown up
-_FLOOR = 1e-6
+# smallest variance of a direction, as a share of the mean variance: whitening must not blow up
+# directions in which training examples hardly differ
+_VARIANCE_FLOOR = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,10 @@ class MetricSettings:
         power: embeddings become ``sign(z) |z|^power``: 0.5 tames the long tails of features after a
             ReLU (Hu, Gripon and Pateux 2021, "Leveraging the feature distribution in
             transfer-based few-shot learning", equation 1); 1 leaves them.
-        shrinkage: of the within-class covariance towards a multiple of the identity, in [0, 1];
-            1 = no whitening.
-        rank: directions that are whitened, those in which examples of a class differ most; all
-            others count as one level of noise, so that a file holds ``rank`` vectors.
+        shrinkage: how far the within-class covariance is drawn towards a multiple of the identity,
+            in [0, 1]; 1 = no whitening.
+        rank: number of whitened directions: those in which examples of one class differ most. All
+            others share one variance, so that a file has to hold ``rank`` vectors only.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -48,13 +49,17 @@ class MetricSettings:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Power, length one, minus the mean; then some directions are shortened or lengthened.
+    """A map of embeddings to the space in which cosines compare examples.
+
+    ``x = n(z) - mean``, where ``n`` is the signed power scaled to length 1; then
+    ``x + V (diag(f) - I) V' x``, which multiplies the coordinates along the directions ``V`` by
+    ``f``.
 
     Args:
-        settings: how it was made.
-        mean: of the class means ``[D]``, after power and scaling.
-        directions: orthonormal ``[D, R]``, or ``None``: all stay as they are.
-        factors: of the lengths along them ``[R]``.
+        settings: how the metric was made.
+        mean: mean of the class means of ``n(z)`` ``[D]``.
+        directions: ``V``, orthonormal columns ``[D, R]``; ``None`` = no direction is changed.
+        factors: ``f``, one for each direction ``[R]``.
     """
 
     settings: MetricSettings
@@ -64,7 +69,7 @@ class Metric:
 
     @classmethod
     def plain(cls, dim: int) -> Metric:
-        """Return the metric of an encoder nothing is known of: cosines."""
+        """Return the metric of an encoder of which nothing is known: plain cosines."""
         return cls(MetricSettings(), torch.zeros(dim))
 
     @classmethod
@@ -72,13 +77,13 @@ class Metric:
         """Return the metric of these examples.
 
         Within-class covariance normalisation (Hatch, Kajarekar and Stolcke 2006, "WCCN"), shrunk
-        (Ledoit and Wolf 2004), the smaller eigenvalues taken for equal (as in probabilistic
+        (Ledoit and Wolf 2004), with the smaller eigenvalues set to their mean (as in probabilistic
         principal components, Tipping and Bishop 1999, section 3.2).
 
         Args:
             z: embeddings ``[N, D]``.
             y: class numbers ``[N]``.
-            settings: how.
+            settings: power, shrinkage and rank.
 
         Raises:
             TaskError: if there are fewer than two classes.
@@ -88,11 +93,13 @@ class Metric:
         if settings.shrinkage == 1:
             return cls(settings, mean.float())
         values, vectors = torch.linalg.eigh(within)  # ascending
-        unit = values.mean().clamp(min=torch.finfo(values.dtype).tiny)
-        shrunk = (1 - settings.shrinkage) * values.clamp(min=0) + settings.shrinkage * unit
-        shrunk = shrunk.clamp(min=_FLOOR * float(unit))
+        average = values.mean().clamp(min=torch.finfo(values.dtype).tiny)
+        shrunk = (1 - settings.shrinkage) * values.clamp(min=0) + settings.shrinkage * average
+        shrunk = shrunk.clamp(min=_VARIANCE_FLOOR * float(average))
         rank = min(settings.rank, len(values))
-        rest = shrunk[:-rank].mean() if rank < len(values) else unit
+        rest = shrunk[:-rank].mean() if rank < len(values) else average
+        # whitening divides a direction by its deviation; relative to the variance of the rest, the
+        # other directions keep their length and need not be stored
         factors = (rest / shrunk[-rank:]).sqrt()
         directions = vectors[:, -rank:].float().contiguous()
         return cls(settings, mean.float(), directions, factors.float())
@@ -103,7 +110,7 @@ class Metric:
         return len(self.mean)
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Return ``[..., D] -> [..., D]``.
+        """Return embeddings in this space ``[..., D] -> [..., D]``.
 
         Raises:
             TaskError: if the width is another, or a number is not finite.
@@ -121,7 +128,7 @@ class Metric:
         return self.map(z)
 
     def map(self, z: Tensor) -> Tensor:
-        """Return the same, unchecked: for graphs that are traced."""
+        """Return the same without checks, which a traced graph cannot hold."""
         x = _on_sphere(z, self.settings.power) - self.mean.to(z)
         if self.directions is None or self.factors is None:
             return x
@@ -130,14 +137,20 @@ class Metric:
 
 
 def _on_sphere(z: Tensor, power: float) -> Tensor:
+    """Return ``sign(z) |z|^power``, scaled to length 1."""
     if power != 1:
         z = z.sign() * z.abs().pow(power)
     return F.normalize(z, dim=-1)
 
 
 def mean_and_within(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean of the class means ``[D]``, and the covariance within classes ``[D, D]``,
-    every class weighing the same.
+    """Return the mean of the class means ``[D]`` and the covariance within classes ``[D, D]``.
+
+    Every class weighs the same in both, however many examples it has.
+
+    Args:
+        x: examples ``[N, D]``.
+        y: class numbers ``[N]``.
 
     Raises:
         TaskError: if there are fewer than two classes.
@@ -151,5 +164,6 @@ def mean_and_within(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     counts = torch.bincount(index).to(x.dtype)
     sums = torch.zeros(len(classes), x.shape[1], dtype=x.dtype).index_add_(0, index, x)
     means = sums / counts[:, None]  # [C, D]
-    rest = (x - means[index]) / (counts[index, None] * len(classes)).sqrt()
-    return means.mean(0), rest.T @ rest
+    # within = 1/C sum_c 1/N_c sum_i (x_i - m_c)(x_i - m_c)': the weights enter as square roots
+    deviations = (x - means[index]) / (counts[index, None] * len(classes)).sqrt()
+    return means.mean(0), deviations.T @ deviations

@@ -1,4 +1,8 @@
-"""Smooth functions of a task's size and of what its support says, fitted on auxiliary tasks."""
+"""Smooth functions of a task's size and of its held-out statistics, fitted on auxiliary tasks.
+
+A surface turns a few numbers of a task into one number that is wanted of it, such as the logarithm
+of its temperature: ``value = w . clamp((f - mean) / deviation, -3, 3) + constant``.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,15 @@ from torch import Tensor
 
 __all__ = ["Surface", "fit_surface", "pinball", "size_features"]
 
+# tasks with more examples per class count as having this many
 _LARGEST_SHOT = 20.0
 
 
 def size_features(shots: Tensor, ways: Tensor, *, most_ways: float) -> Tensor:
     """Return a quadratic basis in the logarithms of shots and ways ``[T, 5]``.
 
-    Sizes beyond those that were learned from count as the largest of them: a quadratic must not be
-    followed outside.
+    Sizes beyond those that were learned from count as the largest of them, because a quadratic
+    extrapolates badly.
 
     Args:
         shots: examples per class ``[T]``, at least 1.
@@ -35,9 +40,9 @@ class Surface:
     """A linear function of standardised features.
 
     Args:
-        centre: of the features ``[F]``.
-        scale: of the features ``[F]``.
-        weight: ``[F + 1]``, the constant last.
+        centre: means of the features ``[F]``.
+        scale: standard deviations of the features ``[F]``.
+        weight: of the standardised features, the constant last ``[F + 1]``.
     """
 
     centre: Tensor
@@ -47,8 +52,8 @@ class Surface:
     def __call__(self, features: Tensor) -> Tensor:
         """Return values ``[T, F] -> [T]``, in float64.
 
-        A feature counts as at most three standard deviations from the mean: beyond, nothing was
-        seen.
+        Features are clamped to three standard deviations from their means: no auxiliary task lay
+        further out.
         """
         x = ((features.double() - self.centre) / self.scale).clamp(-3, 3)
         value: Tensor = x @ self.weight[:-1] + self.weight[-1]
@@ -61,7 +66,7 @@ class Surface:
         return Surface(self.centre, self.scale, weight)
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Return plain numbers."""
+        """Return the surface as JSON-ready lists."""
         return {n: getattr(self, n).tolist() for n in ("centre", "scale", "weight")}
 
     @classmethod
@@ -73,7 +78,7 @@ class Surface:
 
     @classmethod
     def constant(cls, value: float, width: int) -> Surface:
-        """Return a surface that is the same everywhere."""
+        """Return the surface of ``width`` features that has the same value everywhere."""
         weight = torch.zeros(width + 1, dtype=torch.float64)
         weight[-1] = value
         return cls(torch.zeros(width).double(), torch.ones(width).double(), weight)
@@ -90,9 +95,9 @@ def fit_surface(
 
     Args:
         features: one row per task ``[T, F]``.
-        loss: values ``[T]`` to one differentiable loss.
+        loss: maps the surface's values ``[T]`` to one differentiable number.
         start: the constant to begin with.
-        ridge: penalty of the weights, not of the constant.
+        ridge: penalty on the squared weights; the constant is not penalised.
     """
     x = features.double()
     centre, scale = x.mean(0), x.std(0).clamp(min=1e-6)
@@ -100,7 +105,8 @@ def fit_surface(
     best = torch.zeros(x.shape[1] + 1, dtype=torch.float64)
     best[-1] = start
     least = float("inf")
-    # a line search may leave for infinity; what was best until then is kept, and gone on from
+    # a line search may diverge to infinity: the best weights until then are kept, and the search
+    # goes on from them with smaller steps
     for rate in (1.0, 0.1, 0.01):
         weight = best.clone().requires_grad_()
         optimiser = torch.optim.LBFGS(
@@ -124,12 +130,14 @@ def fit_surface(
 
 
 def pinball(rest: Tensor, level: float, *, smooth: float = 0.02) -> Tensor:
-    """Return the loss whose minimum is the ``level`` quantile (Koenker and Bassett 1978), its kink
-    rounded.
+    """Return the loss whose minimum is the ``level`` quantile (Koenker and Bassett 1978).
+
+    ``level r + max(-r, 0)``, with the maximum replaced by a softplus: L-BFGS needs a gradient
+    everywhere, and the loss has a kink at 0.
 
     Args:
-        rest: what was seen minus what was predicted, any shape.
+        rest: observed minus predicted, any shape.
         level: in (0, 1).
-        smooth: width of the rounding, in the unit of ``rest``.
+        smooth: width over which the kink is rounded, in the unit of ``rest``.
     """
     return level * rest + smooth * F.softplus(-rest / smooth)

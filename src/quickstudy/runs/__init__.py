@@ -1,4 +1,4 @@
-"""A run: what training a recipe leaves behind, and all that is asked of it.
+"""Runs: a recipe is trained into a folder, which is then loaded, judged and checked.
 
 ::
 

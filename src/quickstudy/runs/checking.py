@@ -1,4 +1,4 @@
-"""Checking whatever a user names: a run, data, a document, a learner or source of their own."""
+"""Checks of a run, data, a result document, or a learner or source of the user's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from quickstudy.tasks.folders import is_folder
 
 __all__ = ["check", "check_run"]
 
-_QUERIES = 5
+# queries per class, at most: the checks ask a learner many times
+_QUERIES_PER_CLASS = 5
 
 
 def check(
@@ -44,16 +45,16 @@ def check(
         target: a run folder, a named data set, a folder of class folders (or of ``train/``,
             ``val/``, ``test/`` with such), ``module:attribute`` or ``file.py:attribute`` with a
             learner or source of your own, or a JSON document of ``quickstudy evaluate``.
-        data: what to ask a learner about: a named data set or a folder.
+        data: a named data set or a folder whose tasks a learner is given.
         n_way: classes in a task.
         k_shot: support examples of a class.
-        episodes: to look at.
+        episodes: how many episodes of a source are examined.
         size: side in pixels of the images that your own learner takes.
         channels: of these images, 1 or 3.
-        say: is told what is being done.
+        say: is called with a sentence at each step.
 
     Raises:
-        ConfigError: if there is no such thing, or settings do not fit it.
+        ConfigError: if the target does not exist, or a setting does not fit it.
         DataError: if the data or the document cannot be read.
 
     Example::
@@ -65,7 +66,7 @@ def check(
     """
     if channels not in (None, 1, 3):
         raise ConfigError(f"--channels must be 1 or 3; got {channels}.")
-    suite = Suite(EpisodeSpec(n_way, k_shot, _QUERIES), episodes, say)
+    suite = Suite(EpisodeSpec(n_way, k_shot, _QUERIES_PER_CLASS), episodes, say)
     path = Path(target)
     if path.suffix == ".json":
         reports = [check_file(path)]
@@ -81,12 +82,12 @@ def check(
 
 
 def check_run(folder: Path, *, data: str | None, suite: Suite) -> list[CheckReport]:
-    """Check the data of a run, and its learner as it is judged: inductively.
+    """Check the data of a run and its learner, which answers inductively, as when it is judged.
 
     Args:
         folder: of the run.
-        data: a named data set or a folder; ``None`` = what it was trained on.
-        suite: the checks; the learner is asked about tasks like those of its validation.
+        data: a named data set or a folder; ``None`` = the data that it was trained on.
+        suite: the checks; the learner gets tasks of the size of its validation tasks.
 
     Raises:
         CheckpointError: if the run cannot be read.
@@ -94,7 +95,8 @@ def check_run(folder: Path, *, data: str | None, suite: Suite) -> list[CheckRepo
     run = load_run(folder)
     recipe, learner = run.recipe, run.learner.inductive()
     validation = recipe.train.validation
-    spec = EpisodeSpec(validation.n_way, validation.k_shot, min(_QUERIES, validation.n_query))
+    n_query = min(_QUERIES_PER_CLASS, validation.n_query)
+    spec = EpisodeSpec(validation.n_way, validation.k_shot, n_query)
     generated = generated_data(recipe.data.name)
     if generated is not None:
         source = generated.source("test")
@@ -119,14 +121,14 @@ def check_run(folder: Path, *, data: str | None, suite: Suite) -> list[CheckRepo
         title = str(folder) if len(recipe.data.parts) == 1 else f"{folder} on {name}"
         if name in DATASETS and not is_folder(name):
             judged = DataPart(name, found.tested, split_file)
-            reports.append(CheckReport(title, (_seen(recipe, judged),)))
+            reports.append(CheckReport(title, (_check_exposure(recipe, judged),)))
         reports += suite.data(found)
         reports += suite.learner(learner, PoolSource(tested, trained.group_aware), spec, title)
     return reports
 
 
-def _seen(recipe: Recipe, judged: DataPart) -> Outcome:
-    """Return whether the run has seen the classes that it is judged on."""
+def _check_exposure(recipe: Recipe, judged: DataPart) -> Outcome:
+    """Check whether the run has seen the classes that it is judged on."""
     check_name, what = "classes-seen", f"{judged.name} ({judged.split})"
     if trained_on(recipe, judged):
         parts = [f"{p.name} ({p.train}, {p.validation})" for p in recipe.data.parts]
@@ -153,8 +155,8 @@ def _seen(recipe: Recipe, judged: DataPart) -> Outcome:
 def _check_own(
     target: str, data: str | None, suite: Suite, size: int | None, channels: int | None
 ) -> list[CheckReport]:
-    """Check a learner or a source of the user's own, or what makes one."""
-    thing = _own(target)
+    """Check a learner or a source of the user's own, or one that the user's function makes."""
+    thing = _load_own(target)
     if isinstance(thing, Learner):
         if data is None:
             raise ConfigError(f"{target} is a learner: name data to ask it about, with --data.")
@@ -179,8 +181,8 @@ def _check_own(
     return [suite.source(thing)]
 
 
-def _own(target: str) -> Any:
-    """Return what the user's code names; a function or a class is called."""
+def _load_own(target: str) -> Any:
+    """Return the object that the user's code names; a function or a class is called."""
     thing = load_attribute(target, example="mypackage.models:build")
     ready = isinstance(thing, Learner) or (
         isinstance(thing, TaskSource) and not inspect.isclass(thing)

@@ -1,8 +1,8 @@
 """Runs whose learner is written in a file of the user's own.
 
-Such a run names the file, and whoever loads the run imports it, which runs code. A run that comes
-from elsewhere must not run code on its own: only files that this user has trained from on this
-machine, or has named in ``QUICKSTUDY_CODE``, are imported.
+Such a run names the file, and loading the run imports the file, which executes it. A run that was
+copied from elsewhere must not execute code unasked. Therefore only files are imported from which
+this user has trained on this machine, or which are named in ``QUICKSTUDY_CODE``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quickstudy.storage.places import cache_home
 __all__ = ["VARIABLE", "code_of", "load_code", "named_recipe", "remember_code"]
 
 VARIABLE = "QUICKSTUDY_CODE"
-"""Names files of learners that may be imported, separated as in ``PATH``."""
+"""Environment variable: files of learners that may be imported, separated as in ``PATH``."""
 
 
 def named_recipe(name: str) -> Recipe:
@@ -36,7 +36,7 @@ def named_recipe(name: str) -> Recipe:
         name: of a recipe, or ``file.py:NAME`` or ``module:NAME``.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is no such recipe.
     """
     if ":" not in name and not name.endswith(".py"):
         return get_recipe(name)
@@ -51,21 +51,24 @@ def named_recipe(name: str) -> Recipe:
 
 
 def code_of(recipe: Recipe) -> dict[str, str] | None:
-    """Return which file and class hold the learner's configuration, or ``None`` if its kind is
-    installed, or no file holds it."""
+    """Return the file and the class of a learner's configuration.
+
+    ``None`` if its kind is installed, or if it was defined in no file (as in a notebook).
+    """
     config = type(recipe.learner)
     if known_learners().get(config.kind_name()) is config:
         return None
     try:
         return {"file": str(Path(inspect.getfile(config)).resolve()), "class": config.__qualname__}
-    except (TypeError, OSError):  # made in a notebook
+    except (TypeError, OSError):  # defined in a notebook
         return None
 
 
 def remember_code(code: Mapping[str, str] | None) -> None:
-    """Note that this user trains from a file: runs may import it from now on."""
+    """Record that this user trains from a file: runs may import it from now on."""
     if code is None:
         return
+    # where the cache cannot be written, loading the run later says how to allow the file
     with contextlib.suppress(OSError, DataError):
         files = sorted({*_remembered(), code["file"]})
         with replacing(cache_home() / "code.json") as part:
@@ -80,12 +83,12 @@ def load_code(code: Mapping[str, Any], *, run: Path) -> type[LearnerConfig]:
         run: its folder, for errors.
 
     Raises:
-        CheckpointError: if the file may not be imported, or does not hold the class.
+        CheckpointError: if the file may not be imported, cannot be, or does not hold the class.
     """
     file = Path(str(code.get("file")))
     named = os.environ.get(VARIABLE, "").split(os.pathsep)
     allowed = {*_remembered(), *(str(Path(path).resolve()) for path in named if path)}
-    # a run may have been moved together with its code: a file of that name that is allowed is it
+    # a run may have been moved together with its code: another allowed file of that name is taken
     moved = [path for path in sorted(allowed) if Path(path).name == file.name]
     if str(file) not in allowed or not file.is_file():
         if not moved:
@@ -107,6 +110,7 @@ def load_code(code: Mapping[str, Any], *, run: Path) -> type[LearnerConfig]:
 
 
 def _remembered() -> list[str]:
+    """Return the files that :func:`remember_code` recorded; none if the record is unreadable."""
     try:
         files = json.loads((cache_home() / "code.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, DataError):

@@ -1,4 +1,4 @@
-"""What a run has seen of a data set: in training, in validation, in the choice of its weights."""
+"""Which data a run has been exposed to: in training, in validation, in the choice of weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def trained_on(recipe: Recipe, judged: DataPart) -> bool:
 
     Args:
         recipe: of the run.
-        judged: what it is to be judged on.
+        judged: the data set and part that it is to be judged on.
     """
     return any(
         DataPart(part.name, split, part.split_file).overlaps(judged)
@@ -26,12 +26,14 @@ def trained_on(recipe: Recipe, judged: DataPart) -> bool:
 
 
 def chosen_on(recipe: Recipe, judged: DataPart) -> bool:
-    """Return whether the weights of a run were chosen by their score on a class of these."""
+    """Return whether the weights of a run were chosen by their score on one of these classes."""
     judge = recipe.train.validation.choose_by
     return judge in DATASETS and DataPart(judge, domain_split(judge)).overlaps(judged)
 
 
 def chose_domain(recipe: Recipe, name: str) -> bool:
-    """Return whether the weights of a run were chosen by their score on images of this data set,
-    whichever its classes: it is no novel domain then."""
+    """Return whether the weights of a run were chosen by their score on images of this data set.
+
+    If so, the data set is not a novel domain for the run, whichever classes were used.
+    """
     return same_images(recipe.train.validation.choose_by, name)

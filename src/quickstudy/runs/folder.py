@@ -23,7 +23,8 @@ __all__ = ["RECIPE", "Run", "load_run", "manifest", "read_facts", "read_recipe",
 RECIPE = "recipe.json"
 """The file in a run folder that holds its recipe and facts about its data."""
 
-_NO_FACTS = ("format", "recipe", "code")
+# entries of the file that are not facts about data or start
+_NOT_FACTS = ("format", "recipe", "code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,9 @@ class Run:
     """A finished run.
 
     Args:
-        folder: where it lies.
-        recipe: how it was made.
-        learner: with the chosen weights, in evaluation mode.
+        folder: the run's folder.
+        recipe: the recipe that was trained.
+        learner: the learner with the kept weights, in evaluation mode.
         meta: step and validation score of these weights.
 
     Example::
@@ -54,11 +55,11 @@ def load_run(folder: str | Path, *, learners: Sequence[type[LearnerConfig]] = ()
     """Return the run in a folder.
 
     Args:
-        folder: that training wrote.
-        learners: configurations of learners of your own that no file holds, as in a notebook.
+        folder: the folder that training wrote.
+        learners: configuration classes of your own that no file holds, as in a notebook.
 
     Raises:
-        CheckpointError: if it is missing, unfinished or damaged.
+        CheckpointError: if the run is missing, unfinished or damaged.
     """
     folder = Path(folder)
     if (folder / RECIPE).exists() and not (folder / MODEL).exists():
@@ -105,7 +106,7 @@ def read_facts(folder: Path) -> dict[str, str]:
     Raises:
         CheckpointError: if they are missing or damaged.
     """
-    return {name: v for name, v in _read_document(folder).items() if name not in _NO_FACTS}
+    return {name: v for name, v in _read_document(folder).items() if name not in _NOT_FACTS}
 
 
 def save_recipe(out: Path, recipe: Recipe, facts: Mapping[str, Any]) -> None:
@@ -118,7 +119,7 @@ def save_recipe(out: Path, recipe: Recipe, facts: Mapping[str, Any]) -> None:
 
 
 def manifest(recipe: Recipe, facts: Mapping[str, str]) -> dict[str, Any]:
-    """Return what must not change when a run is resumed."""
+    """Return the settings and facts that must not change when a run is resumed."""
     document = recipe.model_dump(mode="json", exclude={"train", "summary"})
     return {"recipe": document, **facts}
 

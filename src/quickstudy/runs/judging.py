@@ -1,10 +1,10 @@
-"""Judging a run: its score on tasks, by the protocol that ``quickstudy evaluate`` prints."""
+"""Judging a run: its score on episodes, with the protocol that ``quickstudy evaluate`` prints."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ from quickstudy.tasks.published import EpisodeList, ListedSource, read_episodes
 __all__ = ["Judgement", "judge", "score_floor", "score_transductively"]
 
 Number = int | tuple[int, int]
-_EPISODES, _QUERIES = 600, 15
+# of a judgement that asks for no other numbers; 600 is usual in papers
+_EPISODES, _QUERIES_PER_CLASS = 600, 15
 
 
 class _Tasks(NamedTuple):
@@ -40,23 +41,32 @@ class _Tasks(NamedTuple):
     episodes: int
     seed: int
     facts: dict[str, Any]
-    """What belongs to the protocol beside the report's own."""
+    """Entries of the protocol that a report does not hold itself."""
     classes: int | None
+    """Number of classes that tasks are drawn from; ``None`` in regression."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What judging a run found.
+    """The score of a run, with what a reader has to know about it.
 
     Args:
-        run: that was judged.
-        tasks: on what, in words.
+        run: the run that was judged.
+        tasks: the tasks it was judged on, in words.
         report: the score, with each query judged on its own.
-        facts: what belongs to the protocol beside the report's own, such as whether the run was
-            trained on these classes.
-        notes: what a reader must know beside the number, in sentences.
-        transductive: the score with the statistics of all queries, and what it gains.
-        floor: the score of pixel nearest neighbour on the same episodes, and the difference.
+        facts: entries of the protocol that the report does not hold itself, such as whether the
+            run was trained on these classes.
+        notes: sentences that belong beside the number.
+        transductive: the score with batch norm over all queries, and its gain over ``report``.
+        floor: the score of pixel nearest neighbour on the same episodes, and by how much ``report``
+            exceeds it.
+
+    Example::
+
+        judged = judge("runs/glyphs", "digits", n_way=5, k_shot=1)
+        print(judged.text())
+        judged.report.mean, judged.facts["trained_on"], judged.notes
+        document = judged.to_dict()
     """
 
     run: Run
@@ -65,10 +75,10 @@ class Judgement:
     facts: dict[str, Any]
     notes: tuple[str, ...] = ()
     transductive: tuple[Report, Paired] | None = None
-    floor: tuple[Report, Paired] | None = field(default=None)
+    floor: tuple[Report, Paired] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values, fractions and not per cents, with the score of each episode."""
+        """Return JSON-ready values, with the score of each episode; scores are fractions."""
         document: dict[str, Any] = {"run": str(self.run.folder), **self.report.to_dict()}
         document["protocol"] |= self.facts
         document["scores"] = self.report.scores.tolist()  # so that the interval can be checked
@@ -83,7 +93,7 @@ class Judgement:
         return document
 
     def text(self) -> str:
-        """Return the score with its interval, and what it was taken over."""
+        """Return the score with its interval and what it is over, a line each for comparisons."""
         lines = [f"{self.run.folder} on {self.tasks}:", f"  {self.report}"]
         if self.transductive is not None:
             other, gain = self.transductive
@@ -121,8 +131,9 @@ def judge(
     progress: bool = False,
     say: Callable[[str], None] = quiet,
 ) -> Judgement:
-    """Score a run on tasks, with a 95 % interval: of classes it has never seen, unless ``split``
-    says otherwise.
+    """Score a run on tasks, with a 95 % interval.
+
+    The classes are ones it has never seen, unless ``split`` names others; a note says so then.
 
     Args:
         run: a run, or its folder.
@@ -130,25 +141,25 @@ def judge(
         n_way: classes in a task, or a range; 5 if not given, 1 in regression.
         k_shot: support examples of a class, or a range; 1 if not given.
         n_query: queries of a class; 15 if not given.
-        episodes: how many; 600 if not given.
+        episodes: number of episodes; 600 if not given.
         seed: names the list of episodes; 0 if not given.
-        tasks: a file of ``quickstudy episodes write``: these episodes and no others.
+        tasks: a file of ``quickstudy episodes write``; its episodes are used and no others.
         split: part of a named data set; ``"test"`` if not given.
-        rotations: turned classes are classes of their own.
-        groups: keep drawers or tracks apart between support and query.
+        rotations: each class turned by 90, 180 and 270 degrees counts as a further class.
+        groups: no drawer or track has examples in both the support and the query of a task.
         invert: ``"yes"`` swaps dark and bright, ``"auto"`` does it for pictures of a folder that
             look like ink on paper.
-        floor: score pixel nearest neighbour on the same episodes too.
-        inner_steps: of a gradient learner; ``None`` = the run's own.
-        transductive: also with the statistics of all queries, and what that gains.
+        floor: also score pixel nearest neighbour on the same episodes.
+        inner_steps: of a gradient learner; ``None`` = as in the recipe.
+        transductive: also score with batch norm over all queries, and report the gain.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
-        progress: show a bar on standard error where it takes long.
-        say: is told the notes as soon as they are known.
+        progress: show a bar on standard error if it takes longer than two seconds.
+        say: is called with each note as soon as it is known.
 
     Raises:
         ConfigError: if settings contradict each other or the run.
         CheckpointError: if the run cannot be read.
-        DataError: if the data cannot be.
+        DataError: if the data cannot be read.
 
     Example::
 
@@ -204,16 +215,16 @@ def judge(
 def score_transductively(
     report: Report, twin: Learner, source: TaskSource, spec: EpisodeSpec
 ) -> tuple[Report, Paired]:
-    """Score the same episodes transductively, as the papers do.
+    """Score the episodes of a report transductively, as the papers on MAML do.
 
     Args:
-        report: of the inductive score.
-        twin: the same learner, judged with the statistics of all queries.
-        source: of the report.
-        spec: of the report.
+        report: the inductive score.
+        twin: the same learner, whose batch norm uses the statistics of all queries.
+        source: the source that the report's episodes were drawn from.
+        spec: size of these episodes.
 
     Returns:
-        The report, and what it gains over the inductive one.
+        The transductive report, and its gain over the inductive one.
     """
     other = _same_episodes(report, twin, source, spec, name=report.learner)
     return other, compare(other, report, across=("transductive",))
@@ -222,8 +233,13 @@ def score_transductively(
 def score_floor(report: Report, source: TaskSource, spec: EpisodeSpec) -> tuple[Report, Paired]:
     """Score pixel nearest neighbour on the episodes of a report.
 
+    Args:
+        report: the score of a learner.
+        source: the source that the report's episodes were drawn from.
+        spec: size of these episodes.
+
     Returns:
-        The report of the floor, and how far the first report lies above it.
+        The report of pixel nearest neighbour, and by how much the first report exceeds it.
     """
     below = _same_episodes(report, NearestNeighbour(), source, spec, name="pixel nearest neighbour")
     return below, compare(report, below)
@@ -232,12 +248,13 @@ def score_floor(report: Report, source: TaskSource, spec: EpisodeSpec) -> tuple[
 def _same_episodes(
     report: Report, learner: Learner, source: TaskSource, spec: EpisodeSpec, *, name: str
 ) -> Report:
+    """Score a learner on the episodes of a report: the same number drawn by the same seed."""
     p = report.protocol
     return evaluate(learner, source, spec, episodes=p.episodes, seed=p.seed, name=name)
 
 
 class _Asked(NamedTuple):
-    """Which data is asked for."""
+    """The caller's choice of data."""
 
     data: str
     split: str | None
@@ -249,7 +266,7 @@ class _Asked(NamedTuple):
 def _learner(
     run: Run, inner_steps: int | None, transductive: bool, note: Callable[[str], None]
 ) -> Learner:
-    """Return the learner of a run as it is to be judged: inductively, whatever it trained with."""
+    """Return the learner of a run as it is judged: inductive, even if training was not."""
     learner = run.learner
     if learner.inner_steps_at_test() is None and (inner_steps is not None or transductive):
         option = "--transductive" if inner_steps is None else "--inner-steps"
@@ -293,7 +310,7 @@ def _tasks(
     recipe, generated = run.recipe, generated_data(asked.data)
     values = {name: value for name, value in given.items() if value is not None}
     episodes, seed = values.pop("episodes", _EPISODES), values.pop("seed", 0)
-    defaults = {"n_way": 5 if generated is None else 1, "k_shot": 1, "n_query": _QUERIES}
+    defaults = {"n_way": 5 if generated is None else 1, "k_shot": 1, "n_query": _QUERIES_PER_CLASS}
     spec = EpisodeSpec(**(defaults | values))
     if generated is not None or recipe.data.regression:
         if generated is None or generated.regression != recipe.data.regression:
@@ -324,7 +341,7 @@ def _tasks(
 def _pool(
     run: Run, asked: _Asked, split_file: str | None, note: Callable[[str], None]
 ) -> tuple[Pool, dict[str, Any]]:
-    """Return the images to judge on, fitted to the run's encoder, and how they were made."""
+    """Return the images to judge on, fitted to the run's encoder, and facts for the protocol."""
     encoder, data = run.recipe.encoder, asked.data
     size, channels = encoder.image_size, encoder.in_channels
     path = Path(data)
@@ -359,7 +376,7 @@ def _pool(
 
 
 def _note_exposure(tasks: _Tasks, note: Callable[[str], None]) -> None:
-    """Say what the run has seen of the tasks that it is judged on."""
+    """Note if the run was trained, validated or chosen on the classes that it is judged on."""
     source = tasks.source
     if tasks.facts["trained_on"]:
         note(

@@ -22,13 +22,15 @@ def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:
 
     Args:
         recipe: of the learner that is to start.
-        theirs: of the run to start from.
+        theirs: recipe of the run to start from.
         folder: of that run.
 
     Raises:
-        CheckpointError: saying what differs. The norm may differ, and so may the data set; the same
-            data set must be split alike, or test classes would have been trained on.
+        CheckpointError: if something differs but the norm and the data set; the error says what.
+            A data set that both use must be split alike, or the start may have been trained on
+            classes that are tested here.
     """
+    # name of a setting -> (theirs, ours)
     pairs: dict[str, tuple[Any, Any]] = {"name": (theirs.name, recipe.start or theirs.name)}
     for part in EncoderConfig.model_fields.keys() - {"norm"}:
         pairs[f"encoder.{part}"] = (getattr(theirs.encoder, part), getattr(recipe.encoder, part))
@@ -48,18 +50,18 @@ def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:
 def load_start(learner: Learner, recipe: Recipe, folder: Path) -> dict[str, str]:
     """Give a learner the encoder weights of a finished run.
 
-    Running averages of batch norm are left behind: the learner minds its own statistics.
+    Running averages of batch norm are not copied: the learner keeps its own statistics.
 
     Args:
-        learner: gets the weights.
+        learner: the learner whose encoder gets the weights, in place.
         recipe: of the learner.
         folder: of the run to start from.
 
     Returns:
-        Facts about the start, for the manifest.
+        Facts about the start, for the manifest: a hash of the weights.
 
     Raises:
-        CheckpointError: if there is no finished run, or it is another one; see :func:`check_start`.
+        CheckpointError: if there is no finished run, or it does not fit; see :func:`check_start`.
     """
     run = load_run(folder)
     check_start(recipe, run.recipe, folder)

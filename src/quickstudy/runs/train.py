@@ -1,4 +1,4 @@
-"""Training a recipe: with the run that it starts from, into a folder that can be resumed."""
+"""Training a recipe into a run folder that can be resumed, after the recipe it starts from."""
 
 from __future__ import annotations
 
@@ -39,13 +39,20 @@ __all__ = ["TrainedRun", "train_recipe"]
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """What training a recipe gave.
+    """A recipe that has been trained.
 
     Args:
         folder: of the run.
-        recipe: as it was trained.
-        result: steps, time and the curves.
+        recipe: the recipe with the settings it was trained with.
+        result: steps, time and validation curves.
         overfitting: where accuracy on novel classes stopped following the training classes.
+
+    Example::
+
+        trained = train_recipe("glyphs-protonet", settings, out="runs/glyphs")
+        print(trained.text())
+        trained.result.best_step, trained.overfitting
+        learner = trained.load().learner
     """
 
     folder: Path
@@ -58,7 +65,7 @@ class TrainedRun:
         return load_run(self.folder, learners=(type(self.recipe.learner),))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; scores as fractions."""
+        """Return JSON-ready values; scores are fractions."""
         v, result = self.recipe.train.validation, self.result
         document = {
             "run": str(self.folder),
@@ -112,23 +119,25 @@ def train_recipe(
     say: Callable[[str], None] = quiet,
     watchers: Sequence[Watcher] = (),
 ) -> TrainedRun:
-    """Train a recipe into a run folder, and first the recipe it starts from, if that has no run
-    beside it yet.
+    """Train a recipe into a run folder.
+
+    If the recipe starts from the encoder of another one, that one is trained first, unless the
+    folder beside ``out`` already holds its run.
 
     Args:
         recipe: a name (see ``quickstudy train --list``), ``file.py:NAME``, or a recipe.
         settings: ``"key=value"``, see :func:`quickstudy.recipes.override`.
         out: folder of the run; ``runs/NAME`` if not given.
-        resume: go on with the run in ``out``.
+        resume: continue the run in ``out``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
-        tensorboard: write event files too.
+        tensorboard: also write event files.
         progress: show a bar on standard error.
-        say: is told in sentences what happens.
+        say: is called with a sentence about each thing that happens.
         watchers: see :class:`quickstudy.training.Watcher`.
 
     Raises:
         ConfigError: if there is no such recipe or setting.
-        CheckpointError: if ``out`` holds another run, or there is none to resume.
+        CheckpointError: if ``out`` holds another run, or there is no run to resume.
         TrainingInterrupted: on Ctrl-C; the run can be resumed.
 
     Example::
@@ -140,7 +149,7 @@ def train_recipe(
     """
     named = named_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = Path(out) if out is not None else Path("runs") / named.name
-    chosen = override(_kept(named, folder) if resume else named, settings)
+    chosen = override(_recipe_to_resume(named, folder) if resume else named, settings)
     check_folder(folder, resume=resume)
     result = _train(
         chosen,
@@ -159,8 +168,8 @@ def train_recipe(
     return TrainedRun(folder, chosen, result, found)
 
 
-def _kept(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe of the run to resume."""
+def _recipe_to_resume(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe of the run to resume, which may have other settings than ``recipe``."""
     saved = folder / RECIPE
     if not saved.exists():
         raise CheckpointError(
@@ -180,7 +189,7 @@ class _Recorder(Watcher):
         self.folder, self.recipe, self.facts = folder, recipe, facts
 
     def on_start(self, step: int) -> None:
-        """Write it; a resumed run is written again, its settings may have changed."""
+        """Write the recipe, also of a resumed run: its settings may have changed."""
         del step
         save_recipe(self.folder, self.recipe, self.facts)
         remember_code(code_of(self.recipe))
@@ -198,8 +207,11 @@ def _train(
     watchers: Sequence[Watcher],
     called: str | None = None,
 ) -> TrainResult:
+    """Train a recipe that has passed :func:`~quickstudy.training.check_folder`.
+
+    Settings that do not fit are refused before data is read or a folder is made.
+    """
     say(f"{recipe.name}: {recipe.summary}")
-    # what is refused is refused before data are read or a folder is made
     learner = build_learner(
         recipe.encoder, recipe.learner, seed=recipe.train.seed, n_way=recipe.n_way
     )
@@ -209,18 +221,20 @@ def _train(
     followed, more = domains(recipe)
     source, validation, facts = sources(recipe)
     facts = facts | more
-    goes_on = resume and (folder / CHECKPOINT).exists()
-    if recipe.start is not None and goes_on:
+    from_checkpoint = resume and (folder / CHECKPOINT).exists()
+    if recipe.start is not None and from_checkpoint:
+        # the checkpoint holds the weights; only the fact has to be kept
         facts |= {name: v for name, v in read_facts(folder).items() if name == "start"}
     elif recipe.start is not None:
-        beside = _start(recipe, folder, device=device, progress=progress, say=say)
-        facts |= load_start(learner, recipe, beside)
-    # data that is too small for such a task is refused before there is a folder to resume
+        started_from = _start(recipe, folder, device=device, progress=progress, say=say)
+        facts |= load_start(learner, recipe, started_from)
+    # drawing a first episode of each refuses data that is too small, before there is a folder
     config = recipe.train
-    looks_at = config.tasks_per_step if learner.inner_steps_at_test() is not None else 1
-    first = source.episodes(config.spec, range(looks_at), seed=config.seed)
+    has_inner_loop = learner.inner_steps_at_test() is not None
+    first_tasks = range(config.tasks_per_step if has_inner_loop else 1)
+    first = source.episodes(config.spec, first_tasks, seed=config.seed)
     validation.episodes(config.validation.spec, [0], seed=0)
-    if learner.inner_steps_at_test() is not None:
+    if has_inner_loop:
         say(f"inner loop: {chosen_schedule(learner, first, config)}")
     try:
         return train(
@@ -238,8 +252,8 @@ def _train(
             watchers=(_Recorder(folder, recipe, facts), *watchers),
         )
     except TrainingInterrupted as stop:
-        go_on = f"quickstudy train {called or recipe.name} --out {folder} --resume"
-        raise TrainingInterrupted(stop.step, stop.steps, stop.out, go_on) from stop
+        command = f"quickstudy train {called or recipe.name} --out {folder} --resume"
+        raise TrainingInterrupted(stop.step, stop.steps, stop.out, command) from stop
 
 
 def _start(
@@ -254,7 +268,7 @@ def _start(
     beside = folder.parent / str(recipe.start)
     begun = (beside / RECIPE).exists()
     first = read_recipe(beside) if begun else named_recipe(str(recipe.start))
-    # before it is trained, not after
+    # checked before the start is trained, which may take hours
     check_start(recipe, first, beside)
     if not (beside / MODEL).exists():
         say(f"{recipe.name} starts from the encoder of {recipe.start}, which is trained first.")
@@ -272,7 +286,7 @@ def _start(
 
 
 def _last_scores(result: TrainResult) -> str:
-    """Return where each list that was followed stands at the end."""
+    """Return a line with the last score on each list of tasks that was followed."""
     curve = result.curve
     if curve is None:
         return ""

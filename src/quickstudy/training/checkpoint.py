@@ -1,4 +1,4 @@
-"""The state of the outer optimiser, as tensors by name."""
+"""The state of the outer optimiser as named tensors, for checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimiser_state` returned, in the memory layout of each parameter."""
+    """Restore the state that :func:`optimiser_state` returned.
+
+    Each tensor gets the memory layout of its parameter, because a fused optimiser walks both along
+    their memory.
+    """
     for name, value in tensors.items():
         g, i, key = name.split(".", 2)
         parameter = optimiser.param_groups[int(g)]["params"][int(i)]

@@ -41,16 +41,23 @@ class ValidationConfig(_Episodic):
         n_way: classes per task.
         k_shot: support examples per class.
         n_query: queries per class.
-        episodes: how many.
+        episodes: number of episodes of the validation classes.
         every: steps between validations.
         patience: stop after this many validations without a better one; ``None`` = never.
-        domains: other data sets that are followed beside the validation classes, on tasks of the
-            same size (smaller where a domain has fewer classes). Also as one text with commas.
-        choose_by: whose score decides which weights are kept: ``"novel classes"``, the validation
-            classes, or one of ``domains``. The domain is no longer new to a run that it chose.
-        watch_episodes: how many episodes of the training classes, without augmentation, and of each
-            domain; the domain of ``choose_by`` gets ``episodes``. 0 = nothing but the validation
-            classes is followed.
+        domains: other data sets that are scored beside the validation classes, on tasks of the
+            same size (smaller where a domain has fewer classes). One text with commas is a list
+            too.
+        choose_by: the tasks whose score decides which weights are kept: ``"novel classes"`` (the
+            validation classes), or one of ``domains``. That domain is no longer new to the run.
+        watch_episodes: number of episodes of the training classes, without augmentation, and of
+            each domain; the domain of ``choose_by`` gets ``episodes``. 0 = only the validation
+            classes are scored.
+
+    Example::
+
+        validation = ValidationConfig(n_way=5, k_shot=1, every=500, patience=4)
+        print(validation.spec)  # 5-way 1-shot
+        config = TrainConfig(steps=2000, validation=validation)
     """
 
     episodes: int = Field(400, ge=2)
@@ -63,7 +70,7 @@ class ValidationConfig(_Episodic):
     @field_validator("domains", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Take ``"mnist,quickdraw"`` as well: that is how a shell gives a list."""
+        """Accept ``"mnist,quickdraw"`` too: on a command line a list is one text."""
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
@@ -92,12 +99,13 @@ class TrainConfig(_Episodic):
         steps: outer steps.
         tasks_per_step: episodes whose losses are averaged in one step.
         tasks_at_once: how many of them are in memory together; their gradients are added up, so the
-            result is the same. ``None`` = as the learner likes it.
+            result is the same. ``None`` = the learner's own schedule.
         n_way: classes per training episode, or a range.
         k_shot: support examples per class, or a range.
         n_query: queries per class.
-        roles: ``"fixed"``: support and query as drawn, as in the papers; ``"every"``: each image of
-            the episode takes its turn as support, see :func:`quickstudy.training.roles.every_role`.
+        roles: ``"fixed"``: support and query as drawn, as in the papers; ``"every"``: each example
+            of the episode is support once and query in the other turns, see
+            :func:`quickstudy.training.roles.every_role`.
         optimiser: ``"adam"`` (AdamW) or ``"sgd"`` (Nesterov momentum 0.9).
         outer_lr: peak learning rate.
         schedule: ``"cosine"`` to zero, ``"halving"`` (halved every ``halve_every`` steps, as in
@@ -113,7 +121,14 @@ class TrainConfig(_Episodic):
         seed: of initialisation and of the training episodes.
         checkpoint_every: steps between checkpoints.
         log_every: steps between log lines.
-        validation: how the model is judged on the way.
+        validation: how the model is judged during training.
+
+    Example::
+
+        config = TrainConfig(steps=2000, n_way=20, k_shot=1, n_query=5, outer_lr=2e-3)
+        print(config.spec)  # 20-way 1-shot
+        shorter = config.model_copy(update={"steps": 500})
+        config.model_dump(mode="json")
     """
 
     steps: int = Field(2000, ge=1)

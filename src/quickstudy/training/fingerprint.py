@@ -1,4 +1,4 @@
-"""What must not change between a run and its resumption."""
+"""The settings and facts that must not change when a run is resumed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from quickstudy.training.config import TrainConfig
 
 __all__ = ["changes", "fingerprint"]
 
-# settings that are younger than runs which may be resumed, and what these were trained with
-_SINCE = {
+# settings that older runs do not name, with the value that those runs were trained with
+_ADDED_SETTINGS = {
     "recipe.data.also": "[]",
     "recipe.data.classes": "null",
     "train.validation.choose_by": '"novel classes"',
@@ -21,13 +21,13 @@ _SINCE = {
 
 
 def fingerprint(config: TrainConfig, manifest: Mapping[str, Any] | None) -> dict[str, str]:
-    """Name what must not change, each value as JSON."""
+    """Return the settings that must not change, by dotted name, each value as JSON."""
     return _flat({"train": config.model_dump(mode="json"), **(manifest or {})})
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """Return what differs between two fingerprints, in words, by its name."""
-    old, new = _SINCE | dict(before), _SINCE | dict(now)
+    """Return a sentence for each setting that differs between two fingerprints, by its name."""
+    old, new = _ADDED_SETTINGS | dict(before), _ADDED_SETTINGS | dict(now)
     return {
         name: f"{name}: {before.get(name, 'nothing')} in the run, {now.get(name)} now"
         for name in sorted(old.keys() | new.keys())
@@ -36,6 +36,7 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return ``{"a.b": "1"}`` for ``{"a": {"b": 1}}``."""
     flat: dict[str, str] = {}
     for name, value in document.items():
         if isinstance(value, Mapping):

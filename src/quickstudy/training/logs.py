@@ -14,10 +14,10 @@ __all__ = ["RunLog", "read_log"]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log; one cut short by a crash, or damaged, is left out.
+    """Return the lines of a log, without those that are damaged or were cut short by a crash.
 
     Raises:
-        CheckpointError: if it cannot be read at all.
+        CheckpointError: if the file cannot be read at all.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -42,10 +42,10 @@ class RunLog:
     """Appends one JSON object per line to a file; numbers also go to TensorBoard.
 
     Args:
-        folder: the run, or ``None`` to keep the lines in memory only.
+        folder: of the run; ``None`` = the lines are kept in memory only.
         name: of the file.
-        from_step: lines after this step are dropped first: a resumed run writes them again.
-        tensorboard: write event files into ``folder/tensorboard`` as well.
+        from_step: lines of later steps are dropped first, because a resumed run writes them again.
+        tensorboard: also write event files into ``folder/tensorboard``.
 
     Raises:
         MissingExtraError: if TensorBoard is asked for and not installed.

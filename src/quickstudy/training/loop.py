@@ -1,4 +1,4 @@
-"""The one meta-training loop."""
+"""The meta-training loop that all learners share."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ __all__ = [
     "train",
 ]
 
-# what a diverged run may need to get on
+# settings that may be changed when a run is resumed: one that diverged or ran out of memory
+# cannot go on without
 _MAY_CHANGE = {"train.outer_lr", "train.clip_norm", "train.tasks_at_once"}
 CHECKPOINT, MODEL, CURVE = "checkpoint.safetensors", "model.safetensors", "curve.jsonl"
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM during training; what was done is saved, if the run has a folder.
+    """Ctrl-C or SIGTERM during training; the steps done are saved if the run has a folder.
 
     Args:
         step: outer steps done.
@@ -77,20 +78,27 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training run did.
+    """The outcome of a training.
 
     Args:
         steps: outer steps done in all.
-        stopped: ``"done"`` or ``"early"`` (patience).
+        stopped: ``"done"``, or ``"early"`` (by patience or a watcher).
         best_step: step of the weights that were kept.
-        best_validation: their score on what chose them, validation classes or a domain (accuracy,
-            or minus the mean squared error); ``None`` without one.
+        best_validation: score of these weights on the tasks that chose them, validation classes or
+            a domain (accuracy, or minus the mean squared error); ``None`` without validation.
         seconds: time spent training, over all resumed parts.
         episodes_per_second: training episodes per second in this part.
-        sampling_share: share of this part's step time that making the episodes took.
+        sampling_share: share of this part's step time that drawing the episodes took.
         log: log lines of the whole run.
         curve: scores of training classes, novel classes and domains at each validation; ``None``
-            if they were not followed.
+            if only validation classes were scored.
+
+    Example::
+
+        result = train(learner, source, config, validation=validation)
+        result.steps, result.best_step, result.best_validation
+        losses = [line["loss"] for line in result.log if "loss" in line]
+        print(f"{result.episodes_per_second:.0f} episodes/s")
     """
 
     steps: int
@@ -106,12 +114,12 @@ class TrainResult:
 
 @dataclass(slots=True)
 class _Progress:
-    """What, beside the weights, changes during a run."""
+    """The numbers that change during a run, beside the weights; a checkpoint holds them."""
 
     step: int = 0
     best_step: int = 0
     best: float | None = None
-    worse: int = 0
+    worse: int = 0  # validations since the best one
     seconds: float = 0.0
 
 
@@ -132,30 +140,31 @@ def train(
 ) -> TrainResult:
     """Meta-train a learner in place; afterwards it holds the weights that validation chose.
 
-    Deterministic on a CPU for a seed and a number of threads; a run that was killed and resumed
-    ends with the same parameters, bit for bit, as one that was not.
+    On a CPU the result depends only on the seed and the number of threads. A run that was killed
+    and resumed ends with the same parameters, bit for bit, as one that was not.
 
     Args:
-        learner: to be trained.
+        learner: the learner to train.
         source: training episodes.
-        config: how.
+        config: steps, optimiser, episode sizes, validation.
         validation: episodes of validation classes; never the test split.
         domains: a source for each name in ``config.validation.domains``; never the data set that is
             trained on.
-        out: folder of the run: checkpoints, log and ``model.safetensors``. ``None`` keeps
-            everything in memory.
-        resume: go on from the checkpoint in ``out``, if there is one.
+        out: folder of the run, for checkpoints, log and ``model.safetensors``. ``None`` = nothing
+            is written.
+        resume: continue from the checkpoint in ``out``, if there is one.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         manifest: JSON-ready facts that must be the same when the run is resumed (recipe, data
             hashes).
-        tensorboard: write event files too.
+        tensorboard: also write event files.
         progress: show a bar with rate and time left on standard error.
-        watchers: are told what happens, and may stop the training.
+        watchers: objects whose methods are called during training, and that may stop it.
 
     Raises:
-        ConfigError: if the learner cannot be trained like this; nothing has been written then.
-        ProtocolError: if ``source`` or ``validation`` is a test split, or a domain no other data.
-        CheckpointError: if the run cannot be written, or resumed with these settings.
+        ConfigError: if the learner cannot be trained with these settings; nothing is written then.
+        ProtocolError: if ``source`` or ``validation`` is a test split, or a domain is the data set
+            that is trained on.
+        CheckpointError: if the run cannot be written, or not be resumed with these settings.
         DivergenceError: if the loss or its gradient is not finite; the run is saved as it was
             before that step.
         TrainingInterrupted: after the first Ctrl-C (or SIGTERM), when the step is done and saved.
@@ -199,7 +208,7 @@ def _validator(
     domains: Mapping[str, TaskSource],
     warn: Callable[[str], None],
 ) -> Validator | None:
-    """Return what is scored at each validation, or ``None`` if there is none."""
+    """Return the validator, or ``None`` if there are no validation classes."""
     if validation is not None:
         v = config.validation
         return Validator(v, source, validation, domains, seed=config.seed, warn=warn)
@@ -211,8 +220,12 @@ def _validator(
 def check_folder(out: Path, *, resume: bool) -> None:
     """Refuse to write over a run.
 
+    Args:
+        out: folder of the run.
+        resume: whether the run in it is to be continued.
+
     Raises:
-        CheckpointError: if the folder holds a run, and ``resume`` does not or cannot go on with it.
+        CheckpointError: if the folder holds a run that is not to be resumed, or cannot be.
     """
     if (out / CHECKPOINT).exists():
         if not resume:
@@ -250,7 +263,8 @@ def _loop(
     watch: Watchers,
     where: torch.device,
 ) -> str:
-    """Run until the last step or patience; returns which it was."""
+    """Train to the last step (returns ``"done"``), or until patience or a watcher ends it
+    (``"early"``)."""
     config, p = run.config, run.progress
     v, (log, curve) = config.validation, logs
     followed: dict[str, str] = {}
@@ -300,7 +314,7 @@ def _loop(
 
 
 def _diverged(what: str, step: int, out: Path | None) -> str:
-    """Say what to do about a training that has left the finite numbers."""
+    """Return the error text of a training whose loss or gradient is not finite."""
     kept = "" if out is None else f" {out} holds the run as it was before that step."
     return (
         f"training has diverged at step {step + 1}: {what.rstrip('. ')}.{kept} Lower outer_lr or "
@@ -309,7 +323,7 @@ def _diverged(what: str, step: int, out: Path | None) -> str:
 
 
 class _Clock:
-    """How long steps took, and how much of it went into making episodes."""
+    """Seconds that steps took, and the part of them that drawing episodes took."""
 
     def __init__(self) -> None:
         self.steps, self.sampling, self.total = 0, 0.0, 0.0
@@ -348,7 +362,7 @@ class _Run:
         norm = torch.nn.utils.clip_grad_norm_(
             self.learner.parameters(), config.clip_norm or math.inf
         )
-        # before the weights are touched: what is saved is from before the ruin
+        # checked before the weights are changed: the run is then saved with the last finite ones
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
             raise DivergenceError(
                 f"the loss is {float(loss)} and the norm of the meta-gradient {float(norm)}. "
@@ -360,7 +374,7 @@ class _Run:
         return loss
 
     def judge(self, score: float) -> None:
-        """Keep the average weights if validation never liked any better."""
+        """Keep a copy of the average weights if their validation score is the best so far."""
         p = self.progress
         if p.best is None or score > p.best:
             p.best, p.best_step, p.worse = score, p.step, 0
@@ -387,10 +401,11 @@ class _Run:
         save_tensors(self.out / CHECKPOINT, tensors, meta)
 
     def restore(self, *, warn: Callable[[str], None]) -> None:
-        """Go on from the checkpoint, if there is one.
+        """Continue from the checkpoint, if there is one.
 
         Args:
-            warn: is told if the result will not be bit for bit that of a run never stopped.
+            warn: is called with a sentence if the result will differ from that of a run that was
+                never stopped.
 
         Raises:
             CheckpointError: if it was made with other settings or other data.
@@ -443,11 +458,10 @@ class _Run:
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop after the step; the second one is
-    immediate."""
+    """Yield an event that the first Ctrl-C (or SIGTERM) sets; the second one stops at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield stop  # only the main thread may set signal handlers
         return
 
     def handle(number: int, frame: Any) -> None:

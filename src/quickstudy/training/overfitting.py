@@ -23,10 +23,10 @@ Floats = npt.NDArray[np.float64]
 
 TRAINING, NOVEL = "training classes", "novel classes"
 
-_LAST_VALIDATIONS = 2  # that have to agree on a fall
-_LEAST_FALL = 0.005  # half a point: a smaller fall is not worth a word, however sure it is
-_LEAST_RISE = 0.05  # of training classes, before novel ones that stand still say anything
-_STALLED_SHARE = 0.2  # novel classes that gain less than a fifth of that stand still
+_LAST_VALIDATIONS = 2  # their average is compared with earlier validations
+_LEAST_FALL = 0.005  # half a point: a smaller fall is not reported, however certain it is
+_LEAST_RISE = 0.05  # of training classes: after a smaller rise, standing still is no evidence
+_STALLED_SHARE = 0.2  # a list that gains less than this share of the rise counts as stalled
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,13 @@ class Curve:
 
     Raises:
         TaskError: if a list has not one row for each step.
+
+    Example::
+
+        training, novel = torch.rand(4, 100).double(), torch.rand(4, 100).double()
+        scores = {"training classes": training.numpy(), "novel classes": novel.numpy()}
+        curve = Curve((500, 1000, 1500, 2000), scores)
+        curve.to_dict()["lists"]["novel classes"]["mean"]
     """
 
     steps: tuple[int, ...]
@@ -59,7 +66,8 @@ class Curve:
     def from_lines(cls, lines: Sequence[Mapping[str, Any]]) -> Curve | None:
         """Return the curve in the lines of a run's ``curve.jsonl``, or ``None`` if there are none.
 
-        Lines whose lists are not those of the last one are left out: they cannot be paired.
+        Lines with other lists or numbers of episodes than the last line are left out, because they
+        cannot be paired with it.
         """
         if not lines:
             return None
@@ -86,24 +94,32 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Overfitting:
-    """Evidence that a learner goes on learning its training classes and nothing else.
+    """Evidence that training still improves a learner on its training classes only.
 
     Args:
-        novel: the list that does not follow: :data:`NOVEL`, or a domain.
-        kind: ``"falls"``: it was better before; ``"stalls"``: it stands still while training
-            classes go on rising.
-        since: step that the last one is compared with; with ``"falls"`` the best one.
+        novel: name of the list that stopped following: :data:`NOVEL`, or a domain.
+        kind: ``"falls"``: its score was better before; ``"stalls"``: its score stands still while
+            that of the training classes rises.
+        since: step that the last validations are compared with; for ``"falls"`` the best step.
         last: the last step.
         before: mean score of the list at ``since``.
-        after: over the last two validations.
+        after: mean score of the list over the last two validations.
         training_before: mean score of the training classes at ``since``.
-        training_after: like ``after``.
-        change: of the list, paired; its interval holds for all comparisons together, and covers
-            how much the list fluctuates between validations.
-        gap: growth of the distance between training classes and the list.
-        episodes: of the list.
-        comparisons: how many steps and lists were looked at.
+        training_after: mean score of the training classes over the last two validations.
+        change: of the list's score, paired over episodes. Its interval holds for all comparisons
+            together, and also covers fluctuation between validations.
+        gap: growth of the difference between training classes and the list.
+        episodes: number of episodes of the list.
+        comparisons: how many pairs of step and list were compared.
         metric: ``"accuracy"`` or ``"mse"``.
+
+    Example::
+
+        rising = torch.linspace(0.70, 0.99, 8).double()[:, None].expand(8, 100).numpy()
+        falling = torch.linspace(0.80, 0.60, 8).double()[:, None].expand(8, 100).numpy()
+        scores = {"training classes": rising, "novel classes": falling}
+        (found,) = find_overfitting(Curve(tuple(range(8)), scores))
+        print(found, found.advice(kept=0))
     """
 
     novel: str
@@ -124,7 +140,7 @@ class Overfitting:
         low, high = self._number(self.change.low, sign=True), self._number(self.change.high, True)
         what = {"falls": "got worse", "stalls": "did not rise"}[self.kind]
         return (
-            f"training and novel tasks part: {self.novel} {what}, from "
+            f"novel tasks no longer follow training tasks: {self.novel} {what}, from "
             f"{self._level(self.before)} at step {self.since:,} to {self._level(self.after)} "
             f"in the last two validations, to step {self.last:,} "
             f"({self._number(self.change.mean, True)}, 95 % CI {low} to {high}, paired over "
@@ -136,7 +152,7 @@ class Overfitting:
         )
 
     def advice(self, *, kept: int) -> str:
-        """Return what helps.
+        """Return sentences that say what would help.
 
         Args:
             kept: step of the weights that were kept.
@@ -165,7 +181,7 @@ class Overfitting:
         return f"{100 * value:.2f} %" if self.metric == "accuracy" else f"an error of {value:.4f}"
 
     def _number(self, value: float, sign: bool = False) -> str:
-        # an error that grows is a change for the worse, and is shown as it grows
+        # errors were negated, so that more is better; a change is shown with the error's own sign
         shown = 100 * value if self.metric == "accuracy" else (-value if sign else value)
         digits = f"{shown:{'+' if sign else ''}.{2 if self.metric == 'accuracy' else 4}f}"
         return f"{digits} points" if self.metric == "accuracy" else digits
@@ -177,26 +193,26 @@ def _ends(mean: Mean) -> dict[str, float]:
 
 
 def find_overfitting(curve: Curve) -> tuple[Overfitting, ...]:
-    """Return the lists of novel tasks that stopped following the training classes; none in a
-    healthy run.
+    """Return a finding for each list of novel tasks that stopped following the training classes.
 
-    The last two validations are compared with each one before them. A list *falls* if they are
-    below its best step: the 95 % interval of the difference excludes 0; the fall is at least half a
+    The last two validations are compared with each one before them. A list *falls* if they lie
+    below its best step: the 95 % interval of the difference excludes 0, the fall is at least half a
     point, training classes did not fall, and the gap between both grew (its 95 % interval excludes
-    0). A list *stalls* if since some step training classes rose by at least five points, and its
-    own gain is, up to the end of its interval, less than a fifth of theirs.
+    0). A list *stalls* if since some step training classes rose by at least five points, and even
+    the upper end of the interval of its own gain is less than a fifth of theirs.
 
-    The interval holds for all steps and lists together (Bonferroni), as the best of many steps
-    looks good by chance as well. It covers episodes (paired) and weights: a curve goes up and down
-    from one validation to the next by more than its episodes tell. How much is estimated from its
-    second differences, which no steady rise or fall enters.
+    The interval holds for all steps and lists together (Bonferroni), because the best of many steps
+    looks good by chance too. It covers two sources of chance: the episodes (differences are
+    paired), and the weights, with which a curve moves up and down from one validation to the next
+    by more than its episodes explain. The size of these fluctuations is estimated from second
+    differences, in which a steady rise or fall cancels.
 
     Args:
-        curve: of a training; below four validations nothing is found, below six or so little, as
-            they do not tell how much the curve fluctuates.
+        curve: of a training. With fewer than four validations nothing is found; with fewer than
+            about six little is, because they hardly show how much the curve fluctuates.
 
     Returns:
-        At most one finding for each list, in their order.
+        At most one finding for each list, in their order; none for a healthy run.
     """
     novel = [name for name in curve.scores if name != TRAINING]
     if TRAINING not in curve.scores or len(curve.steps) < 4 or not novel:
@@ -207,15 +223,15 @@ def find_overfitting(curve: Curve) -> tuple[Overfitting, ...]:
     found = []
     for name in novel:
         scores = sign * curve.scores[name]
-        seen = _find_fall(scores, training, curve.metric, comparisons)
+        evidence = _find_fall(scores, training, curve.metric, comparisons)
         kind: Literal["falls", "stalls"] = "falls"
-        if seen is None:
-            seen = _find_stall(scores, training, curve.metric, comparisons)
+        if evidence is None:
+            evidence = _find_stall(scores, training, curve.metric, comparisons)
             kind = "stalls"
-        if seen is None:
+        if evidence is None:
             continue
-        at, change, gap = seen
-        means, ours = curve.scores[name].mean(1), curve.scores[TRAINING].mean(1)
+        at, change, gap = evidence
+        means, training_means = curve.scores[name].mean(1), curve.scores[TRAINING].mean(1)
         found.append(
             Overfitting(
                 novel=name,
@@ -224,8 +240,8 @@ def find_overfitting(curve: Curve) -> tuple[Overfitting, ...]:
                 last=curve.steps[-1],
                 before=float(means[at]),
                 after=float(means[-_LAST_VALIDATIONS:].mean()),
-                training_before=float(ours[at]),
-                training_after=float(ours[-_LAST_VALIDATIONS:].mean()),
+                training_before=float(training_means[at]),
+                training_after=float(training_means[-_LAST_VALIDATIONS:].mean()),
                 change=change,
                 gap=gap,
                 episodes=scores.shape[1],
@@ -239,59 +255,71 @@ def find_overfitting(curve: Curve) -> tuple[Overfitting, ...]:
 def _find_fall(
     scores: Floats, training: Floats, metric: str, comparisons: int
 ) -> tuple[int, Mean, Mean] | None:
-    """Return the best step, the change since and the growth of the gap, if there is a fall."""
+    """Return the best step, the change since and the growth of the gap; ``None`` without a fall."""
     best = int(scores.mean(1).argmax())
     if best >= len(scores) - _LAST_VALIDATIONS:
         return None
-    change = _fluctuating(scores, best, comparisons)
-    own = Mean.of(_since(training, best), over="episodes")
-    gap = _gap(_since(training, best), _since(scores, best))
-    least = _LEAST_FALL * _unit(scores, metric)
-    fell = change.high < 0 and change.mean <= -least
-    return (best, change, gap) if fell and own.high >= 0 and gap.low > 0 else None
+    change = _change_since(scores, best, comparisons)
+    training_change = Mean.of(_changes(training, best), over="episodes")
+    gap = _gap_growth(_changes(training, best), _changes(scores, best))
+    fell = change.high < 0 and change.mean <= -_LEAST_FALL * _unit(scores, metric)
+    # where training classes fall as well, something else is wrong than overfitting
+    training_fell = training_change.high < 0
+    return (best, change, gap) if fell and not training_fell and gap.low > 0 else None
 
 
 def _find_stall(
     scores: Floats, training: Floats, metric: str, comparisons: int
 ) -> tuple[int, Mean, Mean] | None:
-    """Return the step since which training classes rose most without the others, if there is."""
-    least, found = _LEAST_RISE * _unit(scores, metric), None
+    """Return step, change and growth of the gap where the gap grew most; ``None`` without a stall.
+
+    The step is the one since which training classes rose and the list did not.
+    """
+    least, found, widest = _LEAST_RISE * _unit(scores, metric), None, 0.0
     for at in range(len(scores) - _LAST_VALIDATIONS):
-        rise = Mean.of(_since(training, at), over="episodes", comparisons=comparisons)
-        change = _fluctuating(scores, at, comparisons)
-        gap = _gap(_since(training, at), _since(scores, at))
-        stands = rise.low >= least and change.high <= _STALLED_SHARE * rise.mean and gap.low > 0
-        if stands and (found is None or gap.mean > found[2].mean):
-            found = (at, change, gap)
+        rise = Mean.of(_changes(training, at), over="episodes", comparisons=comparisons)
+        change = _change_since(scores, at, comparisons)
+        gap = _gap_growth(_changes(training, at), _changes(scores, at))
+        stalled = rise.low >= least and change.high <= _STALLED_SHARE * rise.mean and gap.low > 0
+        if stalled and gap.mean > widest:
+            found, widest = (at, change, gap), gap.mean
     return found
 
 
-def _since(scores: Floats, at: int) -> Floats:
-    """Return the change ``[E]`` of each episode since a step, by the last validations."""
-    change: Floats = scores[-_LAST_VALIDATIONS:].mean(0) - scores[at]
-    return change
+def _changes(scores: Floats, at: int) -> Floats:
+    """Return the change of each episode's score from a step to the last validations ``[E]``."""
+    changes: Floats = scores[-_LAST_VALIDATIONS:].mean(0) - scores[at]
+    return changes
 
 
 def _unit(scores: Floats, metric: str) -> float:
-    """Return what a change is measured in: points, or shares of the best error."""
+    """Return the unit of a change: 1 for accuracies; for errors the least one of the curve."""
     return 1.0 if metric == "accuracy" else float(np.abs(scores.mean(1)).min())
 
 
-def _fluctuating(scores: Floats, at: int, comparisons: int) -> Mean:
-    """Return the change since a step, with an interval that also covers fluctuation between
+def _change_since(scores: Floats, at: int, comparisons: int) -> Mean:
+    """Return the mean change since a step; its interval also covers fluctuation between
     validations."""
-    change = Mean.of(_since(scores, at), over="episodes", comparisons=comparisons)
-    bends = np.diff(scores.mean(1), 2)  # 6 times the variance of a mean, if these are independent
-    spread = float(np.sqrt((bends**2).mean() / 6 * (1 + 1 / _LAST_VALIDATIONS)))
-    half = spread * float(stats.t.ppf(1 - 0.025 / comparisons, len(bends)))
+    change = Mean.of(_changes(scores, at), over="episodes", comparisons=comparisons)
+    # m(v-1) - 2 m(v) + m(v+1) has variance (1 + 4 + 1) s^2 if each mean fluctuates by s; a steady
+    # rise or fall cancels in it
+    second_differences = np.diff(scores.mean(1), 2)
+    variance = (second_differences**2).mean() / 6
+    # of the mean of the last validations, minus one earlier validation
+    spread = float(np.sqrt(variance * (1 + 1 / _LAST_VALIDATIONS)))
+    half = spread * float(stats.t.ppf(1 - 0.025 / comparisons, len(second_differences)))
+    # episodes and weights are independent sources of chance: their variances add up
     return replace(change, ci95=float(np.hypot(change.high - change.mean, half)))
 
 
-def _gap(ours: Floats, theirs: Floats) -> Mean:
-    """Return the growth of training minus novel from the changes of both; they are independent."""
-    mean, n = float(ours.mean() - theirs.mean()), min(len(ours), len(theirs))
+def _gap_growth(training: Floats, novel: Floats) -> Mean:
+    """Return the growth of training minus novel scores, from the changes of both ``[E]``.
+
+    The lists hold different episodes, so their variances add up.
+    """
+    mean, n = float(training.mean() - novel.mean()), min(len(training), len(novel))
     if n < 2:
         return Mean(mean, float("nan"), n, "episodes")
-    variance = ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs)
+    variance = training.var(ddof=1) / len(training) + novel.var(ddof=1) / len(novel)
     half = float(stats.t.ppf(0.975, n - 1) * np.sqrt(variance))
     return Mean(mean, half, n, "episodes")

@@ -1,4 +1,4 @@
-"""Roles: every image of an episode takes its turn as support."""
+"""Roles: every example of an episode serves as support once and as query in all other turns."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ __all__ = ["every_role"]
 def every_role(episode: Episode, *, k_shot: int) -> Episode:
     """Return the tasks that arise when the episode's examples change roles.
 
-    The ``M`` examples of each class are cut into ``M // k_shot`` disjoint supports; each serves
-    once while all others are queries. One 60-way 1-shot 5-query episode becomes six, for the price
-    of embedding one: the distances that episodic training throws away are used (Laenen and
-    Bertinetto 2021, "On Episodes, Prototypical Networks, and Few-shot Learning", section 3).
+    The ``M`` examples of each class are cut into ``M // k_shot`` disjoint supports. In each turn
+    one of them is the support and all other examples are queries. One 60-way 1-shot 5-query episode
+    becomes six, and its examples are still embedded only once. This uses the distances between
+    examples that ordinary episodes ignore (Laenen and Bertinetto 2021, "On Episodes, Prototypical
+    Networks, and Few-shot Learning", section 3).
 
-    Examples come out sorted by class; a head that reads its support in order (full-context
+    The examples returned are sorted by class. A head that reads its support in order (full-context
     embeddings) should be trained with fixed roles instead.
 
     Args:
@@ -28,7 +29,8 @@ def every_role(episode: Episode, *, k_shot: int) -> Episode:
         An episode with ``T * (M // k_shot)`` tasks.
 
     Raises:
-        TaskError: if the episode is padded, imbalanced or a regression.
+        TaskError: if the episode is padded, imbalanced or a regression, or a class has no more
+            than ``k_shot`` examples.
     """
     x = torch.cat([episode.support.x, episode.query.x], 1)  # [T, N, ...]
     y = torch.cat([episode.support.y, episode.query.y], 1)
@@ -51,7 +53,8 @@ def every_role(episode: Episode, *, k_shot: int) -> Episode:
     y = y[task, order].unflatten(1, (ways, per_class))
     starts = range(0, per_class - k_shot + 1, k_shot)
 
-    # slices, not one gather: the gradient of a gather that repeats rows is summed in any order
+    # slices instead of one gather: where a gather repeats rows, its gradient is summed in an order
+    # that may change from run to run
     def support(v: torch.Tensor) -> torch.Tensor:
         turns = [v[:, :, at : at + k_shot].flatten(1, 2) for at in starts]
         return torch.stack(turns, 1).flatten(0, 1)  # [T * turns, C*K, ...]

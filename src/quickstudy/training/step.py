@@ -35,13 +35,13 @@ def meta_gradient(
     """Put the meta-gradient into ``.grad`` and return the loss of each task.
 
     The tasks run in chunks, as the configuration or the learner's own schedule says; the gradients
-    of the chunks are added in their order, so the sum is the same every time.
+    of the chunks are added in their order, so that rounding is the same every time.
 
     Args:
-        learner: to be trained.
+        learner: the learner to train.
         episode: ``T`` tasks.
-        config: how.
-        progress: share of the meta-training that is done.
+        config: precision, roles, and tasks at once.
+        progress: share of the meta-training that is done, in [0, 1].
 
     Returns:
         Losses ``[T]`` (``[T * turns]`` with ``roles="every"``), without a graph.
@@ -53,33 +53,37 @@ def meta_gradient(
         losses.mean().backward()
         return losses.detach()
 
-    def some(replica: Learner, tasks: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def chunk_gradient(replica: Learner, tasks: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         losses = batch_loss(replica, episode.tasks(tasks), config, progress=progress)
-        part = losses.mean() * (len(range(*tasks.indices(episode.n_tasks))) / episode.n_tasks)
+        # weighted by the chunk's share of the tasks: the sum over chunks is the mean over tasks
+        share = len(range(*tasks.indices(episode.n_tasks))) / episode.n_tasks
         wanted = [p for p in replica.parameters() if p.requires_grad]
-        return losses.detach(), torch.autograd.grad(part, wanted, allow_unused=True)
+        return losses.detach(), torch.autograd.grad(
+            losses.mean() * share, wanted, allow_unused=True
+        )
 
-    found = in_chunks(some, learner, episode.n_tasks, schedule)
+    chunks = in_chunks(chunk_gradient, learner, episode.n_tasks, schedule)
     parameters = [p for p in learner.parameters() if p.requires_grad]
     for at, parameter in enumerate(parameters):
-        parts = [g for _, grads in found if (g := grads[at]) is not None]
+        parts = [g for _, grads in chunks if (g := grads[at]) is not None]
         parameter.grad = None
         if parts:
             # in the parameter's own layout: a fused optimiser walks both along their memory
             parameter.grad = torch.empty_like(parameter).copy_(torch.stack(parts).sum(0))
-    return torch.cat([losses for losses, _ in found])
+    return torch.cat([losses for losses, _ in chunks])
 
 
 def check_config(learner: Learner, config: TrainConfig) -> None:
-    """Refuse what a learner cannot be trained with, before anything is written.
+    """Refuse settings that a learner cannot be trained with, before anything is written.
 
     Raises:
-        ConfigError: if a setting would be ignored, or would change what is computed.
+        ConfigError: if a setting would be ignored, or would change the result although it should
+            not.
     """
     kind, at_once = type(learner).__name__, config.tasks_at_once or config.tasks_per_step
     if config.precision == "bfloat16" and not learner.low_precision:
         raise ConfigError(
-            f"{kind} computes its inner loop in float32: in bfloat16 small steps are rounded away. "
+            f"{kind} computes its inner loop in float32: in bfloat16 small steps round to zero. "
             "Set precision='float32'."
         )
     if config.roles == "every" and not isinstance(learner, EmbeddingLearner):
@@ -105,7 +109,7 @@ def check_config(learner: Learner, config: TrainConfig) -> None:
 
 
 def chosen_schedule(learner: Learner, episode: Episode, config: TrainConfig) -> Schedule:
-    """Return how the tasks of an episode are run."""
+    """Return how many tasks of an episode run together, and on how many workers."""
     schedule = learner.schedule(episode)
     if config.tasks_at_once is None:
         return schedule
@@ -128,14 +132,18 @@ def batch_loss(
     bf16 = config.precision == "bfloat16" and computes_bfloat16(device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         if config.roles == "fixed":
-            # not handed in: a learner whose own training_loss knows no roles is trained too
+            # without the argument: a learner's own training_loss need not take roles
             return learner.training_loss(episode, progress=progress)
         roles: Roles = partial(every_role, k_shot=config.spec.max_shot)
         return learner.training_loss(episode, progress=progress, roles=roles)
 
 
 def build_optimiser(learner: Learner, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the outer optimiser over the meta-parameters."""
+    """Return the outer optimiser over the meta-parameters.
+
+    Raises:
+        ConfigError: if the learner has no parameters.
+    """
     parameters = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         raise ConfigError(f"{type(learner).__name__} has no parameters to train.")
@@ -153,7 +161,10 @@ def build_optimiser(learner: Learner, config: TrainConfig) -> torch.optim.Optimi
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Return the outer learning rate of step ``step`` (0-based): a function of the step alone."""
+    """Return the outer learning rate of step ``step`` (0-based).
+
+    It depends on nothing but the step, so that a resumed run needs no state of a scheduler.
+    """
     warm = min(1.0, (step + 1) / (config.warmup + 1))
     if config.schedule == "cosine":
         factor = 0.5 * (1 + math.cos(math.pi * step / config.steps))
@@ -168,8 +179,9 @@ class Average:
     """A running average of weights and buffers (Polyak and Juditsky 1992), warmed up.
 
     Args:
-        target: the copy that holds the average.
-        decay: share of the old value; the first steps use less, so that the start is forgotten.
+        target: the copy of the model that holds the average.
+        decay: share of the old value in each update. The first updates use a smaller share, so that
+            the average soon forgets the untrained weights.
     """
 
     def __init__(self, target: nn.Module, decay: float) -> None:
@@ -177,7 +189,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Blend in the model after step ``step`` (1-based)."""
+        """Update the average with the weights after step ``step`` (1-based)."""
         decay = min(self._decay, step / (step + 10))
         for average, value in self._pairs(model):
             if average.is_floating_point():

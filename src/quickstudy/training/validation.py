@@ -1,4 +1,4 @@
-"""What is followed during training: training classes, novel classes and novel domains."""
+"""Validation during training, on training classes, novel classes and novel domains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _List:
 
 
 def domain_spec(spec: EpisodeSpec, source: TaskSource) -> EpisodeSpec:
-    """Return the size of episodes in a domain: no more classes than it has."""
+    """Return the size of episodes in a domain: no more classes per task than the domain has."""
     if not isinstance(source, PoolSource) or spec.max_way <= source.pool.n_classes:
         return spec
     most = source.pool.n_classes
@@ -37,20 +37,20 @@ def domain_spec(spec: EpisodeSpec, source: TaskSource) -> EpisodeSpec:
 
 
 class Validator:
-    """Scores the same episodes at every validation, and changes nothing on what it scores.
+    """Scores a learner on the same episodes at every validation; it does not change the learner.
 
     Args:
-        config: of the validation.
-        source: training episodes; their augmentation is left out.
+        config: sizes and numbers of episodes, and the domains to score.
+        source: training episodes; they are scored without augmentation.
         validation: episodes of validation classes.
-        domains: sources by name, those of ``config.domains``.
-        seed: of the lists.
-        warn: is told if the training classes cannot be followed.
+        domains: a source for each name in ``config.domains``.
+        seed: of the lists of episodes.
+        warn: is called with a sentence if the training classes cannot be scored.
 
     Raises:
-        ConfigError: if the domains are not those of the configuration.
+        ConfigError: if the names of the domains are not those of the configuration.
         ProtocolError: if a domain is the data set that is trained on.
-        TaskError: if a domain cannot give such episodes.
+        TaskError: if a domain has too few classes or examples for such episodes.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Validator:
 
     @property
     def keeps_curve(self) -> bool:
-        """Whether anything but the validation classes is followed."""
+        """Whether anything but the validation classes is scored."""
         return len(self._lists) > 1
 
     def _add_training(self, source: TaskSource, warn: Callable[[str], None]) -> None:
@@ -85,7 +85,7 @@ class Validator:
         try:
             _try(plain, spec, self._seed)
         except TaskError as error:
-            # following is a service: a training that can do without it must not fail for it
+            # the score of training classes is an extra: training must not fail for lack of it
             warn(f"training classes are not followed: {error}")
             return
         self._lists = {TRAINING: _List(plain, spec, self._config.watch_episodes), **self._lists}
@@ -98,7 +98,7 @@ class Validator:
         }
 
     def chosen(self, reports: Mapping[str, Report]) -> float:
-        """Return the score that weights are chosen by; more is better."""
+        """Return the score that decides which weights are kept; more is better."""
         report = reports[self._config.choose_by]
         return -report.mean if report.protocol.metric == "mse" else report.mean
 
@@ -107,7 +107,7 @@ def log_line(step: int, reports: Mapping[str, Report]) -> dict[str, Any]:
     """Return the line of the log: means and half-widths of their 95 % intervals."""
     names = {NOVEL: "validation", TRAINING: "training"}
     line: dict[str, Any] = {"step": step}
-    # first what was there before others were followed
+    # validation first, as in the logs of versions that scored nothing else
     for name in sorted(reports, key=lambda name: name != NOVEL):
         key = names.get(name, f"domain/{name}")
         score = reports[name].score
@@ -141,5 +141,5 @@ def _check_names(
 
 
 def _try(source: TaskSource, spec: EpisodeSpec, seed: int) -> None:
-    """Draw one episode, so that what is impossible is refused before the first step."""
+    """Draw one episode, so that an impossible size is refused before the first step."""
     source.episodes(spec, [0], seed=seed)

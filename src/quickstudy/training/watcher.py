@@ -1,4 +1,4 @@
-"""What watches a training: one hook object for everything that wants to see or stop it."""
+"""Watchers: objects that follow a training and may stop it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["ProgressBar", "Watcher", "Watchers"]
 
 
 class Watcher:
-    """Is told what happens in a training; override what you want to know. Does nothing itself.
+    """Base class of objects whose methods are called during a training.
 
-    A watcher changes nothing on the learner. An error it raises ends the training.
+    Each method does nothing unless it is overridden. A watcher must not change the learner. An
+    error that it raises ends the training.
 
     Example::
 
@@ -30,26 +31,26 @@ class Watcher:
     """
 
     def on_start(self, step: int) -> None:
-        """Settings, data and folder were accepted; nothing was trained yet in this part.
+        """Called when settings, data and folder were accepted, before the first step.
 
         Args:
-            step: outer steps that were done before, in a run that is resumed.
+            step: outer steps done before; above 0 in a run that is resumed.
         """
 
     def on_step(self, step: int, figures: Mapping[str, str]) -> None:
-        """An outer step is done.
+        """Called after each outer step.
 
         Args:
             step: outer steps done.
-            figures: the latest loss and scores, as words for people.
+            figures: the latest loss and scores, formatted for people.
         """
 
     def on_validation(self, step: int, reports: Mapping[str, Report]) -> bool:
-        """The averaged weights were scored.
+        """Called after each validation of the averaged weights.
 
         Args:
             step: outer steps done.
-            reports: of each list that is followed, by its name; the validation classes are
+            reports: the score on each list of tasks, by its name; the validation classes are
                 ``"novel classes"``.
 
         Returns:
@@ -60,7 +61,7 @@ class Watcher:
         return False
 
     def on_checkpoint(self, step: int, path: Path) -> None:
-        """Everything that a resumed run needs was written.
+        """Called after each checkpoint, when everything that a resumed run needs is on disk.
 
         Args:
             step: outer steps done.
@@ -68,10 +69,10 @@ class Watcher:
         """
 
     def on_warning(self, text: str) -> None:
-        """Something is not as asked for, in a sentence."""
+        """Called with a sentence when something differs from what was asked for."""
 
     def on_end(self) -> None:
-        """Training ends, for whatever reason."""
+        """Called at the end of training, also after an error."""
 
 
 class ProgressBar(Watcher):
@@ -79,6 +80,12 @@ class ProgressBar(Watcher):
 
     Args:
         steps: outer steps in all.
+
+    Example::
+
+        bar = ProgressBar(config.steps)
+        train(learner, source, config, validation=validation, watchers=[bar])
+        train(learner, source, config, validation=validation, progress=True)  # the same
     """
 
     def __init__(self, steps: int) -> None:
@@ -105,24 +112,24 @@ class ProgressBar(Watcher):
             self._bar.update()
 
     def on_warning(self, text: str) -> None:
-        """Print it."""
+        """Print the warning."""
         print(text, file=sys.stderr)
 
     def on_end(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar; it stays on the screen."""
         if self._bar is not None:
             self._bar.close()
 
 
 class Watchers:
-    """Several watchers as one."""
+    """Calls several watchers, in their order."""
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = watchers
 
     @contextmanager
     def started(self, step: int) -> Iterator[None]:
-        """Tell that training begins, and at last that it ends."""
+        """Call ``on_start`` at the beginning and ``on_end`` at the end, also after an error."""
         try:
             for one in self._watchers:
                 one.on_start(step)
@@ -132,22 +139,22 @@ class Watchers:
                 one.on_end()
 
     def on_step(self, step: int, figures: Mapping[str, str]) -> None:
-        """Tell that a step is done."""
+        """Call each watcher's ``on_step``."""
         for one in self._watchers:
             one.on_step(step, figures)
 
     def on_validation(self, step: int, reports: Mapping[str, Report]) -> bool:
-        """Tell the scores; returns whether any of them wants to stop."""
-        # all of them are told, whatever the first one wants
+        """Call each watcher's ``on_validation``; return whether any of them wants to stop."""
+        # all of them are called first, even if the first one wants to stop
         wishes = [one.on_validation(step, reports) for one in self._watchers]
         return any(wishes)
 
     def on_checkpoint(self, step: int, path: Path) -> None:
-        """Tell that everything was saved."""
+        """Call each watcher's ``on_checkpoint``."""
         for one in self._watchers:
             one.on_checkpoint(step, path)
 
     def on_warning(self, text: str) -> None:
-        """Tell a warning."""
+        """Call each watcher's ``on_warning``."""
         for one in self._watchers:
             one.on_warning(text)
