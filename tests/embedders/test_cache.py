@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_made_is_done_without(tmp_path, monkeypatch):
 
 
 def test_a_file_in_use_for_too_long_is_done_without(file, monkeypatch):
-    monkeypatch.setattr("quickstudy.embedders.cache._WAIT_S", 0.1)
+    monkeypatch.setattr("quickstudy.embedders.cache._LOCK_TIMEOUT_S", 0.1)
     EmbeddingCache().put("s", KEYS[:1], vectors(1))
     other = sqlite3.connect(file)
     other.execute("BEGIN EXCLUSIVE")

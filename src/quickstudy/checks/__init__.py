@@ -1,7 +1,7 @@
 """The leak and protocol suite: what is wrong with a data set, a source, a learner, an interval.
 
-Every check answers with a finding (evidence and remedy), that it passed, or why it was not asked.
-What each asks and how it decides is in ``docs/checks.md``.
+Every check has one of three outcomes: a finding with evidence and a remedy, a pass, or the reason
+why it was skipped. What each check looks for and how it decides is in ``docs/checks.md``.
 """
 
 from quickstudy.checks.contents import check_contents

@@ -1,8 +1,9 @@
 """Pictures that are almost the same: compressed, resized or brightened copies.
 
-Two pictures are near-duplicates if, with mean and contrast taken out, the cosine of their pixels
-is at least :data:`FINE` at up to 32 pixels a side, and at least :data:`COARSE` at 8. The
-thresholds were chosen on training splits, see ``docs/checks.md``.
+Two pictures are compared by the cosine of their pixels after the mean is subtracted, so brightness
+and contrast do not matter. They are near-duplicates if the cosine is at least :data:`FINE` at 32
+pixels a side, and at least :data:`COARSE` at 8. The thresholds were chosen on training splits, see
+``docs/checks.md``.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ from torch import Tensor
 __all__ = ["COARSE", "COPY", "FINE", "SAME", "copies_inside", "near_pairs", "standardised"]
 
 COARSE, FINE = 0.994, 0.97
+"""Least cosine of near-duplicates at 8 and at 32 pixels a side."""
 SAME = 0.99
-"""At this cosine and above it is one picture, not two that are alike."""
+"""From this cosine on, two pictures of two splits are one picture, not two that look alike."""
 COPY = 0.995
-"""At this cosine it is one picture, compressed or resized, also inside a split."""
+"""From this cosine on, two pictures of one split are one picture, compressed or resized."""
 _COARSE_SIDE, _FINE_SIDE = 8, 32
-_BLOCK = 1024
-_MOST = 100_000  # candidates: a data set of copies of one picture must not fill the memory
+_BLOCK = 1024  # rows compared at once
+_MOST_CANDIDATES = 100_000  # a data set of copies of one picture must not fill the memory
 
 
 def standardised(x: Tensor, side: int | None = None) -> Tensor:
-    """Return examples as unit vectors without their mean, ``[M, ...] -> [M, D]``.
+    """Return examples as unit vectors of mean 0, ``[M, ...] -> [M, D]``.
 
     Args:
-        x: examples; images ``[M, channels, height, width]`` are reduced to ``side``.
-        side: pixels; as they are by default.
+        x: examples ``[M, ...]``.
+        side: images ``[M, channels, height, width]`` that are larger are reduced to this many
+            pixels a side; ``None`` = none are.
     """
     parts = []
     for piece in x.split(_BLOCK):
@@ -50,19 +53,20 @@ def near_pairs(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return near-duplicates of different classes: one from each side, or both from the first.
+    """Return near-duplicates of different classes: one of each set, or both of the first set.
 
     Args:
         first: images ``[M, channels, height, width]``.
-        first_y: their classes ``[M]``, numbered alike on both sides.
+        first_y: their classes ``[M]``, with the same numbers in both sets.
         second: other images, or ``None`` to compare the first with each other.
         second_y: their classes.
         progress: called with the number of rows done.
 
     Returns:
-        Rows ``[P, 2]`` and their fine cosines ``[P]``, the most alike first. Byte-identical pairs
-        are among them.
+        Rows ``[P, 2]`` and their cosines at 32 pixels ``[P]``, the most alike first. Identical
+        pairs are among them.
     """
+    # 8 pixels a side are cheap enough for all pairs; only what passes is compared at 32
     alone = second is None or second_y is None
     other, other_y = (first, first_y) if second is None or second_y is None else (second, second_y)
     found = list(_candidates(first, first_y, other, other_y, progress))
@@ -71,7 +75,7 @@ def near_pairs(
         pairs = pairs[pairs[:, 0] < pairs[:, 1]]
     cosines = [
         (standardised(first[a], _FINE_SIDE) * standardised(other[b], _FINE_SIDE)).sum(1)
-        for a, b in (piece.T for piece in pairs[:_MOST].split(_BLOCK))
+        for a, b in (piece.T for piece in pairs[:_MOST_CANDIDATES].split(_BLOCK))
         if len(a)
     ]
     fine = torch.cat([torch.empty(0), *cosines])
@@ -84,8 +88,8 @@ def copies_inside(x: Tensor) -> Tensor:
     """Return pairs of rows ``[P, 2]`` that are one picture, identical ones among them.
 
     Args:
-        x: images of one class ``[n, channels, height, width]``; of more than 1,024 every pair whose
-            rows lie in the same block of so many.
+        x: images of one class ``[n, channels, height, width]``. Rows are compared inside blocks of
+            1,024, so a pair of two blocks is not found.
     """
     found = [torch.empty(0, 2, dtype=torch.int64)]
     for begin in range(0, len(x), _BLOCK):
@@ -118,5 +122,5 @@ def _candidates(
             progress(len(left[rows]))
         found += len(at)
         yield at + torch.tensor([begin, 0])
-        if found > 2 * _MOST:
+        if found > 2 * _MOST_CANDIDATES:
             return

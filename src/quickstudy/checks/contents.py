@@ -1,5 +1,5 @@
-"""Checks on the examples themselves: identical and nearly identical pictures, classes that stand
-in two splits."""
+"""Checks on the examples themselves: identical and nearly identical pictures, classes in two
+splits."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ from quickstudy.checks.findings import (
     Passed,
     Skipped,
 )
+from quickstudy.core.words import quiet
 from quickstudy.tasks import Pool
 
 __all__ = ["HARMLESS", "check_contents", "row_digests"]
 
 HARMLESS = 0.001
-"""Share of queries with a copy in their support below which accuracy is not moved: 0.1 points."""
+"""Share of queries with a copy in their support below which copies are no fault: they move the
+accuracy by 0.1 points at most."""
 
 _Twin = tuple["_Row", "_Row"]
+"""Two examples that are the same picture."""
 _Cluster = list["_Row"]
+"""Two or more identical examples of one class in one split."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One example of one of the parts."""
+    """One example: its split (``part``), its row there and its class."""
 
     part: str
     row: int
@@ -56,25 +60,25 @@ def check_contents(
 
     Args:
         parts: the splits by name; one if the data set has no splits.
-        target: what is checked, for the report.
-        names: of each row of each part, for example file names.
-        k_shot: support per class, for the share of queries that copies make easy.
-        progress: called with what is being done.
+        target: name of what is checked, for the report; the first pool's by default.
+        names: names of the rows of each split, for example file names.
+        k_shot: support per class, for the share of queries that have a copy in their support.
+        progress: called with a line about each step.
 
     Returns:
         A report on ``identical-images``, ``duplicate-images``, ``near-duplicates``,
         ``near-copies`` and ``class-in-two-splits``.
     """
-    start, said = time.perf_counter(), progress or (lambda _: None)
-    said("hashing every example")
-    clusters, apart = _twins(parts)
-    shown = _Shown(parts, names or {})
+    start, say = time.perf_counter(), progress or quiet
+    say("hashing every example")
+    clusters, twins = _same_content(parts)
+    evidence = _Evidence(parts, names or {})
     outcomes: list[Outcome] = [
-        _identical(apart, shown, parts),
-        _duplicates(clusters, shown, parts, k_shot),
-        *_near(parts, shown, said),
-        _near_copies(parts, shown, k_shot),
-        _classes(parts),
+        _identical_images(twins, evidence, parts),
+        _duplicate_images(clusters, evidence, parts, k_shot),
+        *_near_duplicates(parts, evidence, say),
+        _near_copies(parts, evidence, k_shot),
+        _class_in_two_splits(parts),
     ]
     name = target or next(iter(parts.values())).name
     return CheckReport(name, tuple(outcomes), time.perf_counter() - start)
@@ -86,10 +90,10 @@ def row_digests(x: torch.Tensor) -> list[bytes]:
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
-def _twins(parts: Mapping[str, Pool]) -> tuple[list[_Cluster], list[_Twin]]:
-    """Return the copies inside a class of a part, and identical pairs of two classes or parts.
+def _same_content(parts: Mapping[str, Pool]) -> tuple[list[_Cluster], list[_Twin]]:
+    """Return the copies inside a class of a split, and identical pairs of two classes or splits.
 
-    A picture of three classes makes two pairs.
+    A picture that stands in three classes makes two pairs, both with its first place.
     """
     known: dict[tuple[bytes, str, tuple[int, ...]], dict[tuple[str, str], list[_Row]]] = {}
     for part, pool in parts.items():
@@ -99,18 +103,18 @@ def _twins(parts: Mapping[str, Pool]) -> tuple[list[_Cluster], list[_Twin]]:
             homes = known.setdefault((digest, str(pool.x.dtype), shape), {})
             homes.setdefault((part, here.class_name), []).append(here)
     clusters = [rows for homes in known.values() for rows in homes.values() if len(rows) > 1]
-    apart = [
+    twins = [
         (next(iter(homes.values()))[0], row)
         for homes in known.values()
         for rows in list(homes.values())[1:]
         for row in rows
     ]
-    return clusters, apart
+    return clusters, twins
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """Rows as evidence."""
+class _Evidence:
+    """Turns rows into the pairs of pictures and the JSON facts of a finding."""
 
     parts: Mapping[str, Pool]
     names: Mapping[str, Sequence[str]]
@@ -141,11 +145,14 @@ class _Shown:
         }
 
 
-def _identical(twins: list[_Twin], shown: _Shown, parts: Mapping[str, Pool]) -> Outcome:
+def _identical_images(
+    twins: list[_Twin], evidence: _Evidence, parts: Mapping[str, Pool]
+) -> Outcome:
+    """Are there identical examples with different labels, or in two splits?"""
     rows = sum(len(pool.y) for pool in parts.values())
     if not twins:
         text = (
-            f"{rows:,} examples: none is identical ({_as_read(parts)}) to one of another class or "
+            f"{rows:,} examples: none is identical ({_compared(parts)}) to one of another class or "
             "split"
         )
         return Passed("identical-images", text)
@@ -156,19 +163,22 @@ def _identical(twins: list[_Twin], shown: _Shown, parts: Mapping[str, Pool]) -> 
     return Finding(
         "identical-images",
         "fault",
-        f"{len(twins)} pair(s) of identical examples ({_as_read(parts)}) among {rows:,}: "
+        f"{len(twins)} pair(s) of identical examples ({_compared(parts)}) among {rows:,}: "
         f"{', '.join(what)}.",
-        shown.facts(twins) | {"different_labels": conflicts, "examples": rows},
-        "Delete one of each pair, or both if the right label is not known; a picture in two "
-        "splits is seen in training and judged in the test.",
-        shown.pairs(twins),
+        evidence.facts(twins) | {"different_labels": conflicts, "examples": rows},
+        "Delete one of each pair, or both if the right label is not known: a learner has seen a "
+        "picture before the test if it is in two splits.",
+        evidence.pairs(twins),
     )
 
 
-def _duplicates(
-    clusters: list[_Cluster], shown: _Shown, parts: Mapping[str, Pool], k_shot: int
+def _duplicate_images(
+    clusters: list[_Cluster], evidence: _Evidence, parts: Mapping[str, Pool], k_shot: int
 ) -> Outcome:
-    """One outcome for all parts: copies inside a class make queries easy."""
+    """Are there copies inside a class? A query is easy if its copy is in the support.
+
+    One outcome for all splits, with the largest share of easy queries among them.
+    """
     if not clusters:
         return Passed("duplicate-images", "no class holds an example twice")
     twins = [(rows[0], row) for rows in clusters for row in rows[1:]]
@@ -177,11 +187,11 @@ def _duplicates(
     return Finding(
         "duplicate-images",
         "fault" if severe else "note",
-        f"{len(twins)} example(s) repeat another of their class exactly ({_as_read(parts)}); in "
+        f"{len(twins)} example(s) repeat another of their class exactly ({_compared(parts)}); in "
         f"{k_shot}-shot tasks {100 * share:.3g} % of the queries have a copy in the support.",
-        shown.facts(twins) | {"easy_queries": share, "k_shot": k_shot},
+        evidence.facts(twins) | {"easy_queries": share, "k_shot": k_shot},
         "Delete the copies." + ("" if severe else " So few hardly move the accuracy."),
-        shown.pairs(twins),
+        evidence.pairs(twins),
     )
 
 
@@ -193,55 +203,42 @@ def _easy_queries(part: str, pool: Pool, clusters: list[_Cluster], k_shot: int) 
         if rows[0].part == part:
             c = int(pool.y[rows[0].row])
             n, m = int(counts[c]), len(rows)
-            easy[c] += m / n * _chance(n, m - 1, k_shot)
+            # a query of this class is one of these m with chance m / n, and has m - 1 copies
+            easy[c] += m / n * _copy_in_support(n, m - 1, k_shot)
     return float(easy.sum() / max(1, (counts > 1).sum()))  # a class of one example is in no task
 
 
-def _as_read(parts: Mapping[str, Pool]) -> str:
-    """Say what is compared: decoded pictures, which may come from files of other bytes."""
+def _compared(parts: Mapping[str, Pool]) -> str:
+    """Say what is compared: decoded pictures, so two files of different bytes may be identical."""
     shapes = {tuple(pool.x.shape[1:]) for pool in parts.values()}
     sizes = sorted({f"{s[1]} x {s[2]}" for s in shapes if len(s) == 3})
     return f"every pixel, as read at {', '.join(sizes)}" if sizes else "every value"
 
 
-def _near(
-    parts: Mapping[str, Pool], shown: _Shown, said: Callable[[str], None]
+def _near_duplicates(
+    parts: Mapping[str, Pool], evidence: _Evidence, say: Callable[[str], None]
 ) -> Iterator[Outcome]:
-    """Compare every two splits, and the classes of each split; pixels differ."""
+    """Are there nearly identical pictures in two splits, or with different labels in one split?"""
     shapes = {tuple(pool.x.shape[1:]) for pool in parts.values()}
     if len(shapes) > 1 or len(next(iter(shapes))) != 3:
-        yield Skipped("near-duplicates", "it is asked of images of one shape")
+        yield Skipped("near-duplicates", "it compares images, all of one shape")
         return
-    codes = _codes(parts)
-    across: list[tuple[_Twin, float]] = []
-    inside: list[tuple[_Twin, float]] = []
-    for a, b in [*((p, p) for p in parts), *combinations(parts, 2)]:
-        said(f"comparing {a} with {'itself' if a == b else b}")
-        # of one split a class is alike by nature; of two splits not even that may be
-        second = (None, None) if a == b else (parts[b].x, torch.full_like(codes[b], -1))
-        rows, cosines = near_pairs(parts[a].x, codes[a], *second)
-        for (i, j), cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
-            if not torch.equal(parts[a].x[i], parts[b].x[j]):
-                twin = tuple(
-                    _Row(p, r, parts[p].class_names[int(parts[p].y[r])])
-                    for p, r in ((a, i), (b, j))
-                )
-                (inside if a == b else across).append(((twin[0], twin[1]), cosine))
+    across, inside = _near_twins(parts, say)
     rule = {"fine_cosine_at_least": FINE, "coarse_cosine_at_least": COARSE}
     if across:
         twins = [twin for twin, _ in across]
-        # simple drawings of two hands are alike by chance; one photograph is not
+        # below SAME two drawings by two people may be alike by chance
         same = across[0][1] >= SAME
         yield Finding(
             "near-duplicates",
             "fault" if same else "note",
-            f"{len(twins)} pair(s) of nearly identical pictures stand in two splits (cosine up to "
+            f"{len(twins)} pair(s) of nearly identical pictures are in two splits (cosine up to "
             f"{across[0][1]:.4f}).",
-            shown.facts(twins) | rule | {"cosine": [c for _, c in across[:10]]},
+            evidence.facts(twins) | rule | {"cosine": [c for _, c in across[:10]]},
             "Delete one of each pair from the training side."
             if same
             else "Look at them: if it is one picture, delete it from the training side.",
-            shown.pairs(twins),
+            evidence.pairs(twins),
         )
     if inside:
         twins = [twin for twin, _ in inside]
@@ -251,11 +248,11 @@ def _near(
             "fault" if copied else "note",
             f"{len(twins)} pair(s) of nearly identical pictures of one split have different "
             f"labels (cosine up to {inside[0][1]:.4f}).",
-            shown.facts(twins) | rule | {"cosine": [c for _, c in inside[:10]]},
+            evidence.facts(twins) | rule | {"cosine": [c for _, c in inside[:10]]},
             "Delete both, or the one whose label is wrong: it is one picture."
             if copied
             else "Look at them: one label may be wrong.",
-            shown.pairs(twins),
+            evidence.pairs(twins),
         )
     if not across and not inside:
         yield Passed(
@@ -265,11 +262,34 @@ def _near(
         )
 
 
-def _near_copies(parts: Mapping[str, Pool], shown: _Shown, k_shot: int) -> Outcome:
-    """Which queries have a compressed or resized copy among the support of their own class?"""
+def _near_twins(
+    parts: Mapping[str, Pool], say: Callable[[str], None]
+) -> tuple[list[tuple[_Twin, float]], list[tuple[_Twin, float]]]:
+    """Return nearly identical pictures of two splits, and of two classes in one, with cosines."""
+    codes = _codes(parts)
+    across: list[tuple[_Twin, float]] = []
+    inside: list[tuple[_Twin, float]] = []
+    for a, b in [*((p, p) for p in parts), *combinations(parts, 2)]:
+        say(f"comparing {a} with {'itself' if a == b else b}")
+        # inside a split only pictures of two classes are compared: those of one class are alike by
+        # nature. Of two splits all are: -1 is no class, so it differs from each
+        second = (None, None) if a == b else (parts[b].x, torch.full_like(codes[b], -1))
+        rows, cosines = near_pairs(parts[a].x, codes[a], *second)
+        for (i, j), cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
+            if not torch.equal(parts[a].x[i], parts[b].x[j]):
+                twin = tuple(
+                    _Row(p, r, parts[p].class_names[int(parts[p].y[r])])
+                    for p, r in ((a, i), (b, j))
+                )
+                (inside if a == b else across).append(((twin[0], twin[1]), cosine))
+    return across, inside
+
+
+def _near_copies(parts: Mapping[str, Pool], evidence: _Evidence, k_shot: int) -> Outcome:
+    """Which share of the queries has a compressed or resized copy in its support?"""
     check = "near-copies"
     if any(pool.x.ndim != 4 for pool in parts.values()):
-        return Skipped(check, "it is asked of images")
+        return Skipped(check, "it compares images")
     twins: list[_Twin] = []
     shares = []
     for part, pool in parts.items():
@@ -278,7 +298,7 @@ def _near_copies(parts: Mapping[str, Pool], shown: _Shown, k_shot: int) -> Outco
             found = _unequal_copies(pool.x[int(start) : int(start + n)])
             if len(found):
                 copies = np.bincount(found.flatten().numpy(), minlength=int(n))
-                easy += float(np.mean([_chance(int(n), int(m), k_shot) for m in copies]))
+                easy += float(np.mean([_copy_in_support(int(n), int(m), k_shot) for m in copies]))
                 count += len(found)
                 shown_rows = (found[:MOST_PAIRS] + int(start)).tolist()
                 twins += [(_Row(part, i, name), _Row(part, j, name)) for i, j in shown_rows]
@@ -290,12 +310,12 @@ def _near_copies(parts: Mapping[str, Pool], shown: _Shown, k_shot: int) -> Outco
         check,
         "note",
         f"{count:,} pair(s) of pictures of one class are nearly the same (cosine {COPY} and "
-        f"more); in {k_shot}-shot tasks {100 * share:.3g} % of the queries have such a one in the "
-        "support.",
+        f"more); in {k_shot}-shot tasks {100 * share:.3g} % of the queries have such a near copy "
+        "in the support.",
         {"pairs": count, "easy_queries": share, "k_shot": k_shot, "cosine_at_least": COPY},
-        "Look at them: of one picture in two sizes or compressions keep one; frames of one film "
-        "belong into one group; simple signs may be alike by nature.",
-        shown.pairs(twins),
+        "Look at them: of one picture in two sizes or compressions keep one; put frames of one "
+        "film into one group; simple signs may be alike by nature.",
+        evidence.pairs(twins),
     )
 
 
@@ -309,9 +329,12 @@ def _unequal_copies(x: torch.Tensor) -> torch.Tensor:
     return found[torch.from_numpy(~same)]
 
 
-def _chance(n: int, copies: int, k_shot: int) -> float:
-    """Return the probability that one of so many copies of a query is in its support, of ``k`` rows
-    from the other ``n - 1`` of its class: ``1 - C(n - 1 - copies, k) / C(n - 1, k)``."""
+def _copy_in_support(n: int, copies: int, k_shot: int) -> float:
+    """Return the probability that a query has a copy in its support.
+
+    The support of its class is ``k`` of the other ``n - 1`` rows, ``copies`` of them copies of the
+    query: ``1 - C(n - 1 - copies, k) / C(n - 1, k)``.
+    """
     k = min(k_shot, n - 1)
     return 1 - math.comb(n - 1 - copies, k) / math.comb(n - 1, k)
 
@@ -327,7 +350,7 @@ def _codes(parts: Mapping[str, Pool]) -> dict[str, torch.Tensor]:
     return codes
 
 
-def _classes(parts: Mapping[str, Pool]) -> Outcome:
+def _class_in_two_splits(parts: Mapping[str, Pool]) -> Outcome:
     if len(parts) < 2:
         return Skipped("class-in-two-splits", "there is one split")
     shared = {
@@ -342,8 +365,9 @@ def _classes(parts: Mapping[str, Pool]) -> Outcome:
     return Finding(
         "class-in-two-splits",
         "fault",
-        f"{sum(map(len, shared.values()))} class(es) stand in two splits; {names[0]!r} is in "
+        f"{sum(map(len, shared.values()))} class(es) are in two splits; {names[0]!r} is in "
         f"{where}.",
         {"classes": {w: n[:20] for w, n in shared.items()}},
-        "Give each class to one split: accuracy on new classes cannot be measured on old ones.",
+        "Give each class to one split: accuracy on new classes cannot be measured on classes that "
+        "were trained on.",
     )

@@ -1,5 +1,4 @@
-"""What a check says: a finding with its evidence and a remedy, that it passed, or why it was not
-asked."""
+"""Outcomes of checks: a finding with evidence and a remedy, a pass, or a reason for skipping."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from quickstudy.core.words import count
 
 __all__ = ["CheckReport", "Finding", "Outcome", "Pair", "Passed", "Skipped"]
 
-MOST_PAIRS = 4  # shown of one finding: the count is in the evidence
+MOST_PAIRS = 4  # shown with one finding; the evidence says how many there are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,8 +22,15 @@ class Pair:
 
     Args:
         first: one example, uint8 ``[channels, height, width]`` or numbers of any shape.
-        second: the other.
-        captions: what each of them is.
+        second: the other example.
+        captions: what the first and the second one are.
+
+    Example::
+
+        from quickstudy.checks import Pair
+        image = torch.zeros(1, 28, 28, dtype=torch.uint8)
+        pair = Pair(image, image.clone(), ("train/koala/1.png", "test/koala/9.png"))
+        print(" | ".join(pair.captions))
     """
 
     first: Tensor
@@ -37,8 +43,8 @@ class Finding:
     """Something that is wrong, or good to know.
 
     Args:
-        check: name of the check, as ``docs/checks.md`` lists them.
-        severity: ``"fault"`` makes numbers wrong; ``"note"`` is good to know.
+        check: name of the check, as ``docs/checks.md`` lists it.
+        severity: ``"fault"`` = it makes scores wrong; ``"note"`` = good to know.
         summary: one sentence with the numbers.
         evidence: JSON-ready facts; shares are fractions.
         remedy: one sentence: what to do.
@@ -46,6 +52,13 @@ class Finding:
 
     Raises:
         ConfigError: if the severity is another word.
+
+    Example::
+
+        from quickstudy.checks import Finding
+        evidence = {"classes": ["okapi"]}
+        note = Finding("small-classes", "note", "One class is too small.", evidence, "Add images.")
+        print(note)
     """
 
     check: str
@@ -63,7 +76,7 @@ class Finding:
         return f"{self.severity}: {self.check}: {self.summary}\n  remedy: {self.remedy}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready values; of the examples, their captions."""
+        """Return JSON-ready values; each pair of examples is given as its two captions."""
         return {
             "check": self.check,
             "severity": self.severity,
@@ -81,6 +94,12 @@ class Passed:
     Args:
         check: its name.
         fact: what was looked at, and the numbers.
+
+    Example::
+
+        from quickstudy.checks import CheckReport, Passed
+        passed = Passed("labels", "300 episodes: inputs are finite, queries can be answered")
+        print(CheckReport("my data", (passed,)).text())
     """
 
     check: str
@@ -89,11 +108,17 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A check that could not be asked, or need not be.
+    """A check that was not run, because it does not apply or cannot be run.
 
     Args:
         check: its name.
-        reason: why.
+        reason: why it was not run.
+
+    Example::
+
+        from quickstudy.checks import CheckReport, Skipped
+        skipped = Skipped("label-order", "targets are real numbers")
+        print(CheckReport("sine waves", (skipped,)).text())
     """
 
     check: str
@@ -105,12 +130,19 @@ Outcome = Finding | Passed | Skipped
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """Everything that was asked of one thing.
+    """The outcomes of all checks of one target.
 
     Args:
-        target: what was checked.
-        outcomes: one or more for each check, in the order they ran.
+        target: name of what was checked.
+        outcomes: one or more for each check, in the order in which they ran.
         seconds: wall time.
+
+    Example::
+
+        from quickstudy.checks import check_source
+        report = check_source(PoolSource(load_pool("digits")), EpisodeSpec(5, 1), episodes=60)
+        print(report.text())
+        report.clean, report.faults, report.to_dict()
     """
 
     target: str
@@ -119,23 +151,23 @@ class CheckReport:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What was found, faults first."""
+        """The findings, faults first."""
         found = [o for o in self.outcomes if isinstance(o, Finding)]
         return tuple(sorted(found, key=lambda finding: finding.severity != "fault"))
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """What makes numbers wrong."""
+        """The findings that make scores wrong."""
         return tuple(f for f in self.findings if f.severity == "fault")
 
     @property
     def passed(self) -> tuple[Passed, ...]:
-        """Which checks ran and found nothing."""
+        """The checks that ran and found nothing."""
         return tuple(o for o in self.outcomes if isinstance(o, Passed))
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Which checks did not run."""
+        """The checks that were not run."""
         return tuple(o for o in self.outcomes if isinstance(o, Skipped))
 
     @property
@@ -147,7 +179,7 @@ class CheckReport:
         notes = len(self.findings) - len(self.faults)
         lines = [
             f"{self.target}: {count(len(self.faults), 'fault')}, {count(notes, 'note')}, "
-            f"{count(len(self.passed), 'check')} passed, {len(self.skipped)} not asked "
+            f"{count(len(self.passed), 'check')} passed, {len(self.skipped)} skipped "
             f"({self.seconds:.1f} s)"
         ]
         for finding in self.findings:
@@ -155,7 +187,7 @@ class CheckReport:
             lines += [f"  see: {' | '.join(pair.captions)}" for pair in finding.pairs]
         lines += [""] if self.outcomes else []
         lines += [f"passed: {p.check}: {p.fact}" for p in self.passed]
-        lines += [f"not asked: {s.check}: {s.reason}" for s in self.skipped]
+        lines += [f"skipped: {s.check}: {s.reason}" for s in self.skipped]
         return "\n".join(lines)
 
     def text(self) -> str:
@@ -175,7 +207,7 @@ class CheckReport:
 
     @classmethod
     def join(cls, target: str, reports: Iterable[CheckReport]) -> CheckReport:
-        """Return one report of several."""
+        """Return one report with the outcomes of several."""
         parts = tuple(reports)
         outcomes = tuple(outcome for part in parts for outcome in part.outcomes)
         return cls(target, outcomes, sum(part.seconds for part in parts))

@@ -1,4 +1,4 @@
-"""Does it matter that one drawer, track or patient stands in support and query? Measured."""
+"""Do examples of one group (drawer, track, patient) in support and query make queries easier?"""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from quickstudy.tasks import Pool, PoolSource, TaskSource
 __all__ = ["ALIKE", "GroupLikeness", "check_groups", "group_likeness"]
 
 ALIKE = 0.6
-"""How often a pair of one group must be more alike than a pair of two groups; 0.5 is chance."""
+"""From this probability on, that a pair of one group is more alike than a pair of two groups,
+groups leak; 0.5 is chance."""
 
-_ERRORS = 4
-_CLASSES = 100  # of a pool that are compared
-_JUDGED = 100  # episodes of the pixel floor
+_STANDARD_ERRORS_ABOVE_CHANCE = 4
+_MOST_CLASSES_COMPARED = 100
+_MOST_EPISODES_SCORED = 100  # by the nearest neighbour on pixels
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,10 +40,10 @@ class GroupLikeness:
     """Whether examples of one group are more alike than examples of one class are anyway.
 
     Args:
-        probability: that a pair of one group is more alike than a pair of two groups, both of one
+        probability: that a pair of one group is more alike than a pair of two groups, all of one
             class; 0.5 is chance.
-        standard_error: over groups.
-        groups: that were compared.
+        standard_error: of the probability, over groups.
+        groups: how many were compared.
         within: median cosine of pairs of one group.
         between: median cosine of pairs of two groups.
     """
@@ -55,39 +56,42 @@ class GroupLikeness:
 
     @property
     def leaks(self) -> bool:
-        """Whether a group on both sides makes queries easier."""
-        return self.probability - _ERRORS * self.standard_error > 0.5 and self.probability > ALIKE
+        """Whether a group in support and query makes queries easier."""
+        sure = self.probability - _STANDARD_ERRORS_ABOVE_CHANCE * self.standard_error > 0.5
+        return sure and self.probability > ALIKE
 
 
 def group_likeness(pool: Pool) -> GroupLikeness | None:
     """Compare pairs of one group with pairs of two groups, inside each class.
 
-    A group that has one example of a class, as a drawer of characters has, cannot give an answer
-    away: the query of its class is another drawer's.
+    Only groups with two examples of a class or more are compared. A group with one example, as a
+    drawer of characters has, cannot make a query easy: the query and its support of the same class
+    are then of two groups.
 
     Args:
-        pool: with groups.
+        pool: must have groups.
 
     Returns:
-        What was measured on the first 100 classes; ``None`` if no class holds two examples of a
-        group beside another group.
+        What was measured on the first 100 classes; ``None`` if fewer than two groups could be
+        compared.
     """
     assert pool.groups is not None
     groups, counts, offsets = pool.groups.numpy(), pool.counts, pool.offsets
     wins: list[float] = []
     within: list[Floats] = []
     between: list[Floats] = []
-    for c in range(min(pool.n_classes, _CLASSES)):
+    for c in range(min(pool.n_classes, _MOST_CLASSES_COMPARED)):
         rows = slice(int(offsets[c]), int(offsets[c] + counts[c]))
         z = standardised(pool.x[rows])
         cosine = (z @ z.T).double().numpy()  # [n, n]
         same = groups[rows, None] == groups[None, rows]
-        np.fill_diagonal(cosine, np.nan)
+        np.fill_diagonal(cosine, np.nan)  # an example is no pair with itself
         for group in np.unique(groups[rows]):
             member = groups[rows] == group
             near = cosine[np.ix_(member, member)]
             near, far = near[~np.isnan(near)], cosine[np.ix_(member, ~member)].ravel()
             if len(near) and len(far):
+                # Mann-Whitney: for each pair inside, how many pairs across are less alike
                 order = np.searchsorted(np.sort(far), near)
                 wins.append(float((order / len(far)).mean()))
                 within.append(near)
@@ -107,15 +111,15 @@ def group_likeness(pool: Pool) -> GroupLikeness | None:
 def check_groups(
     source: TaskSource, spec: EpisodeSpec, *, episodes: int, seed: int
 ) -> Iterator[Outcome]:
-    """Yield one outcome: is a group on both sides, and does that make queries easier?"""
+    """Yield one outcome: is a group in support and query, and does that make queries easier?"""
     if not isinstance(source, PoolSource) or source.pool.groups is None:
-        yield Skipped("shared-groups", "the data tells no groups (drawer, track, patient)")
+        yield Skipped("shared-groups", "the data has no groups (drawer, track, patient)")
         return
     pool, groups = source.pool, source.pool.groups.numpy()
     index = source.index(spec, range(episodes), seed=seed)
     shared, first = 0, None
     for t, (s, q) in enumerate(zip(index.support, index.query, strict=True)):
-        s, q = s[s >= 0], q[q >= 0]
+        s, q = s[s >= 0], q[q >= 0]  # -1 is padding
         both = np.isin(groups[q], groups[s])
         shared += bool(both.any())
         if first is None and both.any():
@@ -131,7 +135,7 @@ def check_groups(
             f"In {shared:,} of {episodes:,} episodes a group is support and query, although the "
             "source says that it keeps groups apart.",
             {"episodes": episodes, "shared": shared, "first": first},
-            "Cut the groups in two before examples are drawn.",
+            "Divide the groups between support and query before examples are drawn.",
         )
         return
     if likeness is None or not likeness.leaks:
@@ -140,7 +144,8 @@ def check_groups(
             how = (
                 f"a pair of one group is more alike in {100 * likeness.probability:.0f} % of cases"
             )
-        yield Passed("shared-groups", f"groups are on both sides, but give nothing away: {how}")
+        fact = f"groups are in support and query, but do not make queries easier: {how}"
+        yield Passed("shared-groups", fact)
         return
     yield _leak(source, spec, likeness, shared, episodes, seed)
 
@@ -153,6 +158,7 @@ def _leak(
     episodes: int,
     seed: int,
 ) -> Finding:
+    """Return the fault, with the accuracy of pixels with and without groups kept apart."""
     evidence: dict[str, object] = {
         "episodes": episodes,
         "shared": shared,
@@ -166,13 +172,13 @@ def _leak(
         f"one group are more alike than two of the class in {100 * likeness.probability:.0f} % of "
         f"cases (median cosine {likeness.within:.2f} and {likeness.between:.2f})."
     )
-    judged = min(_JUDGED, episodes)
-    mixed = evaluate(NearestNeighbour(), source, spec, episodes=judged, seed=seed)
+    scored = min(_MOST_EPISODES_SCORED, episodes)
+    mixed = evaluate(NearestNeighbour(), source, spec, episodes=scored, seed=seed)
     try:
         aware = PoolSource(source.pool, group_aware=True)
-        apart = evaluate(NearestNeighbour(), aware, spec, episodes=judged, seed=seed)
+        apart = evaluate(NearestNeighbour(), aware, spec, episodes=scored, seed=seed)
     except TaskError:
-        pass  # groups too large to be kept apart: the likeness says enough
+        pass  # the groups are too large to be kept apart: the likeness is evidence enough
     else:
         evidence |= {"floor_mixed": mixed.mean, "floor_apart": apart.mean}
         text += (
@@ -186,15 +192,15 @@ def _leak(
 def _examples(source: PoolSource, spec: EpisodeSpec, seed: int) -> tuple[Pair, ...]:
     """Return queries beside the support example of their class and group."""
     assert source.pool.groups is not None
-    index = source.index(spec, range(_JUDGED), seed=seed)
+    index = source.index(spec, range(_MOST_EPISODES_SCORED), seed=seed)
     groups, y, pool = source.pool.groups.numpy(), source.pool.y.numpy(), source.pool
     pairs: list[Pair] = []
     for support, query in zip(index.support, index.query, strict=True):
         for q in query[query >= 0]:
             twins = [s for s in support[support >= 0] if groups[s] == groups[q] and y[s] == y[q]]
             if twins and len(pairs) < MOST_PAIRS:
-                said = f"{pool.class_names[int(y[q])]}, group {groups[q]}, row"
-                captions = (f"support: {said} {twins[0]}", f"query: {said} {q}")
+                place = f"{pool.class_names[int(y[q])]}, group {groups[q]}, row"
+                captions = (f"support: {place} {twins[0]}", f"query: {place} {q}")
                 pairs.append(Pair(pool.x[int(twins[0])], pool.x[int(q)], captions))
                 break
     return tuple(pairs)

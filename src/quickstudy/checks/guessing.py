@@ -1,4 +1,4 @@
-"""Can a label be guessed without looking? By its place, or by which class it is."""
+"""Can a label be guessed without looking at the example: by its place, or by its class?"""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Floats = npt.NDArray[np.float64]
 
 
 def position_gain(batches: Sequence[Episode], side: str) -> tuple[float, float]:
-    """Return what a dummy gains that learned which label stands at which place.
+    """Return how much better than chance labels can be guessed by their place in an episode.
 
-    It learns from the first half of the batches and is judged on the others. The best constant
-    answer is taken off: it is not 1/N if classes are imbalanced.
+    A table of the most frequent label at each place is made of the first half of the batches, and
+    scored on the other half. Chance is the best constant answer of each episode: more than 1/N if
+    its classes are imbalanced.
 
     Args:
         batches: two batches of episodes or more.
@@ -29,13 +30,13 @@ def position_gain(batches: Sequence[Episode], side: str) -> tuple[float, float]:
     """
     sides = [(getattr(e, side), e.n_way) for e in batches]
     width = max(examples.y.shape[1] for examples, _ in sides)
-    table = np.zeros((width, max(way for _, way in sides)))
+    seen = np.zeros((width, max(way for _, way in sides)))
     half = max(1, len(sides) // 2)
     for examples, _ in sides[:half]:
         place = np.arange(examples.y.shape[1])
         for y, mask in zip(examples.y.numpy(), examples.mask.numpy(), strict=True):
-            np.add.at(table, (place[mask], y[mask]), 1)
-    answer = table.argmax(1)
+            np.add.at(seen, (place[mask], y[mask]), 1)
+    answer = seen.argmax(1)  # the most frequent label of each place
     gains = []
     for examples, _ in sides[half:]:
         guess = answer[: examples.y.shape[1]]
@@ -46,19 +47,23 @@ def position_gain(batches: Sequence[Episode], side: str) -> tuple[float, float]:
 
 
 def label_evenness(batches: Sequence[Episode]) -> tuple[float, int]:
-    """Return chi-squared and its degrees of freedom for "every class gets every label equally
-    often".
+    """Test whether every class gets every label equally often.
 
     Args:
-        batches: episodes that tell their classes in ``info["classes"]``.
+        batches: episodes whose ``info["classes"]`` holds the class of each label ``[T, C]``.
+
+    Returns:
+        Pearson's chi-squared ``sum((got - expected)^2 / expected)`` over classes and labels, and
+        its degrees of freedom.
     """
     classes = np.concatenate([e.info["classes"].numpy() for e in batches])  # [E, C]
     got = np.zeros((classes.max() + 1, classes.shape[1]))
     expected = np.zeros_like(got)
     for row in classes:
-        here = np.flatnonzero(row >= 0)
+        here = np.flatnonzero(row >= 0)  # the labels in use; -1 is padding
         got[row[here], here] += 1
         expected[np.ix_(row[here], here)] += 1 / len(here)
     used = expected > 0
+    # the counts of a class are fixed in their sum: one degree of freedom less for each
     chi2 = float(((got - expected)[used] ** 2 / expected[used]).sum())
     return chi2, int(used.sum() - used.any(1).sum())

@@ -1,4 +1,5 @@
-"""Is an interval what it says? By simulation, and by computing that of a document again."""
+"""Does a 95 % interval cover the truth in 95 % of cases, and does a document's follow from its
+scores?"""
 
 from __future__ import annotations
 
@@ -25,17 +26,18 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 
 COVERAGE = (0.93, 0.97)
-"""What the coverage of a 95 % interval must lie in; 2,000 simulations have an error of 0.005."""
+"""Range in which the coverage of a 95 % interval must lie: 4 standard errors of 2,000 simulations,
+0.005 each, to both sides."""
 
-_TASKS = 2000
-_EXACT = 1e-6  # documents round
+_TASKS_IN_POOL = 2000
+_ROUNDING = 1e-6  # documents may hold rounded numbers
 
 
 def episode_interval(right: Floats) -> float:
-    """Return the interval that reports carry: Student's t over the means of episodes.
+    """Return the half-width of the interval in reports: Student's t over the means of episodes.
 
     Args:
-        right: 1 for each query that was answered rightly, else 0, ``[E, Q]``.
+        right: 1 for each query that was answered correctly, else 0, ``[E, Q]``.
     """
     return mean_interval(right.mean(1))
 
@@ -48,38 +50,41 @@ def check_interval(
     queries: int = 75,
     seed: int = 0,
 ) -> Outcome:
-    """Simulate evaluations whose true mean is known, and count how often an interval holds it.
+    """Simulate evaluations whose true mean is known, and count how often an interval covers it.
 
     A fixed pool of 2,000 tasks has accuracies drawn from a beta distribution with mean 0.6 and
-    standard deviation 0.1, as 5-way 1-shot tasks of photographs have; an evaluation draws tasks
-    and answers of their queries.
+    standard deviation 0.1, as 5-way 1-shot tasks of photographs have. Each evaluation draws tasks
+    of the pool, and for each query whether it is answered correctly.
 
     Args:
-        interval: takes answers ``[E, Q]`` (1 right, 0 wrong), gives the half-width of a 95 %
+        interval: takes answers ``[E, Q]`` (1 right, 0 wrong), returns the half-width of a 95 %
             interval of their mean.
         simulations: number of evaluations.
-        episodes: of each, ``E``.
-        queries: of an episode, ``Q``.
+        episodes: number of episodes in an evaluation, ``E``.
+        queries: number of queries in an episode, ``Q``.
         seed: of the simulation.
 
     Returns:
         A finding if the coverage lies outside 93 to 97 %.
     """
     random = np.random.default_rng(seed)
+    # Beta(m s, (1 - m) s) has mean m and variance m (1 - m) / (s + 1): solved for s
     strength = 0.6 * 0.4 / 0.1**2 - 1
-    accuracies = random.beta(0.6 * strength, 0.4 * strength, _TASKS)
-    truth, held, widths = float(accuracies.mean()), 0, []
+    accuracies = random.beta(0.6 * strength, 0.4 * strength, _TASKS_IN_POOL)
+    truth, covered, widths = float(accuracies.mean()), 0, []
     for _ in range(simulations):
-        drawn = accuracies[random.integers(_TASKS, size=episodes)]
+        drawn = accuracies[random.integers(_TASKS_IN_POOL, size=episodes)]
         right = (random.random((episodes, queries)) < drawn[:, None]).astype(np.float64)
         width = float(interval(right))
-        held += abs(float(right.mean()) - truth) <= width
+        covered += abs(float(right.mean()) - truth) <= width
         widths.append(width)
-    coverage = held / simulations
-    text = f"a 95 % interval over {episodes} episodes holds the truth in {100 * coverage:.1f} %"
+    coverage = covered / simulations
+    text = f"a 95 % interval over {episodes} episodes covers the truth in {100 * coverage:.1f} %"
     if COVERAGE[0] <= coverage <= COVERAGE[1]:
         return Passed("interval", f"{text} of {simulations:,} simulations")
-    why = "too narrow: it counts something else than episodes" if coverage < 0.95 else "too wide"
+    why = "too wide"
+    if coverage < 0.95:
+        why = "too narrow, as it is if queries are counted in place of episodes"
     return Finding(
         "interval",
         "fault",
@@ -97,14 +102,14 @@ def check_interval(
 
 
 def check_document(document: Mapping[str, Any] | Report) -> Outcome:
-    """Compute the mean and the interval of a document again.
+    """Compute the mean and the interval of a document again from its scores.
 
     Args:
         document: as ``quickstudy evaluate --json`` prints it, with ``"scores"``, one per episode,
             beside ``"accuracy"`` or ``"mse"``; or a report.
 
     Returns:
-        A finding if they are not what is written; skipped if there are no scores.
+        A finding if the document states other numbers; skipped if there are no scores.
 
     Raises:
         DataError: if it is no such document.
@@ -128,34 +133,36 @@ def check_document(document: Mapping[str, Any] | Report) -> Outcome:
             "fault",
             f"{bad[0]:g} is no accuracy: it must lie between 0 and 1.",
             {"outside": len(bad), "first": bad[0]},
-            "Write accuracies as fractions: right answers over all answers of an episode.",
+            "Write accuracies as fractions: the share of right answers in an episode.",
         )
     if not len(scores):
         return Skipped("interval", "the document holds no scores of episodes")
-    said = float("nan") if ci95 is None else float(ci95)
-    right = mean_interval(scores)
+    stated_ci95 = float("nan") if ci95 is None else float(ci95)
+    computed = mean_interval(scores)
     expected = protocol.get("episodes", len(scores))
-    same = math.isclose(mean, float(scores.mean()), abs_tol=_EXACT) and expected == len(scores)
-    if same and (math.isclose(said, right, abs_tol=_EXACT) or math.isnan(said + right)):
+    same = math.isclose(mean, float(scores.mean()), abs_tol=_ROUNDING) and expected == len(scores)
+    close = math.isclose(stated_ci95, computed, abs_tol=_ROUNDING)
+    # of one episode there is no interval: NaN
+    if same and (close or math.isnan(stated_ci95 + computed)):
         return Passed("interval", f"mean and interval follow from {len(scores):,} scores")
     return Finding(
         "interval",
         "fault",
-        f"The document says {mean:.6f} ± {said:.6f} over {expected:,} episodes; its "
-        f"{len(scores):,} scores give {scores.mean():.6f} ± {right:.6f}.",
+        f"The document says {mean:.6f} ± {stated_ci95:.6f} over {expected:,} episodes; its "
+        f"{len(scores):,} scores give {scores.mean():.6f} ± {computed:.6f}.",
         {
             "stated": {"mean": mean, "ci95": ci95, "episodes": expected},
             "computed": {
                 "mean": float(scores.mean()),
-                "ci95": None if math.isnan(right) else right,
+                "ci95": None if math.isnan(computed) else computed,
             },
         },
-        "Take the interval over episodes, never over queries, and write both anew.",
+        "Compute the interval over episodes, never over queries, and write both numbers again.",
     )
 
 
 def check_protocol(document: Mapping[str, Any]) -> list[Finding]:
-    """Return what a document says about itself that spoils its number, or what it leaves out.
+    """Return what makes a document's score wrong or unclear, by what it says of its protocol.
 
     Args:
         document: as ``quickstudy evaluate --json`` prints it.
@@ -166,20 +173,21 @@ def check_protocol(document: Mapping[str, Any]) -> list[Finding]:
             Finding(
                 "protocol",
                 "note",
-                "The document does not say what its number is over: it has no protocol.",
+                "The document has no protocol, so it does not say which tasks its score is of.",
                 {},
-                "Give data, split, way, shot, queries, episodes and seed beside every accuracy.",
+                "Write data, split, way, shot, queries, episodes and seed beside every accuracy.",
             )
         ]
     found = []
+    other_classes = "Score it on other classes."
     for key, severity, what, remedy in (
-        ("trained_on", "fault", "was trained or validated on these classes", "Judge on others."),
-        ("chosen_on", "note", "was chosen by its score on these classes", "Judge on others."),
+        ("trained_on", "fault", "was trained or validated on these classes", other_classes),
+        ("chosen_on", "note", "was chosen by its score on these classes", other_classes),
         (
             "transductive",
             "note",
             "looks at all queries of a task together",
-            "Say so beside the number, or judge each query on its own.",
+            "Say so beside the score, or predict each query on its own.",
         ),
     ):
         if protocol.get(key):
@@ -191,19 +199,23 @@ def check_protocol(document: Mapping[str, Any]) -> list[Finding]:
             Finding(
                 "protocol",
                 "fault",
-                f"{error:g} is no calibration error: it lies between 0 and 1.",
+                f"{error:g} is no calibration error: it must lie between 0 and 1.",
                 {"calibration_error": error},
-                "Take the mean gap between confidence and accuracy.",
+                "Write the mean absolute difference between confidence and accuracy.",
             )
         )
     return found
 
 
 def check_differences(document: Mapping[str, Any]) -> Outcome:
-    """Compute the paired differences of a comparison again.
+    """Compute the paired differences of a comparison again from its scores.
 
     Args:
         document: ``comparison.json`` of ``quickstudy compare``, with the scores of every result.
+
+    Returns:
+        A finding about the first difference that is stated otherwise; skipped if there are no
+        scores.
     """
     check = "paired-differences"
     try:
@@ -219,16 +231,17 @@ def check_differences(document: Mapping[str, Any]) -> Outcome:
     except (KeyError, TypeError, ValueError) as error:
         return Skipped(check, f"the document holds no scores to compute them from ({error!r})")
     for (tasks, first, second, mean, p), gap in zip(stated, gaps, strict=True):
-        right, right_p = float(gap.mean()), paired_p_value(gap)
+        own_mean, own_p = float(gap.mean()), paired_p_value(gap)
         if not (
-            math.isclose(mean, right, abs_tol=_EXACT) and math.isclose(p, right_p, abs_tol=_EXACT)
+            math.isclose(mean, own_mean, abs_tol=_ROUNDING)
+            and math.isclose(p, own_p, abs_tol=_ROUNDING)
         ):
             return Finding(
                 check,
                 "fault",
-                f"{first} minus {second} on {tasks} is said to be {mean:.6f} (p {p:.2g}); their "
-                f"scores give {right:.6f} (p {right_p:.2g}).",
-                {"stated": {"mean": mean, "p": p}, "computed": {"mean": right, "p": right_p}},
-                "Take the difference on each episode, and its mean over episodes.",
+                f"The document says that {first} minus {second} on {tasks} is {mean:.6f} (p "
+                f"{p:.2g}); their scores give {own_mean:.6f} (p {own_p:.2g}).",
+                {"stated": {"mean": mean, "p": p}, "computed": {"mean": own_mean, "p": own_p}},
+                "Subtract the scores episode by episode, and take the mean over episodes.",
             )
     return Passed(check, f"{len(stated):,} differences follow from the scores")

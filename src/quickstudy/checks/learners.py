@@ -1,28 +1,28 @@
-"""Checks on a learner: what it looks at that it must not, and what it changes."""
+"""Checks on a learner: do its predictions depend on what they must not, does evaluation change
+it?"""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from quickstudy.checks.bench import Bench, copy_of, predict, task_scores, with_query
 from quickstudy.checks.findings import CheckReport, Finding, Outcome, Passed, Skipped
 from quickstudy.checks.snapshot import changed, snapshot
 from quickstudy.core import Episode, EpisodeSpec, Examples, generator
+from quickstudy.core.words import quiet
 from quickstudy.evaluation.evaluate import evaluate
-from quickstudy.learners.base import Learner, predict_queries
+from quickstudy.learners.base import Learner
 from quickstudy.tasks import TaskSource
 
 __all__ = ["check_learner"]
 
-_JUNK = 1e4  # large beside pixels in [0, 1], and finite
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
-_PERMUTATIONS = 4
-_SPREAD = 0.005  # of the accuracy, over namings of the labels, that is worth a note
+_JUNK_PIXEL = 1e4  # large beside pixels in [0, 1], and finite
+_LABEL_PERMUTATIONS = 4
+_LEAST_ACCURACY_SPREAD = 0.005  # over numberings of the labels, that is worth a note
+_MOST_EPISODES_COMPARED = 8  # of which predictions are compared
 
 
 def check_learner(
@@ -35,27 +35,28 @@ def check_learner(
     target: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CheckReport:
-    """Look for what makes the score of a learner dishonest.
+    """Check a learner for what makes its score wrong: leaks, hidden dependences, side effects.
 
-    A copy of the learner is asked, on the CPU and in float64 if it can.
+    A copy of the learner is checked, on the CPU, and in float64 if it can compute in float64.
 
     Args:
         learner: any learner; what it declares (``transductive``, ``order_sensitive``,
             ``label_sensitive``) is no fault.
         source: episodes that fit it.
         spec: way, shot and queries.
-        episodes: that accuracies are taken over, at least 2.
+        episodes: how many the learner is evaluated on, at least 2; predictions are compared on 8 of
+            them.
         seed: names the episodes.
-        target: what is checked, for the report.
-        progress: called with what is being done.
+        target: name of what is checked, for the report; the learner's class by default.
+        progress: called with a line about each step.
 
     Returns:
         A report on ``finite``, ``repeatable``, ``query-statistics``, ``query-position``,
         ``support-order``, ``label-order``, ``task-independence`` and ``evaluation-changes-model``.
     """
-    start, said = time.perf_counter(), progress or (lambda _: None)
+    start, say = time.perf_counter(), progress or quiet
     name = target or type(learner).__name__
-    asked: list[tuple[str, Callable[[], Iterator[Outcome]]]] = [
+    checks: list[tuple[str, Callable[[], Iterator[Outcome]]]] = [
         ("finite", lambda: _finite(bench)),
         ("repeatable", lambda: _repeatable(bench)),
         ("query-statistics", lambda: _query_statistics(bench)),
@@ -69,138 +70,53 @@ def check_learner(
         ),
     ]
     try:
-        bench = _Bench.set_up(learner, source, spec, max(2, min(episodes, 8)), seed)
+        n_tasks = max(2, min(episodes, _MOST_EPISODES_COMPARED))
+        bench = Bench.set_up(learner, source, spec, n_tasks, seed)
     except Exception as error:
         shape = list(source.episodes(spec, [0], seed=seed).support.x.shape[2:])
-        outcome = _raised("finite", f"an ordinary episode of examples {shape}", error)
+        outcome = _failed("finite", f"on an ordinary episode of examples {shape}", error)
         others = [
-            Skipped(check, "the learner fails on an ordinary episode") for check, _ in asked[1:]
+            Skipped(check, "the learner fails on an ordinary episode") for check, _ in checks[1:]
         ]
         return CheckReport(name, (outcome, *others), time.perf_counter() - start)
     outcomes: list[Outcome] = []
-    for check, ask in asked:
+    for check, run in checks:
         if any(isinstance(o, Finding) and o.check == "finite" for o in outcomes):
             why = "predictions that are not finite, or of the wrong shape, cannot be compared"
             outcomes.append(Skipped(check, why))
             continue
-        said(f"asking for {check}")
+        say(f"checking {check}")
         try:
-            outcomes += ask()
+            outcomes += run()
         except Exception as error:
-            outcomes.append(_raised(check, "it", error))
+            outcomes.append(_failed(check, "in this check", error))
     return CheckReport(name, tuple(outcomes), time.perf_counter() - start)
 
 
-def _raised(check: str, what: str, error: Exception) -> Finding:
-    """A learner that cannot be asked is not sound: BatchNorm in training mode refuses one query."""
+def _failed(check: str, where: str, error: Exception) -> Finding:
+    """Return the fault of a learner that raises an error, which no valid input may make it do.
+
+    For example batch norm in training mode refuses a single query.
+    """
     first_line = str(error).strip().split("\n")[0][:200]
     return Finding(
         check,
         "fault",
-        f"The learner failed when it was asked for {what}: {type(error).__name__}: {first_line}",
+        f"The learner failed {where}: {type(error).__name__}: {first_line}",
         {"error": type(error).__name__, "message": first_line},
-        "adapt and predict must take any number of tasks, support examples and queries; images can "
-        "be given in another size (--size, --channels).",
+        "adapt and predict must take any number of tasks, support examples and queries. If the "
+        "learner takes images of another size, say so (--size, --channels).",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """A copy of the learner with a batch of episodes of its type."""
-
-    learner: Learner
-    episode: Episode
-    base: Tensor  # its predictions [T, Q, C]
-    tolerance: float
-
-    @classmethod
-    def set_up(
-        cls, learner: Learner, source: TaskSource, spec: EpisodeSpec, tasks: int, seed: int
-    ) -> _Bench:
-        own = _copy(learner)
-        episode = source.episodes(spec, range(tasks), seed=seed)
-        try:
-            double, cast = _copy(learner).double(), _cast(episode, torch.float64)
-            return cls(double, cast, predict(double, cast), _TOLERANCE[torch.float64])
-        except (RuntimeError, TypeError, ValueError):
-            # a learner that fixes its own type is asked in it
-            return cls(own, episode, predict(own, episode), _TOLERANCE[torch.float32])
-
-    def compare(self, other: Tensor, base: Tensor | None = None) -> _Gap:
-        """Compare predictions with those of the bench, for the same queries and labels."""
-        base = self.base if base is None else base
-        both = base.isfinite() & other.isfinite()
-        relative = (other - base).abs() / (1 + base.abs())
-        gap = float(relative[both].max()) if bool(both.any()) else 0.0
-        apart = bool((base.isfinite() != other.isfinite()).any()) or gap > self.tolerance
-        answers = (other.argmax(-1) != base.argmax(-1))[self.episode.query.mask]
-        return _Gap(apart, gap, float(answers.double().mean()))
-
-    def score(self, output: Tensor) -> float:
-        """Return the mean accuracy over tasks, or mean squared error."""
-        return float(_scores(output, self.episode).mean())
+# ------------------------------------------------------------------ is there one valid answer?
 
 
-@dataclass(frozen=True, slots=True)
-class _Gap:
-    """How far two predictions lie apart."""
+def _finite(bench: Bench) -> Iterator[Outcome]:
+    """Have predictions the right shape, and no NaN or +inf?
 
-    apart: bool
-    relative: float
-    other_answers: float
-
-    def facts(self) -> dict[str, float]:
-        return {"largest_relative_gap": self.relative, "answers_changed": self.other_answers}
-
-    def __str__(self) -> str:
-        return (
-            f"predictions move by up to {self.relative:.2g} (relative), "
-            f"{100 * self.other_answers:.1f} % of the answers change"
-        )
-
-
-def _copy(learner: Learner) -> Learner:
-    return copy.deepcopy(learner).cpu().eval()
-
-
-def _cast(episode: Episode, dtype: torch.dtype) -> Episode:
-    def cast(side: Examples) -> Examples:
-        y = side.y.to(dtype) if side.y.is_floating_point() else side.y
-        return Examples(side.x.to(dtype), y, side.mask)
-
-    return Episode(cast(episode.support), cast(episode.query), episode.n_way)
-
-
-@torch.no_grad()
-def predict(learner: Learner, episode: Episode, *, seed: int = 0) -> Tensor:
-    """Return predictions ``[T, Q, C]``; the global generator is lent ``seed`` and given back.
-
-    A learner that draws random numbers is a finding of its own, not of every check.
+    Minus infinity is allowed: it is the logit of a class without support.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        state = learner.adapt(episode.support, n_way=episode.n_way)
-        return predict_queries(learner, state, episode.query)
-
-
-def _scores(output: Tensor, episode: Episode) -> Tensor:
-    """Return the accuracy or the mean squared error of each task ``[T]``."""
-    y, mask = episode.query.y, episode.query.mask
-    right = (
-        (output[..., 0] - y).square() if episode.regression else (output.argmax(2) == y).double()
-    )
-    return (right * mask).sum(1) / mask.sum(1).clamp(min=1)
-
-
-def _with_query(episode: Episode, x: Tensor, y: Tensor, mask: Tensor) -> Episode:
-    return Episode(episode.support, Examples(x, y, mask), episode.n_way)
-
-
-# ------------------------------------------------------------------ is it a function at all?
-
-
-def _finite(bench: _Bench) -> Iterator[Outcome]:
-    """Are predictions finite, of the right shape, and is no present class ruled out?"""
     q, width = bench.episode.query, 1 if bench.episode.regression else bench.episode.n_way
     if tuple(bench.base.shape) != (*q.y.shape, width):
         yield Finding(
@@ -218,36 +134,38 @@ def _finite(bench: _Bench) -> Iterator[Outcome]:
             "fault",
             f"{100 * bad:.1f} % of the predictions are NaN or infinite.",
             {"share": bad},
-            "Look for a division by zero or a diverged inner loop; classes need a support.",
+            "Look for a division by zero, a diverged inner loop, or a class without support.",
         )
         return
     yield Passed("finite", f"predictions of {len(q.y)} tasks are finite")
 
 
-def _repeatable(bench: _Bench) -> Iterator[Outcome]:
+def _repeatable(bench: Bench) -> Iterator[Outcome]:
+    """Are predictions the same with another random seed, and after other predictions?"""
     other = predict(bench.learner, bench.episode, seed=1)
     again = predict(bench.learner, bench.episode)
     gaps = [bench.compare(other), bench.compare(again)]
     worst = max(gaps, key=lambda gap: gap.relative)
-    if not any(gap.apart for gap in gaps):
-        yield Passed("repeatable", "the same question has the same answer")
+    if not any(gap.beyond_tolerance for gap in gaps):
+        yield Passed("repeatable", "the same episode gives the same predictions")
         return
-    why = "on the global generator" if gaps[0].apart and not gaps[1].apart else "on its history"
+    by_seed = gaps[0].beyond_tolerance and not gaps[1].beyond_tolerance
+    why = "torch's global random generator" if by_seed else "what it predicted before"
     yield Finding(
         "repeatable",
         "fault",
-        f"Asked twice, the learner answers differently: {worst}. It depends {why}.",
+        f"The same episode gives other predictions a second time: {worst}. They depend on {why}.",
         worst.facts(),
         "Switch off dropout in evaluation, take randomness as an argument, and keep what is "
         "learned of a task in the state that adapt returns.",
     )
 
 
-# ------------------------------------------------------------------ what queries may not tell
+# ------------------------------------------------------------------ queries and their places
 
 
-def _query_statistics(bench: _Bench) -> Iterator[Outcome]:
-    """One query at a time is all at once, and a junk query changes nothing."""
+def _query_statistics(bench: Bench) -> Iterator[Outcome]:
+    """Are predictions the same for one query at a time, and beside a query of junk?"""
     check, learner, e = "query-statistics", bench.learner, bench.episode
     if learner.transductive:
         yield Skipped(check, "the learner declares that it is transductive")
@@ -256,23 +174,25 @@ def _query_statistics(bench: _Bench) -> Iterator[Outcome]:
     alone = torch.cat(
         [
             predict(
-                learner, _with_query(e, q.x[:, i : i + 1], q.y[:, i : i + 1], q.mask[:, i : i + 1])
+                learner, with_query(e, q.x[:, i : i + 1], q.y[:, i : i + 1], q.mask[:, i : i + 1])
             )
             for i in range(q.y.shape[1])
         ],
         1,
     )
-    junk = _with_query(
+    junk = with_query(
         e,
-        torch.cat([q.x, torch.full_like(q.x[:, :1], _JUNK)], 1),
+        torch.cat([q.x, torch.full_like(q.x[:, :1], _JUNK_PIXEL)], 1),
         torch.cat([q.y, q.y[:, :1]], 1),
         torch.cat([q.mask, torch.ones_like(q.mask[:, :1])], 1),
     )
     joined = predict(learner, junk)[:, :-1]
     gaps = {"one at a time": bench.compare(alone), "beside a junk query": bench.compare(joined)}
-    if not any(gap.apart for gap in gaps.values()):
+    if not any(gap.beyond_tolerance for gap in gaps.values()):
         yield Passed(
-            check, f"{q.y.shape[1]} queries at once, one at a time and beside a junk query"
+            check,
+            f"{q.y.shape[1]} queries have the same predictions together, one at a time and beside "
+            "a junk query",
         )
         return
     together, single = bench.score(bench.base), bench.score(alone)
@@ -283,33 +203,36 @@ def _query_statistics(bench: _Bench) -> Iterator[Outcome]:
         check,
         "fault",
         "A prediction depends on the other queries: "
-        + "; ".join(f"{how}, {gap}" for how, gap in gaps.items() if gap.apart)
+        + "; ".join(f"{how}, {gap}" for how, gap in gaps.items() if gap.beyond_tolerance)
         + f".{words}",
         {
             "score_together": together,
             "score_one_at_a_time": single,
             **{how.replace(" ", "_"): gap.facts() for how, gap in gaps.items()},
         },
-        "Freeze batch norm in evaluation, or take its statistics from the support; if it is meant, "
-        "declare transductive = True, and it is printed beside every number.",
+        "Freeze batch norm in evaluation, or take its statistics from the support. If the learner "
+        "is meant to use all queries, declare transductive = True: every score then says so.",
     )
 
 
-def _query_position(bench: _Bench) -> Iterator[Outcome]:
-    """Predictions follow their query to another place; equal queries get equal answers."""
+def _query_position(bench: Bench) -> Iterator[Outcome]:
+    """Do predictions move with their query to another place, and do equal queries get equal ones?
+
+    Blank queries in the order of their labels show how far a learner gets by places alone.
+    """
     check, learner, e = "query-position", bench.learner, bench.episode
     q = e.query
     order = torch.randperm(q.y.shape[1], generator=generator(0, 2))
-    moved = predict(learner, _with_query(e, q.x[:, order], q.y[:, order], q.mask[:, order]))
+    moved = predict(learner, with_query(e, q.x[:, order], q.y[:, order], q.mask[:, order]))
     gap = bench.compare(moved, bench.base[:, order])
     blank = q.x.mean((0, 1)).expand_as(q.x)
     by_label = q.y.argsort(dim=1, stable=True)
-    cheat = _with_query(e, blank, q.y.gather(1, by_label), q.mask.gather(1, by_label))
+    cheat = with_query(e, blank, q.y.gather(1, by_label), q.mask.gather(1, by_label))
     output = predict(learner, cheat)
-    score, chance = float(_scores(output, cheat).mean()), 1 / e.n_way
+    score, chance = float(task_scores(output, cheat).mean()), 1 / e.n_way
     spread = bench.compare(output, output[:, :1].expand_as(output))
-    if not gap.apart and not (spread.apart and bool(q.mask.all())):
-        fact = "predictions follow their query"
+    if not gap.beyond_tolerance and not (spread.beyond_tolerance and bool(q.mask.all())):
+        fact = "predictions move with their query"
         if not e.regression:
             fact += f"; blank queries in the order of their labels score {100 * score:.1f} %"
         yield Passed(check, fact)
@@ -325,14 +248,15 @@ def _query_position(bench: _Bench) -> Iterator[Outcome]:
         "fault",
         f"The place of a query changes its prediction: {gap}.{words}",
         {**gap.facts(), "blank_score": score, "chance": chance},
-        "A learner may not know where a query stands: drop what counts places.",
+        "A prediction may not depend on where its query stands: remove what counts places.",
     )
 
 
-# ------------------------------------------------------------------ orders and names
+# ------------------------------------------------------------------ order of support and labels
 
 
-def _support_order(bench: _Bench) -> Iterator[Outcome]:
+def _support_order(bench: Bench) -> Iterator[Outcome]:
+    """Are predictions the same for another order of the support examples?"""
     check, e = "support-order", bench.episode
     if bench.learner.order_sensitive:
         yield Skipped(check, "the learner declares that it is order-sensitive")
@@ -342,7 +266,7 @@ def _support_order(bench: _Bench) -> Iterator[Outcome]:
     other = Examples(s.x[:, order], s.y[:, order], s.mask[:, order])
     output = predict(bench.learner, Episode(other, e.query, e.n_way))
     gap = bench.compare(output)
-    if not gap.apart:
+    if not gap.beyond_tolerance:
         yield Passed(check, "another order of the support changes nothing")
         return
     yield Finding(
@@ -350,76 +274,83 @@ def _support_order(bench: _Bench) -> Iterator[Outcome]:
         "fault",
         f"The order of the support examples changes predictions: {gap}.",
         {**gap.facts(), "score": bench.score(bench.base), "score_reordered": bench.score(output)},
-        "Use the labels that come with the support, not their places (a reshape to [way, shot] "
-        "does); or declare order_sensitive = True.",
+        "Use the labels of the support, not the places of its examples, as a reshape to [way, "
+        "shot] does; or declare order_sensitive = True.",
     )
 
 
-def _label_order(bench: _Bench) -> Iterator[Outcome]:
-    """Renaming the labels renames the predictions; the spread of the accuracy is reported."""
+def _label_order(bench: Bench) -> Iterator[Outcome]:
+    """Does numbering the classes otherwise only reorder the columns of the predictions?
+
+    The spread of the accuracy over numberings is reported too.
+    """
     check, e = "label-order", bench.episode
     if e.regression:
         yield Skipped(check, "targets are real numbers")
         return
-    gaps, scores = [], [_scores(bench.base, e)]
-    for number in range(_PERMUTATIONS):
+    gaps, scores = [], [task_scores(bench.base, e)]
+    for number in range(_LABEL_PERMUTATIONS):
         names = torch.randperm(e.n_way, generator=generator(0, 4, number))
         if bool((names == torch.arange(e.n_way)).all()):
-            names = names.roll(1)
+            names = names.roll(1)  # the same numbering would show nothing
         s = e.support
         renamed = Episode(Examples(s.x, names[s.y], s.mask), e.query, e.n_way)
         output = predict(bench.learner, renamed)[..., names]
         gaps.append(bench.compare(output))
-        scores.append(_scores(output, e))
+        scores.append(task_scores(output, e))
     worst = max(gaps, key=lambda gap: gap.relative)
     spread = float(torch.stack(scores).std(0, unbiased=True).mean())
     facts = {**worst.facts(), "accuracy_spread": spread, "namings": len(scores)}
     if bench.learner.label_sensitive:
-        if spread < _SPREAD:
-            fact = f"declared label-sensitive; accuracy spreads by {100 * spread:.2f} points"
+        if spread < _LEAST_ACCURACY_SPREAD:
+            fact = (
+                "the learner declares that it is label-sensitive; its accuracy spreads by "
+                f"{100 * spread:.2f} points"
+            )
             yield Passed(check, fact)
             return
         yield Finding(
             check,
             "note",
-            f"Another naming of the labels moves the accuracy of a task by {100 * spread:.1f} "
-            f"points (standard deviation over {len(scores)} namings), as the learner declares.",
+            f"Numbering the classes otherwise moves the accuracy of a task by {100 * spread:.1f} "
+            f"points (standard deviation over {len(scores)} numberings), as the learner declares.",
             facts,
-            "Average over namings, or start the head from prototypes (ProtoMAML).",
+            "Average over numberings, or start the head from prototypes (ProtoMAML).",
         )
         return
-    if not any(gap.apart for gap in gaps):
-        yield Passed(check, f"{len(gaps)} renamings of the labels rename the predictions")
+    if not any(gap.beyond_tolerance for gap in gaps):
+        fact = f"{len(gaps)} other numberings of the classes only reorder the predictions"
+        yield Passed(check, fact)
         return
     yield Finding(
         check,
         "fault",
-        f"Renaming the labels changes more than the names: {worst}. The accuracy of a task "
-        f"spreads by {100 * spread:.1f} points.",
+        f"Numbering the classes otherwise changes predictions: {worst}. The accuracy of a task "
+        f"spreads by {100 * spread:.1f} points over numberings.",
         facts,
-        "Treat all classes alike (no bias per label, no head that is numbered), average over "
-        "namings, or declare label_sensitive = True.",
+        "Treat all classes alike (no bias per label, no output that is tied to a number), average "
+        "over numberings, or declare label_sensitive = True.",
     )
 
 
-def _task_independence(bench: _Bench) -> Iterator[Outcome]:
-    """T tasks at once are the T tasks one after the other."""
+def _task_independence(bench: Bench) -> Iterator[Outcome]:
+    """Are predictions of ``T`` tasks in one batch those of the tasks one by one?"""
     check, e = "task-independence", bench.episode
     singles = [predict(bench.learner, e.tasks(slice(t, t + 1))) for t in range(e.n_tasks)]
     gap = bench.compare(torch.cat(singles))
-    if not gap.apart:
-        yield Passed(check, f"{e.n_tasks} tasks at once are {e.n_tasks} tasks alone")
+    if not gap.beyond_tolerance:
+        yield Passed(check, f"{e.n_tasks} tasks have the same predictions in one batch and alone")
         return
     yield Finding(
         check,
         "fault",
-        f"A task changes the predictions of another in its batch: {gap}.",
+        f"A task changes the predictions of other tasks in its batch: {gap}.",
         {
             **gap.facts(),
             "score": bench.score(bench.base),
             "score_alone": bench.score(torch.cat(singles)),
         },
-        "Keep statistics and adapted weights of tasks apart: each has its row of the task axis.",
+        "Keep statistics and adapted weights of each task apart, along the leading task axis.",
     )
 
 
@@ -429,8 +360,8 @@ def _task_independence(bench: _Bench) -> Iterator[Outcome]:
 def _evaluation(
     learner: Learner, source: TaskSource, spec: EpisodeSpec, episodes: int, seed: int
 ) -> Iterator[Outcome]:
-    """Every parameter and buffer is the same after an evaluation, and so is the next one."""
-    check, own = "evaluation-changes-model", _copy(learner)
+    """Are parameters and buffers the same after an evaluation, and scores of a second one too?"""
+    check, own = "evaluation-changes-model", copy_of(learner)
     before = snapshot(own)
     scores = []
     for _ in range(2):
@@ -451,25 +382,27 @@ def _evaluation(
         "episodes": episodes,
     }
     if same and not touched:
-        fact = f"{len(before)} values are the same after {2 * episodes} episodes, scores too"
+        fact = f"{len(before)} values and the scores are the same after {2 * episodes} episodes"
         yield Passed(check, fact)
         return
     if same and not weights:
         yield Finding(
             check,
             "note",
-            f"Evaluation leaves attributes on the learner: {', '.join(touched[:5])}.",
+            f"Evaluation changes attributes of the learner: {', '.join(touched[:5])}.",
             facts,
             "Keep what is learned of a task in the state that adapt returns.",
         )
         return
-    what = f"changes {', '.join(weights[:5])}" if weights else "changes something that is no weight"
+    what = "changes something other than weights"
+    if weights:
+        what = f"changes {', '.join(weights[:5])}"
     yield Finding(
         check,
         "fault",
-        f"Evaluating {what}; the same {episodes} episodes give {facts['first']:.4f}, then "
+        f"Evaluation {what}; the same {episodes} episodes give {facts['first']:.4f}, then "
         f"{facts['second']:.4f}.",
         facts,
-        "Adapt copies of the weights (torch.func.functional_call), leave running statistics alone "
-        "in evaluation, and keep no state between tasks.",
+        "Adapt copies of the weights (torch.func.functional_call), do not update running "
+        "statistics in evaluation, and keep no state between tasks.",
     )

@@ -36,19 +36,19 @@ def check_page(report: CheckReport) -> str:
     verdict = "No fault was found" if report.clean else f"{faults} fault{'s' * (faults != 1)}"
     lede = (
         f"{verdict}, {notes} note{'s' * (notes != 1)}; {len(report.passed)} checks passed, "
-        f"{len(report.skipped)} were not asked ({report.seconds:.1f} seconds)."
+        f"{len(report.skipped)} were skipped ({report.seconds:.1f} seconds)."
     )
     title = f"Check of {report.target}"
     body = [f"<h1>{html.escape(title)}</h1>", f'<p class="lede">{lede}</p>']
     if report.findings:
         body += ["<h2>Found</h2>", *(_finding(finding) for finding in report.findings)]
-    for heading, rows in (
-        ("Passed", [(p.check, p.fact) for p in report.passed]),
-        ("Not asked", [(s.check, s.reason) for s in report.skipped]),
+    for heading, column, rows in (
+        ("Passed", "what was seen", [(p.check, p.fact) for p in report.passed]),
+        ("Skipped", "reason", [(s.check, s.reason) for s in report.skipped]),
     ):
         if rows:
             cells = [(html.escape(check), text) for check, text in rows]
-            body += [f"<h2>{heading}</h2>", table(heading, ("check", "what was seen"), cells)]
+            body += [f"<h2>{heading}</h2>", table(heading, ("check", column), cells)]
     return document(title, "\n".join(body), css=_OWN_CSS)
 
 
@@ -70,7 +70,7 @@ def _pair(pair: Pair) -> str:
 
 
 def _picture(x: Tensor, caption: str) -> str:
-    """Return an image, or nothing for examples that are no pictures."""
+    """Return an example as an HTML image, or nothing if it is no picture."""
     if x.ndim != 3 or len(x) not in (1, 3):
         return ""
     if x.is_floating_point():  # episodes hold pixels in [0, 1]

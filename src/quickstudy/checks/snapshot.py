@@ -1,4 +1,4 @@
-"""What a module holds, so that two moments can be compared."""
+"""Snapshots of a module: everything it holds, to find out what was changed in between."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from torch import Tensor, nn
 
 __all__ = ["changed", "snapshot"]
 
-_PLAIN = (bool, int, float, str, bytes, tuple, type(None))
+_PLAIN_TYPES = (bool, int, float, str, bytes, tuple, type(None))
 
 
 def snapshot(learner: nn.Module) -> dict[str, Any]:
-    """Return everything a module holds: parameters, buffers, and attributes set on it or its parts.
+    """Return everything a module holds: parameters, buffers, and attributes of it and its parts.
 
-    Equal snapshots (compared with ``==``) mean that nothing was changed, added or hidden on the
-    module.
+    Two snapshots are equal (``==``) if nothing on the module was changed, added or removed.
+
+    Args:
+        learner: any module.
+
+    Returns:
+        Values by their names: tensors as shape and bytes, so that the last bit counts.
     """
     held: dict[str, Any] = {}
     for name, module in learner.named_modules():
@@ -25,14 +30,14 @@ def snapshot(learner: nn.Module) -> dict[str, Any]:
             if isinstance(value, Tensor):
                 bits = value.detach().cpu().contiguous().flatten().view(torch.uint8)
                 held[f"{name}.{key}"] = (tuple(value.shape), bits.numpy().tobytes())
-            elif isinstance(value, _PLAIN):
+            elif isinstance(value, _PLAIN_TYPES):
                 held[f"{name}.{key}"] = value
             else:
-                # a container is watched by its size: states kept in a list or a dict show up here
+                # of a container only its size: states that are kept in a list or a dict add to it
                 held[f"{name}.{key}"] = len(value) if isinstance(value, (list, dict, set)) else 0
     return held
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return the names that two snapshots do not agree on."""
+    """Return the names whose values differ between two snapshots, sorted."""
     return sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))

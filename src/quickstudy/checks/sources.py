@@ -1,5 +1,5 @@
-"""Checks on a source: what its episodes share, whether they are the same for ever, whether a
-label can be guessed."""
+"""Checks on a source: do support and query share examples, is an episode the same whenever it is
+made, can a label be guessed?"""
 
 from __future__ import annotations
 
@@ -23,17 +23,22 @@ from quickstudy.checks.findings import (
 from quickstudy.checks.groups import check_groups
 from quickstudy.checks.guessing import label_evenness, position_gain
 from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError
+from quickstudy.core.words import quiet
 from quickstudy.tasks import PoolSource, TaskSource
 
 __all__ = ["check_source"]
 
 Ints = npt.NDArray[np.int64]
 
-_BATCH = 50
-_MADE = 300  # episodes whose examples are looked at; rows are looked at in all
-_FAR = 123_456_789_012
-_FIRST = 10  # that are named as evidence
-_ERRORS = 4  # standard errors: the list of episodes is fixed, so an answer holds for ever
+_EPISODES_PER_BATCH = 50
+# of more episodes only the rows in the pool are compared: making examples is slow
+_MOST_EPISODES_MADE = 300
+_LARGE_TASK_ID = 123_456_789_012
+_MOST_COPIES_NAMED = 10  # in the evidence
+# strict, so that a sound source is hardly ever refused: the list of episodes is fixed, and a false
+# alarm would come back each time
+_STANDARD_ERRORS_ABOVE_CHANCE = 4
+_DEVIATIONS_ABOVE_MEAN = 6  # of a chi-squared variable
 
 
 def check_source(
@@ -46,16 +51,16 @@ def check_source(
     names: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CheckReport:
-    """Look for what makes episodes of a source dishonest.
+    """Check the episodes of a source: no leaks, reproducible, labels that cannot be guessed.
 
     Args:
-        source: any source; of a pool more can be asked.
+        source: any source; some checks need a :class:`~quickstudy.tasks.PoolSource`.
         spec: way, shot and queries.
-        episodes: how many to look at; the examples themselves of at most 300.
+        episodes: how many to look at; the examples are made and compared of the first 300.
         seed: names the list of episodes.
-        target: what is checked, for the report.
-        names: of each row of a pool, for example file names.
-        progress: called with what is being done.
+        target: name of what is checked, for the report; the source's own by default.
+        names: of each row of the pool, for example file names.
+        progress: called with a line about each step.
 
     Returns:
         A report on ``shared-rows``, ``shared-content``, ``shared-groups``, ``episode-names``,
@@ -64,24 +69,28 @@ def check_source(
     Raises:
         TaskError: if the source cannot give such episodes.
     """
-    start, said = time.perf_counter(), progress or (lambda _: None)
-    said(f"making the examples of {min(episodes, _MADE):,} of {episodes:,} episodes")
+    start, say = time.perf_counter(), progress or quiet
+    n_made = min(episodes, _MOST_EPISODES_MADE)
+    say(f"making the examples of {n_made:,} of {episodes:,} episodes")
     made = [
-        source.episodes(spec, range(i, min(i + _BATCH, episodes, _MADE)), seed=seed)
-        for i in range(0, min(episodes, _MADE), _BATCH)
+        source.episodes(spec, range(i, min(i + _EPISODES_PER_BATCH, n_made)), seed=seed)
+        for i in range(0, n_made, _EPISODES_PER_BATCH)
     ]
-    outcomes: list[Outcome] = [_rows(source, spec, episodes, seed, made), _content(made, names)]
-    said("comparing groups")
+    outcomes: list[Outcome] = [
+        _shared_rows(source, spec, episodes, seed, made),
+        _shared_content(made, names),
+    ]
+    say("comparing groups")
     outcomes += check_groups(source, spec, episodes=episodes, seed=seed)
-    said("asking for the same episodes again")
-    outcomes += [_names(source, spec, seed), _labels(made)]
+    say("making the same episodes again")
+    outcomes += [_episode_names(source, spec, seed), _labels(made)]
     if made[0].regression:
         outcomes += [
             Skipped(check, "targets are real numbers")
             for check in ("position-tells-label", "class-tells-label")
         ]
     else:
-        outcomes += [*_position(made), _evenness(made)]
+        outcomes += [*_position_tells_label(made), _class_tells_label(made)]
     seconds = time.perf_counter() - start
     return CheckReport(target or f"{source.name} ({source.split})", tuple(outcomes), seconds)
 
@@ -89,11 +98,12 @@ def check_source(
 # ------------------------------------------------------------------ what support and query share
 
 
-def _rows(
+def _shared_rows(
     source: TaskSource, spec: EpisodeSpec, episodes: int, seed: int, made: list[Episode]
 ) -> Outcome:
-    """Does a row of the pool stand on both sides, or twice on one?"""
+    """Is a row of the pool in support and query of one episode, or twice in one of them?"""
     if isinstance(source, PoolSource):
+        # rows of all episodes, which cost nothing to draw
         index = source.index(spec, range(episodes), seed=seed)
         sides = list(zip(index.support, index.query, strict=True))
     elif all("support_index" in e.info and "query_index" in e.info for e in made):
@@ -105,10 +115,10 @@ def _rows(
             )
         ]
     else:
-        return Skipped("shared-rows", "the source does not tell the rows of its episodes")
+        return Skipped("shared-rows", "episodes of this source do not say which rows they hold")
     shared, twice, first = 0, 0, None
     for t, (support, query) in enumerate(sides):
-        s, q = support[support >= 0], query[query >= 0]
+        s, q = support[support >= 0], query[query >= 0]  # -1 is padding
         both = np.intersect1d(s, q)
         shared += bool(len(both))
         twice += len(np.unique(s)) < len(s) or len(np.unique(q)) < len(q)
@@ -120,16 +130,16 @@ def _rows(
         "shared-rows",
         "fault",
         f"In {shared:,} of {len(sides):,} episodes an example is support and query; in {twice:,} "
-        "one stands twice on a side.",
+        "an example is twice in the support or twice in the query.",
         {"episodes": len(sides), "shared": shared, "twice": twice, "first": first},
         "Draw the k_shot + n_query examples of a class together, without replacement, then cut.",
     )
 
 
-def _content(made: list[Episode], names: Sequence[str] | None) -> Outcome:
-    """Which share of the queries has an identical support example?"""
+def _shared_content(made: list[Episode], names: Sequence[str] | None) -> Outcome:
+    """Which share of the queries has an identical example in its support?"""
     queries, easy, pairs, first = 0, 0, list[Pair](), list[dict[str, object]]()
-    for number, episode in enumerate(made):
+    for batch, episode in enumerate(made):
         s, q = episode.support, episode.query
         for t in range(episode.n_tasks):
             support = _by_digest(s, t)
@@ -138,25 +148,19 @@ def _content(made: list[Episode], names: Sequence[str] | None) -> Outcome:
                 if digest not in support:
                     continue
                 easy += len(at)
-                if len(first) < _FIRST:
-                    places = (support[digest][0], at[0])
-                    told = [
-                        _told(episode, side, t, place, names)
-                        for side, place in zip(("support", "query"), places, strict=True)
-                    ]
-                    first.append(
-                        {"episode": number * _BATCH + t, "support": told[0], "query": told[1]}
+                if len(first) < _MOST_COPIES_NAMED:
+                    number, copied = batch * _EPISODES_PER_BATCH + t, support[digest][0]
+                    original = _example_name(episode, "support", t, copied, names)
+                    copy = _example_name(episode, "query", t, at[0], names)
+                    first.append({"episode": number, "support": original, "query": copy})
+                    captions = (
+                        f"episode {number}, support: {original}",
+                        f"episode {number}, query: {copy}",
                     )
-                    captions = tuple(
-                        f"episode {number * _BATCH + t}, {side}: {what}"
-                        for side, what in zip(("support", "query"), told, strict=True)
-                    )
-                    pairs.append(
-                        Pair(s.x[t, places[0]], q.x[t, places[1]], (captions[0], captions[1]))
-                    )
+                    pairs.append(Pair(s.x[t, copied], q.x[t, at[0]], captions))
     share, episodes = easy / max(queries, 1), sum(e.n_tasks for e in made)
     if share < HARMLESS:
-        fact = f"{easy} of {queries:,} queries in {episodes} episodes are copies of a support"
+        fact = f"{easy} of {queries:,} queries in {episodes} episodes have a copy in their support"
         return Passed("shared-content", fact)
     return Finding(
         "shared-content",
@@ -169,7 +173,9 @@ def _content(made: list[Episode], names: Sequence[str] | None) -> Outcome:
     )
 
 
-def _told(episode: Episode, side: str, t: int, place: int, names: Sequence[str] | None) -> str:
+def _example_name(
+    episode: Episode, side: str, t: int, place: int, names: Sequence[str] | None
+) -> str:
     """Return the name of an example, else its row in the pool, else its place in the episode."""
     index = episode.info.get(f"{side}_index")
     if index is None:
@@ -179,6 +185,7 @@ def _told(episode: Episode, side: str, t: int, place: int, names: Sequence[str] 
 
 
 def _by_digest(side: Examples, t: int) -> dict[bytes, list[int]]:
+    """Return the places of a task's examples by the hash of their content, without padding."""
     at = side.mask[t].nonzero().flatten()
     found: dict[bytes, list[int]] = {}
     for place, digest in zip(at.tolist(), row_digests(side.x[t][at]), strict=True):
@@ -186,15 +193,15 @@ def _by_digest(side: Examples, t: int) -> dict[bytes, list[int]]:
     return found
 
 
-# ------------------------------------------------------------------ names
+# ------------------------------------------------------------------ names of episodes
 
 
-def _names(source: TaskSource, spec: EpisodeSpec, seed: int) -> Outcome:
-    """Is an episode the same twice, alone, in a batch and in another order?"""
-    ids = [7, 0, _FAR, 3]
+def _episode_names(source: TaskSource, spec: EpisodeSpec, seed: int) -> Outcome:
+    """Is episode ``(seed, id)`` the same when made again, alone, in a batch, in another order?"""
+    ids = [7, 0, _LARGE_TASK_ID, 3]
     try:
         together = _digests(source.episodes(spec, ids, seed=seed))
-    except TaskError:  # a published list ends somewhere
+    except TaskError:  # a published list has no episode of so large a number
         ids = [3, 0, 2]
         together = _digests(source.episodes(spec, ids, seed=seed))
     again = _digests(source.episodes(spec, ids, seed=seed))
@@ -203,7 +210,7 @@ def _names(source: TaskSource, spec: EpisodeSpec, seed: int) -> Outcome:
     how = [
         words
         for words, other in (
-            ("when it is asked for twice", again),
+            ("when it is made again", again),
             ("in another order", backwards),
             ("alone and in a batch", alone),
         )
@@ -211,13 +218,14 @@ def _names(source: TaskSource, spec: EpisodeSpec, seed: int) -> Outcome:
     ]
     if not how and len(set(together)) == len(ids):
         return Passed("episode-names", f"episodes {ids} are the same alone, in batches and again")
-    what = f"differs {', '.join(how)}" if how else "is the same as another of another number"
+    what = f"An episode differs {', '.join(how)}." if how else "Two numbers name the same episode."
     return Finding(
         "episode-names",
         "fault",
-        f"An episode {what}.",
+        what,
         {"task_ids": ids, "differs": how},
-        "Derive all randomness from (seed, task_id), not from a stream or a global generator.",
+        "Derive all randomness of an episode from (seed, task_id), not from a generator that "
+        "earlier calls move on.",
     )
 
 
@@ -239,7 +247,7 @@ def _digests(episode: Episode) -> list[bytes]:
 def _labels(made: list[Episode]) -> Outcome:
     """Are inputs finite, and is every query's class in the support?"""
     bad, first = 0, None
-    for number, episode in enumerate(made):
+    for batch, episode in enumerate(made):
         s, q = episode.support, episode.query
         for t in range(episode.n_tasks):
             known = s.y[t][s.mask[t]]
@@ -251,57 +259,64 @@ def _labels(made: list[Episode]) -> Outcome:
                 ok = ok and inside and bool(np.isin(asked.numpy(), known.numpy()).all())
             bad += not ok
             if first is None and not ok:
-                first = {"episode": number * _BATCH + t, "finite": finite}
+                first = {"episode": batch * _EPISODES_PER_BATCH + t, "finite": finite}
     total = sum(e.n_tasks for e in made)
     if not bad:
         return Passed("labels", f"{total} episodes: inputs are finite, queries can be answered")
     return Finding(
         "labels",
         "fault",
-        f"{bad} of {total} episodes hold numbers that are not finite, an empty side, a label "
+        f"{bad} of {total} episodes have inputs that are not finite, no support, no query, a label "
         "outside [0, n_way), or a query whose class has no support.",
         {"episodes": total, "bad": bad, "first": first},
         "Draw support and query from the same classes, and number them from 0 in each episode.",
     )
 
 
-def _position(made: list[Episode]) -> Iterator[Outcome]:
-    if len(made) < 2:
-        yield Skipped("position-tells-label", f"needs more than {_BATCH} episodes")
+def _position_tells_label(made: list[Episode]) -> Iterator[Outcome]:
+    """Does the place of an example in its episode say which label it has?"""
+    if len(made) < 2:  # one batch to learn from, one to be scored on
+        yield Skipped("position-tells-label", f"needs more than {_EPISODES_PER_BATCH} episodes")
         return
     facts = []
     for side in ("support", "query"):
         gain, error = position_gain(made, side)
         facts.append(f"{side} {100 * gain:+.1f} points")
-        if gain > _ERRORS * error + 1e-12:
+        if gain > _STANDARD_ERRORS_ABOVE_CHANCE * error + 1e-12:
             yield Finding(
                 "position-tells-label",
                 "fault",
-                f"A dummy that only knows the place of a {side} example is {100 * gain:.1f} "
-                f"points above chance.",
+                f"Guessing the label by the place in the {side} alone scores {100 * gain:.1f} "
+                "points above chance.",
                 {"side": side, "gain": gain, "standard_error": error},
                 f"Shuffle the {side} examples of every episode.",
             )
             return
-    yield Passed("position-tells-label", f"gain over chance of the place: {', '.join(facts)}")
+    yield Passed("position-tells-label", f"guessing by the place, over chance: {', '.join(facts)}")
 
 
-def _evenness(made: list[Episode]) -> Outcome:
+def _class_tells_label(made: list[Episode]) -> Outcome:
+    """Does a class get some labels more often than others?"""
     if not all("classes" in episode.info for episode in made):
-        return Skipped("class-tells-label", "the source does not tell the classes of its episodes")
+        return Skipped(
+            "class-tells-label", "episodes of this source do not say which classes they hold"
+        )
     widths = {episode.info["classes"].shape[1] for episode in made}
     if any(a != b for a, b in pairwise(widths)):
-        return Skipped("class-tells-label", "batches of episodes differ in their width")
+        return Skipped("class-tells-label", "batches of episodes differ in their number of classes")
     chi2, freedom = label_evenness(made)
-    # mean and spread of a chi-squared variable; 6 of its standard deviations
-    if chi2 <= freedom + 6 * np.sqrt(2 * freedom):
-        fact = f"classes get every label alike (chi-squared {chi2:.0f} for {freedom} degrees)"
+    # a chi-squared variable has mean k and standard deviation sqrt(2 k), k degrees of freedom
+    if chi2 <= freedom + _DEVIATIONS_ABOVE_MEAN * np.sqrt(2 * freedom):
+        fact = (
+            f"each class gets all labels equally often (chi-squared {chi2:.0f} for {freedom} "
+            "degrees of freedom)"
+        )
         return Passed("class-tells-label", fact)
     return Finding(
         "class-tells-label",
         "fault",
         f"Classes do not get every label equally often (chi-squared {chi2:.0f} for {freedom} "
-        "degrees of freedom): a learner can know a label by the class.",
+        "degrees of freedom): a learner can guess the label from the class.",
         {"chi_squared": chi2, "degrees_of_freedom": freedom},
         "Draw the label of a class anew in every episode.",
     )

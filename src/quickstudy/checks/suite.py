@@ -1,4 +1,4 @@
-"""The suite: which checks are asked of data, of a source of tasks, of a learner, of a document."""
+"""The suite: which checks are run on data, on a source of tasks, on a learner, on a document."""
 
 from __future__ import annotations
 
@@ -29,20 +29,27 @@ from quickstudy.tasks.folders import FolderReading, is_folder, read_folder, spli
 
 __all__ = ["CheckedData", "Suite", "check_file", "read_data", "read_named"]
 
-_FOLDER_SIZE = 84
-_LEARNER_EPISODES = 40  # that accuracies of learners are taken over, at most
-_NAMED_IN_SENTENCE, _NAMED_AS_EVIDENCE = 5, 100  # files
+_FOLDER_SIZE = 84  # side in pixels of images of a folder
+_MOST_LEARNER_EPISODES = 40  # that a learner is evaluated on
+_NAMED_IN_SENTENCE, _NAMED_AS_EVIDENCE = 5, 100  # files or classes of one finding
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedData:
-    """The parts of a data set, and which of them episodes are drawn from.
+    """The splits of a data set, and the one whose episodes are checked.
 
     Args:
-        parts: pools by the name of the part.
-        tested: the part whose episodes are checked.
-        names: of each example, by part, for reports.
-        reading: what came up while it was read.
+        parts: pools by the name of the split.
+        tested: the split whose episodes are checked.
+        names: names of the examples of each split, for reports.
+        reading: what was found while the data was read.
+
+    Example::
+
+        from quickstudy.checks.suite import CheckedData, Suite
+        data = CheckedData({"all": load_pool("digits")}, tested="all")
+        for report in Suite(EpisodeSpec(5, 1), episodes=60).data(data):
+            print(report.text())
     """
 
     parts: dict[str, Pool]
@@ -53,12 +60,19 @@ class CheckedData:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The checks, with how much is asked.
+    """All checks with one size of task and one number of episodes.
 
     Args:
         spec: way, shot and queries of the episodes.
         episodes: how many are looked at.
-        say: is told what is being done.
+        say: called with a line about each step.
+
+    Example::
+
+        from quickstudy.checks.suite import Suite
+        reports = Suite(EpisodeSpec(5, 1), episodes=60).pool(load_pool("digits"))
+        print(reports[0].text())
+        all(report.clean for report in reports)
     """
 
     spec: EpisodeSpec
@@ -66,38 +80,38 @@ class Suite:
     say: Callable[[str], None] = quiet
 
     def data(self, found: CheckedData) -> list[CheckReport]:
-        """Check the examples, and the episodes of the part that is judged."""
+        """Check the examples of all splits, and the episodes of the tested one."""
         pool = found.parts[found.tested]
         reading = CheckReport(pool.name, found.reading)
         names = found.names.get(found.tested)
         return [reading, self.contents(found), *self.pool(pool, names)]
 
     def pool(self, pool: Pool, names: Sequence[str] | None = None) -> list[CheckReport]:
-        """Check the episodes of a pool, without the classes that can be in none."""
+        """Check the episodes of a pool, without the classes of one example."""
         small = [i for i, n in enumerate(pool.counts) if n < 2]
         if not small:
             return [self.source(PoolSource(pool), names)]
-        left = [i for i in range(pool.n_classes) if i not in small]
+        large = [i for i in range(pool.n_classes) if i not in small]
         shown = ", ".join(pool.class_names[i] for i in small[:_NAMED_IN_SENTENCE])
         note = Finding(
             "small-classes",
-            "fault" if len(left) < 2 else "note",
-            f"{len(small)} class(es) have one example and can be in no task: {shown}"
+            "fault" if len(large) < 2 else "note",
+            f"{len(small)} class(es) have one example, too few for support and query: {shown}"
             f"{' ...' if len(small) > _NAMED_IN_SENTENCE else ''}.",
             {"classes": [pool.class_names[i] for i in small]},
-            "Give each class two examples or more. Episodes were checked without these.",
+            "Give each class two examples or more. Episodes were checked without these classes.",
         )
         reports = [CheckReport(pool.name, (note,))]
-        if len(left) < 2:
+        if len(large) < 2:
             why = "fewer than two classes have two examples: no episode can be drawn"
             return [*reports, CheckReport(pool.name, (Skipped("episodes", why),))]
         if names is not None:
-            kept = np.isin(pool.y.numpy(), left)
+            kept = np.isin(pool.y.numpy(), large)
             names = [name for name, keep in zip(names, kept, strict=True) if keep]
-        return [*reports, self.source(PoolSource(pool.select(left)), names)]
+        return [*reports, self.source(PoolSource(pool.select(large)), names)]
 
     def contents(self, found: CheckedData) -> CheckReport:
-        """Check the examples."""
+        """Check the examples of all splits."""
         return check_contents(
             found.parts,
             names=found.names,
@@ -110,7 +124,7 @@ class Suite:
         name = f"{source.name} ({source.split})"
         spec = self.spec
         if isinstance(source, PoolSource):
-            fitted = self._fitting(spec, source.pool)
+            fitted = self._fitted_spec(spec, source.pool)
             if fitted is None:
                 reason = f"a class of {name} has one example: no episode can be drawn"
                 return CheckReport(name, (Skipped("episodes", reason),))
@@ -125,14 +139,14 @@ class Suite:
         """Check a learner, and the interval that is printed beside its score."""
         if (
             isinstance(source, PoolSource)
-            and (small := self._fitting(spec, source.pool)) is not None
+            and (small := self._fitted_spec(spec, source.pool)) is not None
         ):
             spec = small
         found = check_learner(
             learner,
             source,
             spec,
-            episodes=min(self.episodes, _LEARNER_EPISODES),
+            episodes=min(self.episodes, _MOST_LEARNER_EPISODES),
             target=name,
             progress=self._progress(name),
         )
@@ -143,8 +157,9 @@ class Suite:
     def _progress(self, name: str) -> Callable[[str], None]:
         return lambda what: self.say(f"{name}: {what} ...")
 
-    def _fitting(self, spec: EpisodeSpec, pool: Pool) -> EpisodeSpec | None:
-        """Return the specification, made smaller if the data has too few classes or examples."""
+    def _fitted_spec(self, spec: EpisodeSpec, pool: Pool) -> EpisodeSpec | None:
+        """Return the specification, made smaller if the data has too few classes or examples;
+        ``None`` if no episode can be drawn at all."""
         fewest = int(pool.counts.min())
         if fewest < 2 or pool.n_classes < 2:
             return None
@@ -154,14 +169,17 @@ class Suite:
         fitted = EpisodeSpec(way, shot, max(1, min(spec.n_query, fewest - most)))
         if fitted != spec:
             self.say(
-                f"{pool.name} ({pool.split}) is small: {fitted} tasks with {fitted.n_query} "
-                "queries."
+                f"{pool.name} ({pool.split}) is too small for {spec} tasks; checking {fitted} "
+                f"tasks with {fitted.n_query} queries per class."
             )
         return fitted
 
 
 def check_file(path: Path) -> CheckReport:
     """Check a JSON document of ``evaluate`` or ``compare``: do its numbers follow from its scores?
+
+    Args:
+        path: what ``evaluate --json`` printed, or ``comparison.json`` of ``compare``.
 
     Raises:
         DataError: if it cannot be read.
@@ -189,13 +207,14 @@ def read_data(
     channels: int = 3,
     say: Callable[[str], None] = quiet,
 ) -> CheckedData:
-    """Return all parts of a named data set or of a folder, and what of it cannot be read.
+    """Return all splits of a named data set or of a folder, and what of it cannot be read.
 
     Args:
-        data: a named data set, or a folder of class folders or of ``train/``, ``test/`` with such.
-        size: side in pixels of the images of a folder.
-        channels: of these, 1 or 3.
-        say: is told what is being read.
+        data: a named data set, a folder of class folders, or a folder of ``train/``, ``test/`` with
+            class folders in them.
+        size: side in pixels to which images of a folder are resized.
+        channels: of these images, 1 (grey) or 3 (colour).
+        say: called with a line about each step.
 
     Raises:
         ConfigError: if there is no such data set.
@@ -211,7 +230,7 @@ def read_data(
         )
     root = Path(data)
     split = split_folders(root)
-    # by their own names: 'Train' and 'TRAIN' are shown as they are written
+    # by the folder's own name, which may be 'Train' or 'TRAIN'
     folders = {folder.name: folder for folder in split.values()} if split else {"all": root}
     pools, names, reading = {}, {}, list[Outcome]()
     for part, folder in folders.items():
@@ -227,7 +246,12 @@ def read_data(
 
 
 def _reading(read: FolderReading, start: str) -> list[Outcome]:
-    """Return what of a folder is not among the examples."""
+    """Return findings on what of a folder is not among the examples.
+
+    Args:
+        read: the folder.
+        start: how names of its files begin in reports: ``""`` or ``"train/"``.
+    """
     found: list[Outcome] = []
     for check, severity, files, what, remedy in (
         (
@@ -241,14 +265,14 @@ def _reading(read: FolderReading, start: str) -> list[Outcome]:
             "files-passed-over",
             "note",
             read.passed_over,
-            "file(s) are no image in a class folder, and were passed over",
+            "file(s) were passed over, because they are no image in a class folder",
             "Remove them, save them as PNG or JPEG, or put them into a class folder.",
         ),
         (
             "empty-classes",
             "note",
             read.empty,
-            "folder(s) hold no image, and are no class",
+            "folder(s) hold no image and were not read as a class",
             "Add images, or remove the folder.",
         ),
     ):
@@ -277,13 +301,13 @@ def read_named(
     size: int | None = None,
     say: Callable[[str], None] = quiet,
 ) -> CheckedData:
-    """Return all parts of a named data set.
+    """Return all splits of a named data set.
 
     Args:
         name: of the data set.
         split_file: which published split; ``None`` = its first.
         size: side in pixels; ``None`` = the data set's own.
-        say: is told what is being read.
+        say: called with a line about each step.
     """
     splits = [s for s in DATASETS[name].splits if s != "all"]
     pools = {}

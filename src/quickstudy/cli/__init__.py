@@ -67,18 +67,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 misused, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    # wherever it stands: nobody remembers which options come before the command
+    # taken out here, so that --debug may also stand after the command
     given = [argument for argument in given if argument != "--debug"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that has no plus-minus sign
+            stream.reconfigure(errors="replace")  # not every terminal can show a plus-minus sign
     code = 0
 
     def run() -> None:
         nonlocal code
-        if "_QUICKSTUDY_COMPLETE" in os.environ:  # the shell asks what could come next
+        if "_QUICKSTUDY_COMPLETE" in os.environ:  # the shell asks for completions
             app(given, prog_name="quickstudy")
-        # not app(): it prints errors in boxes, and swallows Ctrl-C with what it has to say
+        # not app(): it prints errors in boxes, and ends at Ctrl-C without our message
         command = typer.main.get_command(app)
         try:
             with command.make_context("quickstudy", given) as context:

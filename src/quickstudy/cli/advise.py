@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quickstudy.cli.output import emit, say, writable
+from quickstudy.cli.protocol import AsJson, Device
 
 __all__ = ["advise_command"]
 
@@ -16,31 +17,43 @@ def advise_command(
     examples: Annotated[
         Path, typer.Argument(help="Folder of class folders, or a table: csv, tsv, jsonl, parquet.")
     ],
-    label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the labels; by default found by its name.")
+    ] = None,
     group: Annotated[
         str | None,
-        typer.Option(help="Column of what belongs together, e.g. frames of one thing: kept apart."),
+        typer.Option(
+            help="Column that names what belongs together, e.g. frames of one film. No such group "
+            "is then in both the support and the query of an episode."
+        ),
     ] = None,
     most: Annotated[
-        int | None, typer.Option(help="Examples to measure with, at most; else 2000, tables 5000.")
+        int | None,
+        typer.Option(help="Largest number of examples to use; by default 2000, of a table 5000."),
     ] = None,
     episodes: Annotated[
-        int, typer.Option(help="Episodes for each number of labels, at first; 5 or more.")
+        int,
+        typer.Option(help="Episodes for each number of labels in the first round; at least 5."),
     ] = 20,
-    seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
-    page: Annotated[Path | None, typer.Option("--html", help="Write a page too.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page to this file.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
-    """Say which approach to take for your examples, what accuracy to expect, what to run next.
+    """Say which approach fits your examples, what accuracy to expect, and what to run next.
 
     Example: quickstudy advise photos/ --html advice.html
 
-    Every approach that is installed answers the same quick episodes drawn from the examples. Among
-    the approaches not clearly behind the best (at most one point, and not significantly in the
-    paired comparison), the simplest is recommended. Where another may be two points ahead, up to
-    four times the episodes are drawn. Of a column "split" only the rows "train" are read, of
-    folders train/ and test/ only the first; "fit" does the same.
+    Every approach that is installed classifies the same episodes, drawn from
+    your examples. Among the approaches not clearly behind the best (at most one
+    point, and not significantly in the paired comparison), the simplest is
+    recommended. If another one may be two points ahead, up to four times as
+    many episodes are drawn.
+
+    If a table has a column "split", only its rows "train" are read; of folders
+    train/ and test/, only train/. 'quickstudy fit' does the same.
     """
     from quickstudy.advice.advise import advise
     from quickstudy.advice.page import write_advice_page

@@ -18,28 +18,30 @@ __all__ = ["check_command"]
 Target = Annotated[
     str,
     typer.Argument(
-        help="A run folder, a named data set, a folder of class folders (or of train/, val/, "
-        "test/ with such), module:attribute or file.py:attribute with a Learner or TaskSource of "
-        "your own, or a JSON document of 'evaluate'."
+        help="What to check: a run folder; a named data set; a folder of class folders, or of "
+        "train/, val/, test/ with class folders in them; a Learner or TaskSource of your own as "
+        "module:attribute or file.py:attribute; or a JSON document of 'evaluate' or 'compare'."
     ),
 ]
-AskedData = Annotated[
+LearnerData = Annotated[
     str | None,
-    typer.Option(help="What to ask a learner about: a named data set or a folder."),
+    typer.Option(help="Data to check a learner on: a named data set or a folder."),
 ]
-Page = Annotated[Path | None, typer.Option(help="Write a page with the pictures.")]
+Page = Annotated[Path | None, typer.Option(help="Also write a page with pictures to this file.")]
 NWay = Annotated[str, typer.Option("--n-way", help="Classes per task.")]
-Episodes = Annotated[int, typer.Option(min=2, help="Episodes to look at.")]
+Episodes = Annotated[int, typer.Option(min=2, help="Number of episodes to look at.")]
 Size = Annotated[
     int | None,
-    typer.Option(min=1, help="Side in pixels of the images that your own learner takes."),
+    typer.Option(min=1, help="Side in pixels of the images that a learner of your own takes."),
 ]
-Channels = Annotated[int | None, typer.Option(help="Of these images: 1 (grey) or 3 (colour).")]
+Channels = Annotated[
+    int | None, typer.Option(help="Channels of these images: 1 (grey) or 3 (colour).")
+]
 
 
 def check_command(
     target: Target,
-    data: AskedData = None,
+    data: LearnerData = None,
     html: Page = None,
     n_way: NWay = "5",
     k_shot: KShot = "1",
@@ -48,10 +50,10 @@ def check_command(
     channels: Channels = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for leaks and broken protocol in a learner or data: what is wrong, the evidence, the
-    remedy.
+    """Look for leaks and broken protocol in data or a learner: faults, evidence, remedies.
 
-    Exit status 0 if there is no fault (there may be notes), 1 if there is one.
+    The exit status is 0 if there is no fault (there may be notes), and 1 if
+    there is one.
 
     Example: quickstudy check my/pictures --html check.html
 

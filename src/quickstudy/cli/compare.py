@@ -20,34 +20,42 @@ __all__ = ["compare_command"]
 Runs = Annotated[list[Path], typer.Argument(help="Folders that 'quickstudy train' wrote.")]
 DataSets = Annotated[
     list[str] | None,
-    typer.Option(help="A named data set or a folder of class folders; may be repeated."),
+    typer.Option(help="A named data set, or a folder of class folders; may be repeated."),
 ]
 Domains = Annotated[
     bool,
-    typer.Option("--domains", help="Every domain whose data is at hand; ways 5-20, shots 1-10."),
+    typer.Option(
+        "--domains", help="Every domain whose data is here; 5-20 classes, 1-10 support examples."
+    ),
 ]
-NWay = Annotated[str | None, typer.Option("--n-way", help="Classes per task: 5, or 5-20.")]
+NWay = Annotated[str | None, typer.Option("--n-way", help="Classes per task: 5, or a range: 5-20.")]
 KShots = Annotated[
     list[str] | None,
-    typer.Option("--k-shot", help="Support per class: 1, or 1-10; may be repeated."),
+    typer.Option(
+        "--k-shot", help="Support examples per class: 1, or a range: 1-10; may be repeated."
+    ),
 ]
 NQuery = Annotated[int, typer.Option("--n-query", help="Queries per class.")]
-Episodes = Annotated[int, typer.Option(help="Episodes of each list.")]
+Episodes = Annotated[int, typer.Option(help="Number of episodes in each list of tasks.")]
 Baselines = Annotated[
     list[str] | None,
-    typer.Option(help=f"Of {', '.join(BASELINES)}, or none; may be repeated; all if not given."),
+    typer.Option(help=f"{', '.join(BASELINES)}, or none; may be repeated; all by default."),
 ]
 Features = Annotated[
-    Path | None, typer.Option(help="The run whose features the baselines use; else the first.")
+    Path | None,
+    typer.Option(help="Run whose features the baselines use; by default the first run."),
 ]
 Trained = Annotated[
-    bool, typer.Option("--trained/--no-trained", help="Score the training classes too.")
+    bool,
+    typer.Option("--trained/--no-trained", help="Also score the classes that were trained on."),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder for scores, JSON, Markdown and the page; goes on if it is there."),
+    typer.Option(
+        help="Folder for scores, JSON, Markdown and the page; a comparison there is continued."
+    ),
 ]
-Workers = Annotated[int | None, typer.Option(help="Processes; one per core if not given.")]
+Workers = Annotated[int | None, typer.Option(help="Number of processes; by default one per core.")]
 
 
 def compare_command(
@@ -70,8 +78,9 @@ def compare_command(
 
     Example: quickstudy compare runs/a runs/b --data omniglot --data quickdraw --out compared
 
-    A data set that runs were trained on is scored on the classes that all of them have trained on
-    and on those that none has seen. With --out a comparison that was stopped goes on where it was.
+    A data set that runs were trained on gives two lists of tasks: one of the
+    classes that all of them were trained on, one of the classes that none has
+    seen. With --out, a comparison that was stopped is continued.
     """
     compared = compare_runs(
         runs,

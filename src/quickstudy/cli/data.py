@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from quickstudy.cli.output import emit
+from quickstudy.cli.protocol import AsJson
 from quickstudy.core import DataError
 from quickstudy.tasks.catalogue import DATASETS
 from quickstudy.tasks.datasets import DatasetStatus, check_dataset, dataset_status, get_dataset
@@ -15,13 +16,14 @@ from quickstudy.tasks.datasets import DatasetStatus, check_dataset, dataset_stat
 __all__ = ["data_app"]
 
 data_app = typer.Typer(
-    help="Data sets: what there is, where it comes from, whether it is whole.",
+    help="Data sets: which there are, where they come from, whether they are complete.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def _document(status: DatasetStatus) -> dict[str, Any]:
+    """Return what is known of a data set as JSON-ready values."""
     info = DATASETS[status.name]
     return {
         "name": status.name,
@@ -38,7 +40,7 @@ def _document(status: DatasetStatus) -> dict[str, Any]:
 
 @data_app.command("list")
 def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the data sets: found or missing, licence and source.
 
@@ -57,7 +59,7 @@ def list_command(
 @data_app.command("get")
 def get_command(
     name: Annotated[str, typer.Argument(help="Name of a data set.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find a data set, or download it into the cache with its checksum verified.
 
@@ -75,9 +77,9 @@ def get_command(
 def check_command(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Names of data sets; if none, all that are found."),
+        typer.Argument(help="Names of data sets; by default all that are found."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read data sets again and verify their checksums.
 
@@ -94,6 +96,7 @@ def check_command(
 
 
 def _checked(name: str) -> dict[str, Any]:
+    """Return the document of a data set after reading it again."""
     try:
         return _document(check_dataset(name))
     except DataError as error:

@@ -8,25 +8,27 @@ from typing import Annotated
 import typer
 
 from quickstudy.cli.output import emit, say
+from quickstudy.cli.protocol import AsJson, Device
 
 __all__ = ["demo_command"]
 
 
 def demo_command(
-    out: Annotated[Path, typer.Option(help="Where the report is written.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="File for the report.")] = Path("report.html"),
     steps: Annotated[
         int | None,
-        typer.Option(help="Training steps; if not given, two minutes' worth.", min=1),
+        typer.Option(help="Training steps; by default as many as take two minutes.", min=1),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, training episodes and tests.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of weights, training episodes and tests.")] = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Meta-train for two minutes, score on classes never seen, and write a report.
 
     Example: quickstudy demo --out report.html
 
-    With Omniglot at hand it trains on handwriting, without data or network on rendered glyphs.
+    If the data set Omniglot is here, the demo trains on handwriting. Otherwise
+    it trains on rendered characters, which need no data and no network.
     """
     from quickstudy.demo import run_demo
 

@@ -9,28 +9,34 @@ import typer
 
 from quickstudy.advice.diversity import domain_diversity
 from quickstudy.cli.output import emit, say
-from quickstudy.cli.protocol import Seed
+from quickstudy.cli.protocol import AsJson, Seed
 
 __all__ = ["diversity_command"]
 
 
 def diversity_command(
-    data: Annotated[list[str], typer.Argument(help="Named data sets or folders: the domains.")],
+    data: Annotated[
+        list[str], typer.Argument(help="The domains: two or more named data sets or folders.")
+    ],
     run: Annotated[
-        Path | None, typer.Option(help="Embed with the encoder of this run; else pixels.")
+        Path | None,
+        typer.Option(help="Run whose encoder embeds the images; by default pixels are used."),
     ] = None,
     n_way: Annotated[int, typer.Option("--n-way", help="Classes per task.")] = 5,
-    k_shot: Annotated[int, typer.Option("--k-shot", help="Support per class.")] = 5,
-    rank: Annotated[int, typer.Option(min=1, help="Directions that an embedding keeps.")] = 32,
-    episodes: Annotated[int, typer.Option(min=2, help="Of each domain.")] = 200,
+    k_shot: Annotated[int, typer.Option("--k-shot", help="Support examples per class.")] = 5,
+    rank: Annotated[
+        int, typer.Option(min=1, help="Number of directions that a linear embedding keeps.")
+    ] = 32,
+    episodes: Annotated[int, typer.Option(min=2, help="Number of episodes of each domain.")] = 200,
     seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Is one shared embedding enough for tasks of these domains? What sharing costs, what helps.
+    """Measure what one shared embedding costs in tasks of several domains, and what helps.
 
     Example: quickstudy diversity omniglot cifar-fs quickdraw
 
-    Linear embeddings are learned on half of the classes of each domain and judged on the other.
+    Linear embeddings are learned on half of the classes of each domain, and
+    scored on the other half.
     """
     report = domain_diversity(
         data,

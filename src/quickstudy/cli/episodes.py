@@ -10,6 +10,7 @@ import typer
 
 from quickstudy.cli.output import emit
 from quickstudy.cli.protocol import (
+    AsJson,
     Data,
     Episodes,
     Groups,
@@ -28,32 +29,37 @@ from quickstudy.tasks.published import draw_episodes, read_episodes
 __all__ = ["episodes_app"]
 
 episodes_app = typer.Typer(
-    help="Published episodes: lists of tasks as files, so that others score the same tasks.",
+    help="Lists of episodes as files, so that others can score the same tasks.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_FOLDER_SIZE = 84
+_FOLDER_SIZE = 84  # side in pixels of images of a folder
 
 
 @episodes_app.command("write")
 def write_command(
     data: Data,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("episodes.npz"),
-    n_way: Annotated[str, typer.Option("--n-way", help="Classes per task: 5, or 5-20.")] = "5",
+    n_way: Annotated[
+        str, typer.Option("--n-way", help="Classes per task: 5, or a range: 5-20.")
+    ] = "5",
     k_shot: KShot = "1",
     n_query: NQuery = 15,
     episodes: Episodes = 600,
     seed: Seed = 0,
-    split: Annotated[str, typer.Option(help="Part of a named data set.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of a named data set.")] = "test",
     split_file: Annotated[
-        str | None, typer.Option("--split-file", help="Which published split; else its first.")
+        str | None,
+        typer.Option(
+            "--split-file", help="Which published division into splits; first by default."
+        ),
     ] = None,
     rotations: Rotations = False,
     groups: Groups = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Draw episodes and write them: the rows of each, and a hash of every image that they name.
+    """Draw episodes and write them to a file, with a hash of every image that they use.
 
     Example: quickstudy episodes write --data omniglot --n-way 20 --out omniglot-20w1s.npz
     """
@@ -86,16 +92,17 @@ def write_command(
 def verify_command(
     file: Annotated[Path, typer.Argument(help="A file that 'episodes write' wrote.")],
     data: Annotated[
-        str | None, typer.Option(help="Your copy of the data; else the one of that name.")
+        str | None,
+        typer.Option(help="Your copy of the data; by default the data set that the file names."),
     ] = None,
     alone: Annotated[
-        bool, typer.Option("--alone", help="Check the list only, not the data it names.")
+        bool, typer.Option("--alone", help="Check only the list, not the data.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check a list: that it is whole, that its episodes are sound, that the data here is the same.
+    """Check a list of episodes: is it complete and valid, is the data here the same?
 
-    Exit status 1 if anything is wrong.
+    The exit status is 1 if anything is wrong.
 
     Example: quickstudy episodes verify omniglot-20w1s.npz
     """
@@ -117,21 +124,21 @@ def verify_command(
         "data_checked": pool is not None,
         "faults": faults,
     }
-    said = f"{len(listed)} {listed.spec} episodes of {listed.data} ({listed.split})"
+    what = f"{len(listed)} {listed.spec} episodes of {listed.data} ({listed.split})"
     if not faults:
         checked = f", {len(listed.rows):,} images are the same" if pool is not None else ""
-        emit(document, as_json=as_json, text=f"{file}: {said}: sound{checked}")
+        emit(document, as_json=as_json, text=f"{file}: {what}: sound{checked}")
         return
     if as_json:
         emit(document, as_json=True, text="")
         raise typer.Exit(1)
-    raise ProtocolError(f"{file}: {said}: " + "; ".join(faults[:5]) + ".")
+    raise ProtocolError(f"{file}: {what}: " + "; ".join(faults[:5]) + ".")
 
 
 def _pool(
     data: str, split: str, split_file: str | None, rotations: bool
 ) -> tuple[Pool, dict[str, Any]]:
-    """Return the data as it lies, and how it was prepared."""
+    """Return the data in its own size, and facts about how it was prepared."""
     if not data:
         raise ConfigError("--data is empty; name a data set or a folder of class folders.")
     if is_folder(data):

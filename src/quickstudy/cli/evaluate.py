@@ -30,23 +30,28 @@ __all__ = ["evaluate_command"]
 
 Tasks = Annotated[
     Path | None,
-    typer.Option(help="The episodes of a file that 'episodes write' wrote, and no others."),
+    typer.Option(help="A file that 'episodes write' wrote: score its episodes and no others."),
 ]
-Split = Annotated[str | None, typer.Option(help="Part of a named data set; test if not given.")]
+Split = Annotated[str | None, typer.Option(help="Split of a named data set; test by default.")]
 InvertInk = Annotated[
-    str, typer.Option(help="Dark ink on light paper becomes bright on black: auto, yes, no.")
+    str,
+    typer.Option(
+        help="Swap dark and bright: yes, no, or auto (if a folder shows dark ink on light paper)."
+    ),
 ]
 Floor = Annotated[
-    bool, typer.Option("--floor", help="Pixel nearest neighbour on the same episodes too.")
+    bool,
+    typer.Option("--floor", help="Also score nearest neighbour on pixels, on the same episodes."),
 ]
 InnerSteps = Annotated[
-    int | None, typer.Option("--inner-steps", min=0, help="Gradient learners: steps at test.")
+    int | None,
+    typer.Option("--inner-steps", min=0, help="Gradient learners: number of inner steps at test."),
 ]
 Transductive = Annotated[
     bool,
     typer.Option(
         "--transductive",
-        help="Gradient learners: with the statistics of all queries too, and what it gains.",
+        help="Gradient learners: also score with batch norm over all queries, and print the gain.",
     ),
 ]
 
@@ -71,8 +76,7 @@ def evaluate_command(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Score a run on tasks, with a 95 % interval: of classes it has never seen, unless --split
-    says otherwise.
+    """Score a run on tasks of classes it has not seen (or of --split), with a 95 % interval.
 
     Example: quickstudy evaluate runs/x --data omniglot --n-way 20 --k-shot 1 --episodes 600 --json
     """

@@ -1,4 +1,4 @@
-"""``quickstudy fit``, ``predict``, ``show``, ``export``: a task from a handful of examples."""
+"""``quickstudy fit``, ``predict``, ``show``, ``export``: task files from a handful of examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from quickstudy.cli.output import emit, say, writable
-from quickstudy.cli.protocol import AsJson
+from quickstudy.cli.protocol import AsJson, Device
 
 __all__ = ["export_command", "fit_command", "predict_command", "show_command"]
 
@@ -19,37 +19,49 @@ Examples = Annotated[
 TaskOut = Annotated[Path, typer.Option(help="The task file to write.")]
 Encoder = Annotated[
     str | None,
-    typer.Option(help="image, characters, text, table, a run or a model folder; else by data."),
+    typer.Option(
+        help="image, characters, text, table, or the folder of a run or a text model; by default "
+        "the one for this kind of data."
+    ),
 ]
 Head = Annotated[
     str,
     typer.Option(
-        help="auto, prototype, ridge, logistic, kernel, neighbours, gradient, class-mean."
+        help="What learns the task: auto, prototype, ridge, logistic, kernel, neighbours, "
+        "gradient, class-mean."
     ),
 ]
-Label = Annotated[str | None, typer.Option(help="Column of the labels.")]
+Label = Annotated[
+    str | None, typer.Option(help="Column of the labels; by default found by its name.")
+]
 Group = Annotated[
     str | None,
-    typer.Option(help="Column of what belongs together: no input. See 'advise --group'."),
+    typer.Option(
+        help="Column that names what belongs together; not used as an input. See 'advise --group'."
+    ),
 ]
-Unknown = Annotated[str | None, typer.Option(help="What to answer for inputs that fit no class.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-TaskFile = Annotated[Path, typer.Argument(help="A task file made by fit.")]
+Unknown = Annotated[str | None, typer.Option(help="Label to give inputs that fit no class.")]
+TaskFile = Annotated[Path, typer.Argument(help="A task file that 'quickstudy fit' wrote.")]
 Inputs = Annotated[
     list[Path] | None, typer.Argument(help="Images, folders of images, or one table.")
 ]
-Texts = Annotated[list[str] | None, typer.Option(help="A text; may be repeated.")]
+Texts = Annotated[list[str] | None, typer.Option(help="A text to classify; may be repeated.")]
 AnswersOut = Annotated[
-    Path | None, typer.Option(help="Write the answers: .csv, .jsonl or .parquet.")
+    Path | None, typer.Option(help="File for the answers, ending in .csv, .jsonl or .parquet.")
 ]
 Coverage = Annotated[
-    float | None, typer.Option(help="Add the labels that cannot be ruled out, e.g. 0.9.")
+    float | None,
+    typer.Option(
+        help="Also list the labels that cannot be ruled out; with 0.9 the right one is among them "
+        "in 90 % of cases."
+    ),
 ]
 RightLabel = Annotated[
-    str | None, typer.Option(help="Column of right labels in a table, to score against.")
+    str | None,
+    typer.Option(help="Column of a table with the right labels, to compute the accuracy."),
 ]
 EncoderPlace = Annotated[
-    str | None, typer.Option(help="Where the run or model folder of the task lies now.")
+    str | None, typer.Option(help="Folder of the task's run or model, if it was moved.")
 ]
 
 
@@ -64,15 +76,16 @@ def fit_command(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Learn a task from a handful of examples and keep it as a file.
+    """Learn a task from a handful of examples and save it as a file.
 
     Example: quickstudy fit photos/ --out zoo.task
 
-    The folder holds one folder for each class. A table has a column of labels and a column "path",
-    a column "text", or columns of numbers. Of a column "split" only the rows "train" are learned
-    from, of folders train/ and test/ only the first.
+    A folder of examples has one folder for each class. A table has a column of
+    labels and, as inputs, a column "path", a column "text", or columns of
+    numbers. If it has a column "split", only its rows "train" are used; of
+    folders train/ and test/, only train/.
     """
-    # imported here: the other commands need not wait for it
+    # imported here, as it takes a second that the other commands need not wait
     from quickstudy.estimators.files import fit_files
 
     fitted = fit_files(
@@ -100,7 +113,7 @@ def predict_command(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Classify with a task file.
+    """Classify inputs with a task file.
 
     Example: quickstudy predict zoo.task new/*.jpg --json
     """
@@ -129,11 +142,13 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def show_command(
     task: TaskFile,
-    out: Annotated[Path | None, typer.Option(help="The page; else TASK.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the page; TASK.html by default.")
+    ] = None,
     encoder: EncoderPlace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a page about a task: classes with their examples, expected accuracy, suspects, a map.
+    """Write a page about a task: its examples, expected accuracy, labels to check, a map.
 
     Example: quickstudy show zoo.task --out zoo.html
     """
@@ -149,9 +164,11 @@ def show_command(
 
 def export_command(
     task: TaskFile,
-    out: Annotated[Path | None, typer.Option(help="The graph; else TASK.onnx.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the graph; TASK.onnx by default.")
+    ] = None,
     fixed: Annotated[
-        bool, typer.Option("--fixed", help="For this task; else it learns any support set.")
+        bool, typer.Option("--fixed", help="Write a graph for this task only, whatever the head.")
     ] = False,
     encoder: EncoderPlace = None,
     as_json: AsJson = False,
@@ -160,8 +177,9 @@ def export_command(
 
     Example: quickstudy export zoo.task --out zoo.onnx
 
-    With the heads prototype, class-mean and ridge the support set is an input, so the graph learns
-    any task; with the others, or --fixed, it answers for this one.
+    With the heads prototype, class-mean and ridge the support set is an input
+    of the graph, so that it learns any task. With other heads, or with --fixed,
+    the graph is for this task only.
     """
     from quickstudy.estimators import FewShotClassifier
 

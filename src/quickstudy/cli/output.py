@@ -1,4 +1,4 @@
-"""What every command shares: one JSON document on stdout, words on stderr, errors without
+"""What every command prints: the result on stdout, progress on stderr, errors without
 tracebacks."""
 
 from __future__ import annotations
@@ -24,12 +24,17 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 
 def emit(document: dict[str, Any], *, as_json: bool, text: str) -> None:
-    """Print the result: the JSON document for machines, or the text for people.
+    """Print the result on standard output: the JSON document for machines, or the text for people.
+
+    Args:
+        document: JSON-ready, without NaN.
+        as_json: whether to print the document.
+        text: what to print otherwise.
 
     Raises:
         QuickstudyError: if standard output cannot be written.
     """
-    # allow_nan: a document that only Python can read would be worse than an error
+    # allow_nan=False: JSON has no NaN, and a document that only Python reads is worse than an error
     line = json.dumps(document, ensure_ascii=False, allow_nan=False) if as_json else text
     try:
         print(line, flush=True)
@@ -41,44 +46,53 @@ def emit(document: dict[str, Any], *, as_json: bool, text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Tell a person what is going on, on standard error."""
-    # file names need not be text
+    """Print a line about what is being done, on standard error."""
+    # the text may hold names of files, which need not be valid Unicode
     print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
 
 def writable(path: Path, option: str) -> Path:
-    """Return a path that a file can be written to, asked before the work and not after it.
+    """Return the path, after checking that a file can be written there: before hours of work.
+
+    Args:
+        path: of the file.
+        option: that the user gave it with, for errors.
 
     Raises:
-        ConfigError: if it is a folder, or no folder can be there.
+        ConfigError: if it is a folder, or its folder cannot be written to.
     """
     if path.is_dir():
         raise ConfigError(f"{option} {path} is a folder; name a file in it.")
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        why = "cannot be written to" if there.is_dir() else "is a file, not a folder"
-        raise ConfigError(f"{option} {path}: {there} {why}. Name another place.")
+    # the nearest folder that exists: the others will be made
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        why = "cannot be written to" if nearest.is_dir() else "is a file, not a folder"
+        raise ConfigError(f"{option} {path}: {nearest} {why}. Name another place.")
     return path
 
 
 def guarded(action: Callable[[], None], *, debug: bool, as_json: bool = False) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted.
 
-    Errors become one sentence on standard error, and with ``--json`` a document ``{"error":
-    {"type", "message"}}`` on standard output as well; the traceback is shown with ``--debug``.
+    An error is printed as one sentence on standard error.
+
+    Args:
+        action: the command.
+        debug: also print the traceback.
+        as_json: also print ``{"error": {"type", "message"}}`` on standard output.
     """
     try:
         action()
         return 0
     except BrokenPipeError:
-        # the reader of our output has gone, for example 'head'
+        # the program that reads our output has ended, for example 'head'
         _abandon(sys.stdout)
         return FAILED
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
         kind, message, code = _explain(error)
-    with _patience() if code == INTERRUPTED else contextlib.nullcontext():
+    with _ignoring_ctrl_c() if code == INTERRUPTED else contextlib.nullcontext():
         if message:
             say(message if code == INTERRUPTED else f"error: {message}")
         if as_json:
@@ -89,8 +103,8 @@ def guarded(action: Callable[[], None], *, debug: bool, as_json: bool = False) -
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """Let no further Ctrl-C cut off what is being said."""
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """Ignore further Ctrl-C, so that the message is printed whole."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -107,11 +121,11 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, QuickstudyError):
         return kind, str(error), MISUSED if isinstance(error, ConfigError) else FAILED
     if callable(format_message := getattr(error, "format_message", None)):
-        # a misused option or argument: Typer's own error, whose class is not public
+        # a wrong option or argument: an error of Typer, whose class is not public
         context = getattr(error, "ctx", None)
         command = "quickstudy" if context is None else context.command_path
         text = str(format_message())
-        if kind == "NoArgsIsHelpError":  # the help has been shown
+        if kind == "NoArgsIsHelpError":  # Typer has printed the help
             return kind, "", MISUSED
         end = "" if text.endswith(("?", ".")) else "."
         return kind, f"{text}{end} See '{command} --help'.", MISUSED
@@ -129,7 +143,10 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
 
 
 def _abandon(stream: Any) -> None:
-    """Point a stream that cannot be written to nowhere, or Python complains on its way out."""
+    """Redirect a stream that cannot be written to the null device.
+
+    Otherwise Python would try to flush it at exit, and print another error.
+    """
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,4 +1,4 @@
-"""How tasks are named on the command line: options that several commands share."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -25,27 +25,44 @@ __all__ = [
     "read_number",
 ]
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
-Data = Annotated[str, typer.Option(help="A named data set, or a folder of class folders.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Data = Annotated[
+    str, typer.Option(help="A named data set, or a folder with one folder of images per class.")
+]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
 Episodes = Annotated[int, typer.Option(help="Number of episodes.")]
-KShot = Annotated[str, typer.Option("--k-shot", help="Support per class: 1, or 1-10.")]
+KShot = Annotated[
+    str, typer.Option("--k-shot", help="Support examples per class: 1, or a range: 1-10.")
+]
 NQuery = Annotated[int, typer.Option("--n-query", help="Queries per class.")]
 NWay = Annotated[
-    str | None, typer.Option("--n-way", help="Classes per task: 5, or 5-20; 1 in regression.")
+    str | None,
+    typer.Option("--n-way", help="Classes per task: 5, or a range: 5-20; 1 in regression."),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder that 'quickstudy train' wrote.")]
-Seed = Annotated[int, typer.Option(help="Names the list of episodes.")]
+Seed = Annotated[
+    int, typer.Option(help="Names the list of episodes; another seed gives other episodes.")
+]
 Rotations = Annotated[
-    bool, typer.Option("--rotations", help="Turned classes are classes of their own.")
+    bool,
+    typer.Option(
+        "--rotations", help="A class turned by 90, 180 and 270 degrees is three further classes."
+    ),
 ]
 Groups = Annotated[
-    bool, typer.Option("--groups", help="Keep drawers or tracks apart between the sides.")
+    bool,
+    typer.Option(
+        "--groups", help="Never put one drawer or track into both support and query of a task."
+    ),
 ]
 
 
 def read_number(text: str, option: str) -> int | tuple[int, int]:
-    """Read ``5`` or ``5-20``."""
+    """Return the number or range in the text of an option, ``"5"`` or ``"5-20"``.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
     low, dash, high = text.partition("-")
     try:
         return (int(low), int(high)) if dash else int(low)
@@ -56,7 +73,7 @@ def read_number(text: str, option: str) -> int | tuple[int, int]:
 
 
 def given_options(context: typer.Context, *names: str) -> list[str]:
-    """Return the parameters among these whose options stand on the command line."""
+    """Return those of the named parameters whose options are on the command line."""
     return [
         name
         for name in names

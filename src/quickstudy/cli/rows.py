@@ -1,4 +1,4 @@
-"""Records as files: what ``predict --out`` writes."""
+"""Writes records to files, for ``predict --out``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ __all__ = ["write_rows"]
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write records as CSV, JSON lines or Parquet, by the ending of ``path``.
+
+    Args:
+        path: the file.
+        rows: records with the same keys.
 
     Raises:
         ConfigError: if the ending is another.

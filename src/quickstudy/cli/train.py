@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from quickstudy.cli.output import emit, say
-from quickstudy.cli.protocol import AsJson
+from quickstudy.cli.protocol import AsJson, Device
 from quickstudy.core import ConfigError
 from quickstudy.recipes import known_recipes
 from quickstudy.runs.train import train_recipe
@@ -16,15 +16,20 @@ from quickstudy.runs.train import train_recipe
 __all__ = ["train_command"]
 
 RecipeName = Annotated[
-    str | None, typer.Argument(help="Name of a recipe (see --list), or own_learner.py:RECIPE.")
+    str | None,
+    typer.Argument(
+        help="Name of a recipe (see --list), or one of your own: own_learner.py:RECIPE."
+    ),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("-s", "--set", help="Change a setting: key=value.")
+    list[str] | None,
+    typer.Option("-s", "--set", help="Change a setting of the recipe: key=value; may be repeated."),
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder of the run; else runs/RECIPE.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Event files too.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/RECIPE by default.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
+]
 ListRecipes = Annotated[bool, typer.Option("--list", help="List the recipes.")]
 
 
@@ -38,13 +43,14 @@ def train_command(
     list_: ListRecipes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Meta-train a recipe and keep the weights that validation chose.
+    """Meta-train a recipe and keep the weights that are best in validation.
 
     Example: quickstudy train omniglot-protonet --out runs/x -s steps=2000
 
-    Ctrl-C (or a crash) leaves a run that --resume takes up again.
+    After Ctrl-C or a crash, --resume continues the run.
 
-    Other domains are followed with -s domains=mnist,quickdraw; -s choose_by=mnist lets one choose.
+    With -s domains=mnist,quickdraw the accuracy on other domains is followed as
+    well; with -s choose_by=mnist the weights are kept that are best on this one.
     """
     if list_:
         _list(as_json)

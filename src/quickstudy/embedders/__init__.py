@@ -1,4 +1,4 @@
-"""Embedders: what a user gives in (images, texts, tables, arrays), one embedding each comes out."""
+"""Embedders: they read what a user gives (images, texts, tables, arrays) and embed each example."""
 
 from quickstudy.embedders.base import Embedder, FixedEmbedder, Item
 from quickstudy.embedders.cache import EmbeddingCache

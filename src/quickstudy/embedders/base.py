@@ -1,8 +1,8 @@
-"""The embedder contract: what a user gives in, one embedding per example out.
+"""The contract of embedders: they read what a user gives and return one embedding per example.
 
-An embedder says which space its embeddings lie in (:attr:`Embedder.fingerprint`); embeddings of two
+Embedders of one :attr:`Embedder.fingerprint` give the same embeddings; embeddings of two
 fingerprints are never compared. An embedding depends on its own example alone, so it is computed
-once and remembered by the content's hash.
+once and cached under the hash of the example's content.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Embedder", "FixedEmbedder", "Item", "Vectors"]
 
 Vectors = npt.NDArray[np.float32]
 
-_CHUNK = 64
+_EXAMPLES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,17 @@ class Item:
     """One example as an embedder reads it.
 
     Args:
-        value: what is embedded; each embedder has its own form. It may be dropped (``None``) once
-            the example is embedded.
+        value: what is embedded; its type depends on the embedder. It may be dropped (``None``)
+            after the example is embedded.
         key: sha256 of the content in hexadecimal: equal content has an equal key.
-        source: the file it comes from, or its name in the user's table.
-        preview: a small PNG or a short text for people, where one was kept.
+        source: the file it comes from, or its name in the user's table; ``None`` = neither.
+        preview: a small PNG or a short text to show to people; ``None`` = not made.
+
+    Example::
+
+        items = get_embedder("array").read([[0.1, 0.2], [0.3, 0.4]])
+        item = items[0]
+        print(item.value, item.key[:8], item.where(0))
     """
 
     value: Any
@@ -45,25 +51,32 @@ class Item:
     preview: bytes | str | None = None
 
     def where(self, row: int) -> str:
-        """Return how errors call this example: ``"row 3 (koala/4.jpg)"``, counted from 0."""
+        """Return the name of this example in errors: ``"row 3 (koala/4.jpg)"``, counted from 0."""
         return f"row {row}" if self.source is None else f"row {row} ({self.source})"
 
 
 class Embedder(ABC):
     """Maps examples to embeddings of ``dim`` numbers.
 
-    Embedders do not change: :meth:`fit` returns another one. So a copy is the thing itself.
+    Embedders do not change: :meth:`fit` returns another one, and a copy is the object itself.
 
     Args:
-        cache: where embeddings are remembered; ``None`` = nowhere.
+        cache: where embeddings are kept; ``None`` = nowhere.
+
+    Example::
+
+        embedder = get_embedder(lambda texts: [[len(t), t.count(" ")] for t in texts])
+        items = embedder.read(["a short text", "another one, a little longer"])
+        z = embedder.embed(items)  # [2, 2]
+        print(embedder.name, embedder.dim, embedder.fingerprint[:8])
     """
 
     modality: str
     """``"image"``, ``"text"``, ``"table"`` or ``"array"``."""
     name: str
-    """What the user calls it: ``"image"``, a path, a class name."""
+    """What the user calls the encoder: ``"image"``, a path, a class name."""
     fitted: bool = False
-    """Whether embeddings depend on the support set through :meth:`fit`."""
+    """Whether :meth:`fit` returns an embedder that depends on the support set."""
 
     def __init__(self, cache: EmbeddingCache | None) -> None:
         self._cache = cache
@@ -71,7 +84,7 @@ class Embedder(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """sha256 over weights, transform and version: the same fingerprint is the same space."""
+        """sha256 over weights, transform and version: an equal one means equal embeddings."""
 
     @property
     @abstractmethod
@@ -80,7 +93,10 @@ class Embedder(ABC):
 
     @abstractmethod
     def read(self, X: Any) -> list[Item]:
-        """Return the examples in what a user gave, in its order.
+        """Return the examples that a user gave, in the same order.
+
+        Args:
+            X: inputs; which types it may have depends on the embedder.
 
         Raises:
             DataError: if there are none, or one cannot be used; the message names its row.
@@ -88,15 +104,15 @@ class Embedder(ABC):
 
     @abstractmethod
     def fit(self, items: Sequence[Item]) -> Self:
-        """Return the embedder for this support set: itself unless it is :attr:`fitted`."""
+        """Return the embedder for this support set: itself, unless it is :attr:`fitted`."""
 
     @abstractmethod
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
-        """Return the embeddings ``[N, D]`` of values of items; the cache is not asked.
+        """Return the embeddings ``[N, D]`` of values of items, without using the cache.
 
         Args:
             values: ``N`` values.
-            names: what to call them in errors.
+            names: their names in errors.
         """
 
     @abstractmethod
@@ -104,21 +120,22 @@ class Embedder(ABC):
         """Return JSON from which ``get_embedder`` makes this embedder again."""
 
     def network(self) -> Network:
-        """Return what a graph for another runtime holds; here nothing: it takes embeddings."""
+        """Return the network that an exported graph contains: none by default, so that the graph
+        takes embeddings."""
         return Network(None, (self.dim,), f"embeddings by {self.name!r}, float32")
 
     def inputs(self, X: Any) -> Vectors:
-        """Return what a graph of :meth:`network` takes, ``[N, *shape]``."""
+        """Return the inputs of an exported graph, see :meth:`network`, ``[N, *shape]``."""
         return self.embed(self.read(X))
 
     @abstractmethod
     def preview(self, item: Item) -> bytes | str | None:
-        """Return a PNG of at most 64 pixels a side, or a short text, for people."""
+        """Return a PNG of at most 64 pixels a side, or a short text, to show to people."""
 
     def embed(self, items: Sequence[Item], *, progress: bool = False) -> Vectors:
         """Return the embeddings float32 ``[N, D]`` of examples.
 
-        Equal content is embedded once, and not at all if it is remembered.
+        Equal content is embedded once, and not at all if the cache has it.
 
         Args:
             items: what :meth:`read` returned.
@@ -142,8 +159,8 @@ class Embedder(ABC):
             leave=False,
         )
         with bar:
-            for start in range(0, len(missing), _CHUNK):
-                rows = missing[start : start + _CHUNK]
+            for start in range(0, len(missing), _EXAMPLES_AT_ONCE):
+                rows = missing[start : start + _EXAMPLES_AT_ONCE]
                 names = [items[row].where(row) for row in rows]
                 z = self._checked(self.compute([items[row].value for row in rows], names), names)
                 keys = [items[row].key for row in rows]
@@ -165,12 +182,20 @@ class Embedder(ABC):
         return z
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return itself: scikit-learn's ``clone`` copies what it is given."""
+        """Return itself: scikit-learn's ``clone`` copies its arguments, and weights are large."""
         return self
 
 
 class FixedEmbedder(Embedder):
-    """An embedder that no support set changes."""
+    """An embedder that does not depend on the support set.
+
+    Example::
+
+        embedder = get_embedder(lambda texts: [[len(text)] for text in texts])
+        items = embedder.read(["a", "bcd"])
+        z = embedder.embed(items)  # [2, 1]
+        assert isinstance(embedder, FixedEmbedder) and embedder.fit(items) is embedder
+    """
 
     def fit(self, items: Sequence[Item]) -> Self:  # noqa: ARG002
         """Return itself."""

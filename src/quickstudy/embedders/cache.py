@@ -1,8 +1,8 @@
-"""Embeddings remembered by what was embedded and by what.
+"""A cache of embeddings, by the hash of the content and the fingerprint of the embedder.
 
-Nothing of the content is kept, only its hash and the embedding. On disk they lie in one SQLite
-file, which any number of processes may use at once. The cache is a convenience: one that cannot be
-read, written or trusted is done without, and a damaged one is thrown away.
+The content itself is not kept. On disk the cache is one SQLite file, which any number of processes
+may use at once. It is a convenience: if it cannot be read or written, embeddings are computed, and
+a damaged file is deleted.
 """
 
 from __future__ import annotations
@@ -27,21 +27,28 @@ __all__ = ["EmbeddingCache", "shared_cache"]
 
 Vector = npt.NDArray[np.float32]
 
-_FILE = "embeddings/embeddings-1.sqlite3"  # another number when the layout changes
-_TABLE = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, z BLOB, day INTEGER)"
-_AT_ONCE = 500  # SQLite takes so many parameters everywhere
-_WAIT_S = 2.0
-_DAY_S = 86_400
-_AT_LEAST = 0.25  # share of the rows that goes at once, so that it is not each time
+_DATABASE = "embeddings/embeddings-1.sqlite3"  # count up when the layout changes
+_CREATE_TABLE = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, z BLOB, day INTEGER)"
+_KEYS_PER_QUERY = 500  # SQLite accepts 999 parameters, whatever its version
+_LOCK_TIMEOUT_S = 2.0
+_SECONDS_PER_DAY = 86_400
+_LEAST_SHARE_DELETED = 0.25  # of the rows in a full cache, so that not every write deletes some
 
 
 class EmbeddingCache:
-    """Embeddings in memory and on disk, both bounded; what was not used for longest goes first.
+    """Embeddings in memory and on disk. If it is full, the least recently used are deleted first.
 
     Args:
-        disk: whether to keep them on disk too, below the cache folder.
-        max_disk: bytes on disk.
-        max_memory: bytes in memory.
+        disk: whether to keep embeddings on disk too, in the cache folder.
+        max_disk: most bytes on disk.
+        max_memory: most bytes in memory.
+
+    Example::
+
+        cache = EmbeddingCache(disk=False)
+        cache.put("encoder 1", ["koala"], torch.rand(1, 64).numpy())
+        found = cache.get("encoder 1", ["koala", "okapi"])  # only what is known
+        z = found["koala"]  # [64]
     """
 
     def __init__(
@@ -49,14 +56,14 @@ class EmbeddingCache:
     ) -> None:
         self._disk, self._max_disk, self._max_memory = disk, max_disk, max_memory
         self._memory: OrderedDict[bytes, Vector] = OrderedDict()
-        self._held = 0
+        self._bytes_in_memory = 0
         self._lock = threading.Lock()
 
     def get(self, space: str, keys: Sequence[str]) -> dict[str, Vector]:
         """Return the known embeddings among ``keys``, each ``[D]``.
 
         Args:
-            space: fingerprint of what embeds.
+            space: fingerprint of the embedder.
             keys: hashes of contents.
         """
         places = {_place(space, key): key for key in keys}
@@ -74,56 +81,65 @@ class EmbeddingCache:
         return {places[place]: z for place, z in found.items()}
 
     def put(self, space: str, keys: Sequence[str], z: Vector) -> None:
-        """Remember embeddings ``z`` ``[N, D]`` of the contents ``keys``."""
-        # copies: what the caller does to its array must not reach the cache
+        """Keep embeddings.
+
+        Args:
+            space: fingerprint of the embedder.
+            keys: hashes of contents, ``N``.
+            z: their embeddings ``[N, D]``.
+        """
+        # copies, so that changes of the caller's array do not reach the cache
         rows = {_place(space, key): np.array(row) for key, row in zip(keys, z, strict=True)}
         self._remember(rows)
         if self._disk and rows:
             self._write(rows)
 
     def clear_memory(self) -> None:
-        """Forget what is in memory; what is on disk stays."""
+        """Delete all embeddings in memory; those on disk stay."""
         with self._lock:
             self._memory.clear()
-            self._held = 0
+            self._bytes_in_memory = 0
 
     def __reduce__(self) -> tuple[Callable[..., EmbeddingCache], tuple[bool, int, int]]:
-        """A copy in another process starts empty: locks cannot be sent there."""
+        """Return what a pickle holds: the limits only, so that a copy starts with empty memory.
+
+        A lock cannot be pickled.
+        """
         return _rebuild, (self._disk, self._max_disk, self._max_memory)
 
     def _remember(self, rows: dict[bytes, Vector]) -> None:
         with self._lock:
             for place, z in rows.items():
                 if (old := self._memory.pop(place, None)) is not None:
-                    self._held -= old.nbytes
+                    self._bytes_in_memory -= old.nbytes
                 z.setflags(write=False)
                 self._memory[place] = z
-                self._held += z.nbytes
-            while self._held > self._max_memory:
-                self._held -= self._memory.popitem(last=False)[1].nbytes
+                self._bytes_in_memory += z.nbytes
+            while self._bytes_in_memory > self._max_memory:
+                self._bytes_in_memory -= self._memory.popitem(last=False)[1].nbytes
 
     def _read(self, places: Sequence[bytes]) -> dict[bytes, Vector]:
         found: dict[bytes, Vector] = {}
-        today = int(time.time() // _DAY_S)
+        today = int(time.time() // _SECONDS_PER_DAY)
 
         def read(connection: sqlite3.Connection) -> None:
             old: list[tuple[bytes]] = []
-            for start in range(0, len(places), _AT_ONCE):
-                part = places[start : start + _AT_ONCE]
+            for start in range(0, len(places), _KEYS_PER_QUERY):
+                part = places[start : start + _KEYS_PER_QUERY]
                 marks = ",".join("?" * len(part))
                 query = f"SELECT key, z, day FROM embeddings WHERE key IN ({marks})"
                 for place, blob, day in connection.execute(query, part):
                     if (z := _unpack(blob)) is not None:
                         found[place] = z
                         old += [(place,)] if day != today else []
-            # once a day and row is enough to know what is still used
+            # to note the day of use once a day is enough, and spares most reads a write
             connection.executemany(f"UPDATE embeddings SET day = {today} WHERE key = ?", old)
 
         _use(read, create=False)
         return found
 
     def _write(self, rows: dict[bytes, Vector]) -> None:
-        today = int(time.time() // _DAY_S)
+        today = int(time.time() // _SECONDS_PER_DAY)
         new = sum(z.nbytes for z in rows.values())
 
         def write(connection: sqlite3.Connection) -> None:
@@ -133,11 +149,11 @@ class EmbeddingCache:
             )
             used = (pages - free) * size
             if (over := used + new - self._max_disk) > 0:
-                # the pages are used again, so the file stays as large as it is
+                # SQLite reuses the pages of deleted rows, so the file does not grow
                 connection.execute(
                     "DELETE FROM embeddings WHERE key IN (SELECT key FROM embeddings ORDER BY day, "
                     "rowid LIMIT (SELECT 1 + CAST(COUNT(*) * ? AS INTEGER) FROM embeddings))",
-                    (max(_AT_LEAST, over / used),),
+                    (max(_LEAST_SHARE_DELETED, over / used),),
                 )
             connection.executemany(
                 "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
@@ -152,25 +168,27 @@ def _rebuild(disk: bool, max_disk: int, max_memory: int) -> EmbeddingCache:
     return EmbeddingCache(disk=disk, max_disk=max_disk, max_memory=max_memory)
 
 
-_SHARED = EmbeddingCache()
+_SHARED_CACHE = EmbeddingCache()
 
 
 def shared_cache() -> EmbeddingCache:
-    """Return the cache of this process, which keeps embeddings on disk too."""
-    return _SHARED
+    """Return the one cache of this process; it keeps embeddings on disk too."""
+    return _SHARED_CACHE
 
 
 def _place(space: str, key: str) -> bytes:
+    """Return the key of an embedding in the cache."""
     return sha256(f"{space} {key}".encode()).digest()
 
 
 def _pack(z: Vector) -> bytes:
+    """Return an embedding as bytes, with a checksum at the end."""
     data = z.astype("<f4").tobytes()
     return data + zlib.crc32(data).to_bytes(4, "little")
 
 
 def _unpack(blob: object) -> Vector | None:
-    """Return the embedding, or ``None`` if the bytes are not what was written."""
+    """Return the embedding, or ``None`` if the bytes do not fit their checksum."""
     if not isinstance(blob, bytes) or len(blob) < 8 or len(blob) % 4:
         return None
     data, check = blob[:-4], int.from_bytes(blob[-4:], "little")
@@ -178,27 +196,29 @@ def _unpack(blob: object) -> Vector | None:
 
 
 def _use(action: Callable[[sqlite3.Connection], None], *, create: bool) -> None:
-    """Let something be done with the file, as one transaction.
+    """Run an action on the database as one transaction; if the file does not allow it, do nothing.
 
-    Every fault of the file ends here: what was to be done is left undone.
+    Args:
+        action: gets the connection.
+        create: make the file if it is not there.
     """
     connection = None
     try:
-        path = cache_home() / _FILE
+        path = cache_home() / _DATABASE
         if create:
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.is_file():
             return
-        # a connection for each use: the next may be another thread's, or a forked process's
-        connection = sqlite3.connect(path, timeout=_WAIT_S)
-        # readers go on while somebody writes; a crash loses the last rows at most
+        # a new connection each time: no thread or forked process may use one of another
+        connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S)
+        # with a write-ahead log readers need not wait for writers; a crash loses the last rows
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(_TABLE)
+        connection.execute(_CREATE_TABLE)
         action(connection)
         connection.commit()
     except sqlite3.OperationalError:
-        return  # in use for too long, no room, no right to write: it works without
+        return  # locked for too long, disk full, not writable: embeddings are computed instead
     except sqlite3.DatabaseError:
         _discard(path)
     except (OSError, DataError):
@@ -209,7 +229,7 @@ def _use(action: Callable[[sqlite3.Connection], None], *, create: bool) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Remove a file that is no database any more, and what belongs to it."""
+    """Delete a damaged database file, and the log files beside it."""
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(OSError):
             path.with_name(path.name + suffix).unlink()

@@ -1,4 +1,4 @@
-"""From what a user names to an embedder."""
+"""Finds the embedder for what a user names or gives: a name, a folder, a module, a function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from quickstudy.embedders.texts import TextEmbedder, is_text_model, text_embedde
 __all__ = ["ENCODERS", "get_embedder"]
 
 ENCODERS = ("image", "characters", "text", "table", "array")
-"""The encoders that have a name."""
+"""The encoders with a name of their own."""
 
 
 def get_embedder(
@@ -30,21 +30,28 @@ def get_embedder(
     device: str = "auto",
     cache: EmbeddingCache | None = None,
 ) -> Embedder:
-    """Return the embedder that is meant.
+    """Return the embedder for a name, a folder, a module or a function.
 
     Args:
         encoder: one of :data:`ENCODERS`; the folder of a run of ours or of a Hugging Face text
             model; a module; a function ``f(examples) -> [N, D]``; an embedder, which is returned;
             or what :meth:`Embedder.config` returned.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ... A user's module stays where it is on
-            ``"auto"``.
-        cache: where embeddings are remembered; the shared one, in memory and on disk, by default.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ... With ``"auto"`` a module stays where it is.
+        cache: where embeddings are kept; by default the one of this process, in memory and on disk.
 
     Raises:
-        ConfigError: if nothing of that name is known, or it embeds no single examples.
+        ConfigError: if there is no encoder of that name, or an example has no embedding without a
+            support set.
         CheckpointError: if a run is damaged.
-        DataError: if a saved embedder is not what it was.
+        DataError: if the encoder of a saved embedder has other weights or another version now.
         MissingExtraError: if a package is missing; the message names the extra.
+
+    Example::
+
+        embedder = get_embedder("table")
+        items = embedder.read([[1.0, 200.0], [2.0, 100.0]])
+        embedder = embedder.fit(items)
+        z = embedder.embed(items)  # [2, 2]
     """
     cache = shared_cache() if cache is None else cache
     if isinstance(encoder, Embedder):
@@ -74,14 +81,14 @@ def _by_name(encoder: str | os.PathLike[str], device: str, cache: EmbeddingCache
     if name == "image":
         return image_embedder(device=where, cache=cache)
     if name == "characters":
-        from quickstudy.embedders.trained import character_embedder  # training is slow to import
+        from quickstudy.embedders.trained import character_embedder  # imports training: slow
 
         return character_embedder(device=where, cache=cache)
     if name == "text":
         return text_embedder(device=where, cache=cache)
     folder = Path(name).expanduser()
     if (folder / "recipe.json").is_file():
-        from quickstudy.embedders.trained import run_embedder  # training is slow to import
+        from quickstudy.embedders.trained import run_embedder  # imports training: slow
 
         return run_embedder(folder, device=where, cache=cache)
     if folder.is_dir():
@@ -90,11 +97,11 @@ def _by_name(encoder: str | os.PathLike[str], device: str, cache: EmbeddingCache
             return TextEmbedder(str(encoder), folder, recipe=recipe, device=where, cache=cache)
         raise ConfigError(
             f"{folder} holds neither a run of ours (recipe.json) nor a Hugging Face text model "
-            "(config.json, tokenizer.json). Name the folder that holds these files."
+            "(config.json, tokenizer.json). Name the folder that these files are in."
         )
     raise ConfigError(
         f"there is no encoder {name!r}, and no such folder. {nearest_names(name, ENCODERS)} "
-        "Models are not downloaded: give the folder of one."
+        "Models are not downloaded: give the folder of a model."
     )
 
 
@@ -107,7 +114,7 @@ def _from_config(config: dict[str, Any], device: str, cache: EmbeddingCache) -> 
         dim = config.get("dim")
         found = ArrayEmbedder(None if dim is None else int(cast(int, dim)))
     elif name == "characters" and config.get("path"):
-        from quickstudy.embedders.trained import character_embedder  # training is slow to import
+        from quickstudy.embedders.trained import character_embedder  # imports training: slow
 
         found = character_embedder(
             device=choose_device(device), cache=cache, path=Path(str(config["path"]))
@@ -117,14 +124,14 @@ def _from_config(config: dict[str, Any], device: str, cache: EmbeddingCache) -> 
     else:
         what = config.get("callable") or config.get("module") or "an encoder of the user's own"
         raise ConfigError(
-            f"the embeddings come from {what}, which no file brings back. Give it again with "
-            "encoder=..."
+            f"the embeddings come from {what}, which no file brings back: it cannot be saved. Give "
+            "it again with encoder=..."
         )
     expected = config.get("fingerprint")
     if expected != found.fingerprint:
         raise DataError(
             f"encoder {name!r} is not what it was (fingerprint {found.fingerprint[:12]}, expected "
-            f"{str(expected)[:12]}): another version or other weights. Embeddings of the two do "
-            "not mix; use the old one, or fit again."
+            f"{str(expected)[:12]}): its version or weights are others, so its embeddings do not "
+            "fit the saved ones. Use the old encoder, or fit again."
         )
     return found

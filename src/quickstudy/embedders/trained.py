@@ -1,4 +1,4 @@
-"""Encoders that we trained: any run folder, and the character encoder that is shipped."""
+"""Trained encoders: of any run folder, and the character encoder that the package ships."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from quickstudy.tasks.catalogue import DATASETS, INK_SETS
 
 __all__ = ["character_embedder", "run_embedder", "save_characters"]
 
-_SHIPPED = "weights/characters.safetensors"
-# degrees, scale, shear, left, up: chosen on the validation alphabets, where four warps add 0.75
-# points to 95.3 % (20-way 1-shot) and 31 random ones 0.8
-_VIEWS = (
+_SHIPPED_WEIGHTS = "weights/characters.safetensors"
+# degrees, scale, shear, left, up of affine_warp. On the validation alphabets, 20-way 1-shot, these
+# four add 0.75 points to 95.3 %, and 31 random ones no more than 0.8
+_CHARACTER_VIEWS = (
     (10.0, 0.9, 0.1, 1 / 14, 1 / 14),
     (-10.0, 1.1, -0.1, -1 / 14, -1 / 14),
     (10.0, 1.1, -0.1, 1 / 14, -1 / 14),
     (-10.0, 0.9, 0.1, -1 / 14, 1 / 14),
 )
-_LIMIT = 2_000_000  # bytes of weights that every installation carries
+_MOST_SHIPPED_BYTES = 2_000_000  # of weights: every installation downloads them
 
 
 # ---------------------------------------------------------------- runs
@@ -52,11 +52,17 @@ def run_embedder(
 ) -> ImageEmbedder:
     """Return the encoder of a run, with the size, channels and ink of its recipe.
 
-    Embeddings are divided by their length where the run was trained on cosines.
+    Embeddings are divided by their length if the run was trained on cosines.
+
+    Args:
+        folder: of the run.
+        device: where the network is moved.
+        cache: where embeddings are kept.
 
     Raises:
         CheckpointError: if the run is missing, unfinished or damaged.
-        ConfigError: if its embedding is no function of one image.
+        ConfigError: if an image has no embedding of its own: it is no run on images, or embeddings
+            depend on the task.
     """
     recipe = read_recipe(folder)
     _check_recipe(recipe, folder)
@@ -76,6 +82,11 @@ def run_embedder(
 
 
 def _check_recipe(recipe: Recipe, folder: Path) -> None:
+    """Refuse a run by whose encoder an image has no embedding of its own.
+
+    Raises:
+        ConfigError: saying why.
+    """
     if recipe.encoder.in_features is not None or recipe.data.name not in DATASETS:
         raise ConfigError(
             f"{folder}: the run learns {recipe.data.name}, not images. Take a run on images."
@@ -89,7 +100,8 @@ def _check_recipe(recipe: Recipe, folder: Path) -> None:
     if recipe.learner.adapts_encoder and recipe.encoder.norm == "batch":
         raise ConfigError(
             f"{folder}: {recipe.learner.kind} normalises each task by its own batch and keeps no "
-            "averages to embed one image with. Take a run with norm='group', or a metric learner."
+            "running averages, which an image by itself would need. Take a run with norm='group', "
+            "or of a metric learner."
         )
 
 
@@ -130,18 +142,19 @@ def character_embedder(
 ) -> ImageEmbedder:
     """Return ``"characters"``: our own Conv-4 for handwritten characters and simple drawings.
 
-    28 pixels, grey; dark ink on bright paper and the reverse are read alike, see
-    :func:`quickstudy.embedders.ink.ink_on_white`. What it was trained on stands in the file.
+    Its inputs are grey, 28 pixels a side. Dark ink on bright paper and bright ink on dark paper
+    give the same inputs, see :func:`quickstudy.embedders.ink.ink_on_white`. The metadata of the
+    file say what it was trained on.
 
     Args:
-        device: where the network lies.
-        cache: where embeddings are remembered.
+        device: where the network is moved.
+        cache: where embeddings are kept.
         path: another file written by :func:`save_characters`.
 
     Raises:
         CheckpointError: if the file is missing or damaged.
     """
-    source = path or Path(str(files("quickstudy.embedders"))) / _SHIPPED
+    source = path or Path(str(files("quickstudy.embedders"))) / _SHIPPED_WEIGHTS
     encoder, config, unit, views = _read_characters(source)
     recipe = {"encoder": "characters"} | ({} if path is None else {"path": str(path)})
     return _embedder(
@@ -160,9 +173,10 @@ def character_embedder(
 def _read_characters(
     source: Path,
 ) -> tuple[Encoder, EncoderConfig, bool, tuple[tuple[float, ...], ...]]:
+    """Return encoder, its configuration, whether embeddings have length 1, and the views."""
     if not source.is_file():
         raise CheckpointError(
-            f"{source} is not there, though the package should bring it. Install quickstudy again."
+            f"{source} is missing, which the package should contain. Install quickstudy again."
         )
     tensors, meta = load_tensors(source)
     try:
@@ -185,7 +199,7 @@ def save_characters(folder: Path, out: Path, *, about: dict[str, Any]) -> int:
     Args:
         folder: the run.
         out: the file.
-        about: JSON-ready facts for the file's metadata: command, commit, and so on.
+        about: JSON-ready facts for the file's metadata, such as command and commit.
 
     Returns:
         Its size in bytes.
@@ -201,15 +215,15 @@ def save_characters(folder: Path, out: Path, *, about: dict[str, Any]) -> int:
     run = load_run(folder)
     tensors = {name: v.float() for name, v in encoder_of(run.learner).state_dict().items()}
     size = sum(v.numel() * 4 for v in tensors.values())
-    if size > _LIMIT:
+    if size > _MOST_SHIPPED_BYTES:
         raise ConfigError(
-            f"{folder}: its weights take {size:,} bytes; {_LIMIT:,} is the most that is shipped. "
-            "Train a narrower network."
+            f"{folder}: its weights take {size:,} bytes, and at most {_MOST_SHIPPED_BYTES:,} are "
+            "shipped. Train a narrower network."
         )
     meta = {
         "encoder": recipe.encoder.model_dump(mode="json"),
         "unit": recipe.learner.cosine,
-        "views": _VIEWS,
+        "views": _CHARACTER_VIEWS,
         "recipe": recipe.model_dump(mode="json"),
         "chosen": {name: run.meta.get(name) for name in ("step", "validation")},
         **about,

@@ -1,4 +1,4 @@
-"""Estimators: few-shot learning on a user's own examples."""
+"""Estimators: few-shot classification of a user's own examples."""
 
 from quickstudy.embedders.base import Embedder, Item
 from quickstudy.embedders.cache import EmbeddingCache

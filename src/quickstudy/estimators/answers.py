@@ -1,4 +1,4 @@
-"""What the classifier answers besides labels: plain records that print as a sentence."""
+"""Records that the classifier returns: answers, edits, explanations and doubts about labels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ class Answer:
     """What the classifier says about one input.
 
     Args:
-        label: the nearest class, or ``unknown`` where that is set and the input fits none.
-        nearest: the nearest class, also where the answer is ``unknown``.
-        probability: of the nearest class, given that the input belongs to one of them.
-        known: whether the input is near enough to the task to belong to a class at all.
-        labels: those that cannot be ruled out at the coverage that was asked for, or ``None``.
+        label: the nearest class; or ``unknown``, if that is set and the input fits no class.
+        nearest: the nearest class, also if the label is ``unknown``.
+        probability: of the nearest class, given that the input belongs to one of the classes.
+        known: whether the input is near enough to belong to a class at all.
+        labels: those that cannot be ruled out; ``None`` if no coverage was given.
+
+    Example::
+
+        clf = FewShotClassifier("table").fit([[1.0, 2.0], [8.0, 9.0]], ["small", "large"])
+        answer = clf.answer([[7.0, 9.0]], coverage=0.9)[0]
+        print(answer.label, answer.probability, answer.known, answer.labels)
     """
 
     label: Label
@@ -34,11 +40,17 @@ class Edit:
 
     Args:
         what: for example ``"added class 'okapi' with 5 examples"``.
-        n_classes: classes after it.
-        n_examples: examples after it.
-        others_unchanged: whether the scores of the classes that were not edited are bit-identical
-            to those before.
-        seconds: that it took, embedding included.
+        n_classes: number of classes after the change.
+        n_examples: number of examples after the change.
+        others_unchanged: whether the scores of the other classes are the same as before, bit for
+            bit.
+        seconds: how long it took, embedding included.
+
+    Example::
+
+        clf = FewShotClassifier("table").fit([[1.0, 2.0], [8.0, 9.0]], ["small", "large"])
+        edit = clf.add_class("medium", [[4.0, 5.0]])
+        print(edit, edit.n_classes, edit.others_unchanged)
     """
 
     what: str
@@ -61,7 +73,14 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A support example near a query: its row in the support, label, distance and source."""
+    """A support example near a query.
+
+    Args:
+        row: in the support.
+        label: of the example.
+        distance: to the query, between unit vectors: from 0 to 2.
+        source: path or name of the example, if it has one.
+    """
 
     row: int
     label: Label
@@ -71,15 +90,21 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a query was answered as it was.
+    """Why a query gets its label.
 
     Args:
-        label: the answer.
-        probability: of it.
-        runner_up: the second class, if there is one.
-        margin: score of the answer minus that of the runner-up; 0 = undecided.
-        known: whether the query is near enough to the task to belong to it at all.
+        label: the class with the highest score.
+        probability: of this class.
+        runner_up: the class with the second highest score; ``None`` if there is one class only.
+        margin: score of the label minus that of the runner-up; 0 = undecided.
+        known: whether the query is near enough to belong to a class at all.
         supports: the nearest support examples, nearest first.
+
+    Example::
+
+        clf = FewShotClassifier("table").fit([[1.0, 2.0], [8.0, 9.0]], ["small", "large"])
+        why = clf.explain([[7.0, 9.0]], n=1)[0]
+        print(why, why.margin, why.supports[0].label)
     """
 
     label: Label
@@ -102,10 +127,16 @@ class Suspect:
 
     Args:
         row: in the support.
-        label: that it has.
-        suggestion: the class the others would give it.
-        evidence: log-odds of the suggestion against the label; above 0 the others disagree.
-        source: path or name of the example.
+        label: of the example.
+        suggestion: the class that a head fitted to the other examples predicts.
+        evidence: log-odds of the suggestion against the label; above 0 the others contradict it.
+        source: path or name of the example, if it has one.
+
+    Example::
+
+        X, y = [[0.0], [0.2], [0.1], [9.0], [9.1], [9.2]], ["low"] * 3 + ["high", "high", "low"]
+        suspect = FewShotClassifier("table").fit(X, y).suspects(all=True)[0]
+        print(suspect, suspect.row, suspect.suggestion)
     """
 
     row: int
@@ -121,7 +152,13 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The same example under more than one label: rows in the support, and their labels."""
+    """The same example under more than one label.
+
+    Args:
+        rows: of the example in the support, ``n``.
+        labels: its label in each of these rows, ``n``.
+        sources: its path or name in each of these rows, if it has one, ``n``.
+    """
 
     rows: tuple[int, ...]
     labels: tuple[Label, ...]

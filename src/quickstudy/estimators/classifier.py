@@ -1,4 +1,4 @@
-"""``FewShotClassifier``: a classifier from a handful of examples, changed as fast as made."""
+"""``FewShotClassifier``: a scikit-learn classifier from a handful of examples, edited at once."""
 
 from __future__ import annotations
 
@@ -30,26 +30,27 @@ __all__ = ["FewShotClassifier"]
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Learns classes from a handful of examples each; no training step, new classes at once.
+    """Learns classes from a handful of examples each, in a moment; classes can be added any time.
 
-    A frozen encoder embeds the examples, what auxiliary tasks taught about its embeddings (the
-    prior) is applied, and a head learns the task.
+    A frozen encoder embeds the examples. The prior, what was learned from auxiliary tasks about
+    embeddings of this encoder, is applied. Then a head learns the task.
 
     Args:
         encoder: ``"image"`` (EfficientNet-lite0), ``"characters"`` (our own net for handwriting and
-            drawings), ``"text"`` (MiniLM), ``"table"`` (standardised columns), the folder of a run
-            of ours or of a Hugging Face text model, an ``nn.Module``, any callable that returns
-            embeddings ``[N, D]``, or an :class:`Embedder`.
+            drawings), ``"text"`` (MiniLM), ``"table"`` (standardised columns), ``"array"``
+            (embeddings), the folder of a run of ours or of a Hugging Face text model, an
+            ``nn.Module``, any callable that returns embeddings ``[N, D]``, or an :class:`Embedder`.
         head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"kernel"`` (logistic
-            with a Gaussian kernel), ``"neighbours"``, ``"gradient"``, or ``"class-mean"``, whose
-            scores of a class are the same to the last bit whatever other classes come or go.
-        unknown: what :meth:`predict` answers for inputs that are too far from every class;
+            with a Gaussian kernel), ``"neighbours"``, ``"gradient"``, or ``"class-mean"``, with
+            which the scores of a class do not change by a single bit if other classes come or go.
+        unknown: what :meth:`predict` returns for inputs that are too far from every class;
             ``None`` = always the nearest class.
-        false_rejects: share of known inputs that may be taken for unknown, from 0 to 1.
+        false_rejects: share of the inputs of known classes that may be taken for unknown, from 0
+            to 1.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
 
-    Threads may ask and edit at once: edits come one after the other, and every answer is that of
-    one version of the task, the newest when it was asked (see
+    Several threads may predict and edit at the same time: edits are made one after the other, and
+    each prediction is by one version of the task, the newest when it began (see
     :class:`~quickstudy.estimators.version.TaskVersion`).
 
     Example::
@@ -78,7 +79,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # ------------------------------------------------------------ learning
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Learn a task, at once; whatever was learned before is forgotten.
+        """Learn a task from labelled examples; what was learned before is forgotten.
 
         Args:
             X: inputs of the encoder's kind: paths, PIL images or arrays; texts; a table.
@@ -94,7 +95,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         embedder = get_embedder(self.encoder, device=self.device)
         version = TaskVersion.fit(X, y, embedder=embedder, head=self.head)
         with self._edit_lock():
-            # all that is learned lies in this tuple: past versions, and the current one at its end
+            # all that is learned is in this tuple: past versions, and last the current one
             self._versions: tuple[TaskVersion, ...] = (version,)
         return self
 
@@ -102,8 +103,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Add labelled examples, of classes that exist or are new.
 
         Args:
-            X: inputs.
-            y: their labels, or one label for all of them.
+            X: inputs ``[M]``.
+            y: their labels ``[M]``, or one label for all of them.
         """
         return self._change(lambda version: version.add_examples(X, y))
 
@@ -111,7 +112,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Add a class with its examples; its column is the last.
 
         Raises:
-            ConfigError: if there is such a class already.
+            ConfigError: if there is a class of that label already.
         """
         return self._change(lambda version: version.add_class(label, X))
 
@@ -120,7 +121,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ConfigError: if there is no such class; the nearest names are offered.
-            TaskError: if it is the last one.
+            TaskError: if it is the only one.
         """
         return self._change(lambda version: version.remove_class(label))
 
@@ -133,7 +134,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._change(lambda version: version.rename_class(old, new))
 
     def remove_examples(self, rows: Sequence[int]) -> Edit:
-        """Remove examples by row in :attr:`support_`; a class that loses its last one goes."""
+        """Remove examples by row of :attr:`support_`, and classes that have no examples left."""
         return self._change(lambda version: version.remove_examples(rows))
 
     def relabel(self, row: int, label: Label) -> Edit:
@@ -141,10 +142,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._change(lambda version: version.relabel(row, label))
 
     def undo(self) -> Edit:
-        """Take the last change back; the task is exactly what it was before.
+        """Undo the last change; the task is exactly what it was before.
 
         Raises:
-            TaskError: if there is nothing to take back.
+            TaskError: if there is nothing to undo.
         """
         start = time.perf_counter()
         check_is_fitted(self)
@@ -158,51 +159,52 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # ------------------------------------------------------------ answering
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return the label of each input ``[Q]``, or ``unknown`` where that is set and the input is
-        far from every class."""
+        """Return the label of each input ``[Q]``; if ``unknown`` is set, it is the label of inputs
+        that are far from every class."""
         version, unknown = self.version_, self.unknown
         z = version.embed(X)
         known = None if unknown is None else version.known(z, self.false_rejects)
         return version.labels(version.scores(z), known, unknown=unknown)
 
     def predict_proba(self, X: Any) -> Floats:
-        """Return calibrated probabilities ``[Q, C]``, given that it is one of the classes."""
+        """Return calibrated probabilities ``[Q, C]``, given that inputs belong to some class."""
         version = self.version_
         return version.probabilities(version.scores(version.embed(X)))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy on labelled inputs; an answer ``unknown`` to an input of a class is
-        wrong, to an input labelled ``unknown`` it is right.
+        """Return the accuracy on labelled inputs.
+
+        An input of no class may be labelled ``unknown``: then the answer ``unknown`` is right.
 
         Args:
-            X: inputs.
+            X: inputs ``[Q]``.
             y: their labels ``[Q]``.
-            sample_weight: weights ``[Q]``.
+            sample_weight: weights ``[Q]``; ``None`` = all equal.
         """
         answers = self.predict(X)
-        # a list of texts and numbers is not yet an array: it would make texts of the numbers
+        # a list of texts and numbers stays a list: numpy would turn the numbers into text
         labels = [plain_label(label) for label in (y.tolist() if hasattr(y, "tolist") else y)]
         if len(answers) != len(labels):
             raise TaskError(
                 f"got {len(answers)} inputs and {len(labels)} labels. Give one of each."
             )
-        # scikit-learn's own refuses labels of several types
+        # scikit-learn's accuracy refuses labels of several types
         pairs = zip(answers.tolist(), labels, strict=True)
         return float(np.average([a == b for a, b in pairs], weights=sample_weight))
 
     def decision_function(self, X: Any) -> Floats:
-        """Return the head's scores, before calibration: ``[Q, C]``, or ``[Q]`` for two classes (of
-        the second over the first, as in scikit-learn)."""
+        """Return the head's scores before calibration, ``[Q, C]``; for two classes ``[Q]``, the
+        second's minus the first's, as in scikit-learn."""
         version = self.version_
         scores = version.scores(version.embed(X), calibrated=False)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def answer(self, X: Any, *, coverage: float | None = None) -> list[Answer]:
-        """Return label, probability and more of each input at once.
+        """Return everything about each input at once: label, probability, whether it is known.
 
         Args:
-            X: inputs.
-            coverage: also give the labels that cannot be ruled out, as :meth:`predict_set`.
+            X: inputs ``[Q]``.
+            coverage: also return the labels that cannot be ruled out, see :meth:`predict_set`.
         """
         version = self.version_
         return version.answers(
@@ -215,36 +217,36 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_set(self, X: Any, coverage: float = 0.9) -> list[list[Label]]:
         """Return for each input the labels that cannot be ruled out, most likely first.
 
-        Conformal prediction: over tasks, the sets hold the right label with a probability of
-        ``coverage`` (see :meth:`quickstudy.fitting.task.FittedTask.sets`). An empty set is
-        possible: nothing fits.
+        This is conformal prediction: over tasks, a set contains the right label with probability
+        ``coverage`` (see :meth:`quickstudy.fitting.task.FittedTask.sets`). A set is empty if no
+        class fits.
 
         Args:
-            X: inputs.
+            X: inputs ``[Q]``.
             coverage: between 0 and 1.
         """
         version = self.version_
         return version.label_sets(version.scores(version.embed(X)), coverage)
 
     def known_score(self, X: Any) -> Floats:
-        """Return how much each input looks like one of the classes ``[Q]``; higher = more."""
+        """Return how near each input is to the classes ``[Q]``; higher = more likely of one."""
         version = self.version_
         return version.known_score(version.embed(X))
 
     def is_known(self, X: Any) -> Bools:
-        """Return whether each input is near enough to the task ``[Q]``: about ``false_rejects`` of
-        the inputs that do belong to a class are refused."""
+        """Return whether each input is near enough to belong to a class ``[Q]``; it is ``False``
+        for about ``false_rejects`` of the inputs that do."""
         version = self.version_
         return version.known(version.embed(X), self.false_rejects)
 
-    # ------------------------------------------------------------ helping
+    # ------------------------------------------------------------ explaining and checking
 
     def explain(self, X: Any, *, n: int = 3) -> list[Explanation]:
-        """Return for each input why it was answered so: nearest supports, distances, margin.
+        """Return why each input gets its label: nearest support examples, distances, margin.
 
         Args:
-            X: inputs.
-            n: supports to name.
+            X: inputs ``[Q]``.
+            n: number of support examples to name.
         """
         version = self.version_
         return version.explain(version.embed(X), n=n, false_rejects=self.false_rejects)
@@ -257,23 +259,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the examples whose label the others contradict, worst first.
 
         Args:
-            all: rank every example, also those that nothing speaks against.
+            all: rank all examples, also those that no other contradicts.
         """
         return self.version_.suspects(all=all)
 
     def conflicts(self) -> list[Conflict]:
-        """Return the examples that were given twice under different labels."""
+        """Return the examples that were given more than once, under different labels."""
         return self.support_.conflicts()
 
     def label_next(self, X: Any, n: int = 10) -> Ints:
         """Return the rows of ``X`` whose labels would help most, best first.
 
-        The least certain inputs (smallest difference between the two best probabilities; Scheffer
-        et al. 2001), but no two that lie closer to each other than to the support.
+        These are the least certain inputs (smallest difference between the two largest
+        probabilities; Scheffer et al. 2001), leaving out inputs that are much like a chosen one.
 
         Args:
-            X: inputs without labels.
-            n: at most so many.
+            X: inputs without labels ``[Q]``.
+            n: largest number of rows.
         """
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ConfigError(f"n must be a whole number of at least 1; got {n!r}.")
@@ -283,11 +285,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # ------------------------------------------------------------ files
 
     def save(self, path: str | Path) -> None:
-        """Write the task into one file: no pickle, hashed, see
-        :mod:`quickstudy.estimators.taskfile`. Earlier versions (:meth:`undo`) are not kept.
+        """Write the task into one file, without pickle and with hashes, see
+        :mod:`quickstudy.estimators.taskfile`. Earlier versions (:meth:`undo`) are not written.
 
         Raises:
-            CheckpointError: if it cannot be written, or a label cannot be kept in a file.
+            CheckpointError: if it cannot be written, or a label of this type cannot be saved.
         """
         version = self.version_.with_head(self.head)
         if not str(path) or Path(path).is_dir():
@@ -300,13 +302,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             path: the file.
-            encoder: the callable or module that the task was made with, which no file can hold;
+            encoder: the callable or module that the task was made with, which no file can contain;
                 not needed for encoders that have a name.
             device: where to embed.
 
         Raises:
-            CheckpointError: if the file is damaged, altered, foreign, made by a newer version, or
-                the encoder is not the one that the task was made with.
+            CheckpointError: if the file is damaged, altered, no task file or made by a newer
+                version, or the encoder is not the one that the task was made with.
         """
         saved = load_task(Path(path), encoder=encoder, device=device)
         clf = cls(
@@ -322,17 +324,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def export_onnx(self, path: str | Path, *, support_as_input: bool | None = None) -> Exported:
         """Write encoder, head and calibration as one ONNX graph for other runtimes.
 
-        Inputs, float32: ``query`` and, if the support set is an input, ``support`` and
-        ``membership`` ``[S, C]``, 1 where an example is of a class; any number of examples,
-        queries and classes. :meth:`inputs` makes ``query`` and ``support`` of images; with text, a
-        table or a function the graph takes embeddings, and :meth:`inputs` gives them. Outputs:
-        ``logits`` and ``probabilities`` ``[Q, C]``. The calibration is that of this task.
+        The inputs are float32: ``query`` and, if the support set is an input too, ``support`` and
+        ``membership`` ``[S, C]``, which is 1 where an example belongs to a class and else 0. There
+        may be any number of examples, queries and classes. Make ``query`` and ``support`` with
+        :meth:`inputs`: pixels of images; embeddings of texts, tables and what a function embeds.
+        The outputs are ``logits`` and ``probabilities`` ``[Q, C]``, calibrated for this task.
 
         Args:
             path: the file.
-            support_as_input: learn anew at each call, from any support set; the heads
+            support_as_input: whether the graph learns from a support set at each call; the heads
                 ``"prototype"``, ``"class-mean"`` and ``"ridge"`` can. ``False`` = the graph
-                answers for this task. ``None`` = as the head allows.
+                contains this task. ``None`` = ``True`` if the head can.
 
         Raises:
             ConfigError: if the head cannot learn in a graph, or the encoder cannot be traced.
@@ -342,16 +344,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return export_onnx(self.version_, path, support_as_input=support_as_input)
 
     def inputs(self, X: Any) -> Floats:
-        """Return what the graph of :meth:`export_onnx` takes for these inputs, float32 ``[N,
-        ...]``."""
+        """Return the inputs in the form that the graph of :meth:`export_onnx` takes, float32
+        ``[N, ...]``."""
         return self.embedder_.inputs(X)
 
     # ------------------------------------------------------------ what was learned
 
     @property
     def version_(self) -> TaskVersion:
-        """The current version of the task. What reads several of its parts reads this once: the
-        next edit puts another in its place."""
+        """The current version of the task.
+
+        To read several of its parts, get it once: the next edit replaces it.
+        """
         check_is_fitted(self)
         return self._versions[-1]
 
@@ -378,12 +382,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def prior_(self) -> TaskPrior:
-        """What auxiliary tasks taught about embeddings of this encoder."""
+        """What was learned from auxiliary tasks about embeddings of this encoder."""
         return self.version_.prior
 
     @property
     def fitted_task(self) -> FittedTask:
-        """The task with its head, for those who look inside."""
+        """The fitted head with its state and calibration."""
         return self.version_.task
 
     @property
@@ -397,24 +401,24 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # ------------------------------------------------------------ inside
 
     def _change(self, edit: Callable[[TaskVersion], TaskVersion]) -> Edit:
-        """Put an edited version in the place of the current one, and keep that for :meth:`undo`."""
+        """Replace the current version by an edited one, and keep it for :meth:`undo`."""
         check_is_fitted(self)
         with self._edit_lock():
             versions = self._versions
-            # a head that was set after fit is used from the next edit on
+            # set_params may have changed the head since fit: the next edit uses the new one
             after = edit(versions[-1].with_head(self.head))
             self._versions = (*versions, after)
         assert after.edit is not None  # an edited version has one
         return after.edit
 
     def _edit_lock(self) -> threading.RLock:
-        # not made by __init__, where scikit-learn allows parameters only; setdefault is one step,
-        # so two threads get the same lock
+        # not made in __init__, where scikit-learn allows nothing but parameters; setdefault is
+        # atomic, so two threads get the same lock
         lock: threading.RLock = self.__dict__.setdefault("_lock", threading.RLock())
         return lock
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a pickle holds: all but the lock, which belongs to this object."""
+        """Return what a copy or a pickle contains: all but the lock, which cannot be copied."""
         state = dict(super().__getstate__())
         state.pop("_lock", None)
         return state
@@ -424,7 +428,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return hasattr(self, "_versions")
 
     def __sklearn_tags__(self) -> Tags:
-        """Return what scikit-learn may give: tables may hold text, which is a category."""
+        """Return which inputs scikit-learn's tests may use: tables may hold text, as categories."""
         tags = super().__sklearn_tags__()
         tags.input_tags.string = tags.input_tags.categorical = True
         return tags

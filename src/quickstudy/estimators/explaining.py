@@ -1,6 +1,6 @@
-"""Why a task answers as it does, which of its labels look wrong, and what to label next.
+"""Why queries get their labels, which labels of the support look wrong, and what to label next.
 
-Axes of shapes: ``N`` support examples, ``Q`` queries, ``C`` classes, ``D`` numbers in an embedding.
+Axes: ``N`` support examples, ``Q`` queries, ``C`` classes, ``D`` numbers of an embedding.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def explanations(
     *,
     n: int,
 ) -> list[Explanation]:
-    """Return why each query is answered so.
+    """Return why each query gets its label.
 
     Args:
         support: the labelled examples.
         scores: of the classes ``[Q, C]``.
         probabilities: of the classes ``[Q, C]``.
         known: whether a query is near enough to belong to a class ``[Q]``.
-        distances: to the supports ``[Q, N]``.
-        n: supports to name.
+        distances: between queries and support examples ``[Q, N]``.
+        n: number of support examples to name.
     """
     found = []
     for q, row in enumerate(scores):
@@ -57,8 +57,9 @@ def explanations(
 
 
 def ranked_suspects(support: Support, task: FittedTask) -> list[Suspect]:
-    """Return the examples by how much the others contradict their label, worst first; those that
-    are alone in their class are left out, as nothing speaks for or against their label.
+    """Return the examples by how much the others contradict their label, worst first.
+
+    Examples that are alone in their class are left out: without them, their class is unknown.
 
     Args:
         support: the labelled examples.
@@ -67,7 +68,7 @@ def ranked_suspects(support: Support, task: FittedTask) -> list[Suspect]:
     if support.n_way < 2:
         return []
     order, odds, best = task.suspects()
-    rows = order.numpy()
+    rows = order.numpy()  # task.suspects() is sorted by its own rule: back to the order of rows
     evidence = np.empty(len(rows), dtype=np.float32)
     evidence[rows] = odds.float().numpy()
     suggestion = np.empty_like(support.y)
@@ -90,13 +91,14 @@ def rows_to_label(probabilities: Floats, x: Tensor, distances: Floats, *, n: int
 
     Args:
         probabilities: of the classes ``[Q, C]``.
-        x: the queries as the head sees them ``[Q, D]``.
-        distances: to the supports ``[Q, N]``.
-        n: at most so many.
+        x: the queries in the space in which the head works ``[Q, D]``.
+        distances: between queries and support examples ``[Q, N]``.
+        n: largest number of rows.
     """
     p = np.sort(probabilities, axis=1)
     margin = p[:, -1] - (p[:, -2] if p.shape[1] > 1 else 0)
-    # nearer than half the usual distance between a query and its nearest support = the same
+    # two queries nearer than half the usual distance between a query and its nearest support count
+    # as alike: the label of one says what the label of the other would
     near = 0.5 * float(np.median(distances.min(1)))
     chosen: list[int] = []
     for row in np.argsort(margin, kind="stable").tolist():

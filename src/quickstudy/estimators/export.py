@@ -1,4 +1,4 @@
-"""A task as an ONNX graph: encoder, metric, head and calibration in one file."""
+"""Exports a task as an ONNX graph: encoder, metric, head and calibration in one file."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from quickstudy.storage.files import write_atomically
 __all__ = ["SUPPORT_AS_INPUT", "Exported", "export_onnx"]
 
 SUPPORT_AS_INPUT = ("prototype", "class-mean", "ridge")
-"""Heads that learn in closed form: their graph takes the support set as an input."""
+"""Heads that learn in closed form, so that a graph can learn from a support set as its input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What a graph takes and gives.
+    """The inputs and outputs of an exported graph, see :meth:`FewShotClassifier.export_onnx`.
 
     Args:
         path: the file.
-        support: whether the support set is an input; otherwise the task is fixed in the graph.
-        inputs: names and shapes; ``S`` examples, ``Q`` queries, ``C`` classes.
-        outputs: the same.
-        classes: labels of the columns, if the task is fixed.
+        support: whether the support set is an input; if not, the graph contains the task.
+        inputs: shapes by name; ``S`` examples, ``Q`` queries, ``C`` classes.
+        outputs: shapes by name, with the same letters.
+        classes: labels of the columns, if the graph contains the task; else ``None``.
     """
 
     path: str
@@ -50,18 +50,19 @@ class Exported:
 
 
 class _Graph(nn.Module):
-    """What both graphs share: inputs to the metric's space, logits to answers."""
+    """What both graphs share: from inputs to the metric's space, and from logits to answers."""
 
     def __init__(self, network: Network, task: FittedTask) -> None:
         super().__init__()
         self.net = nn.Identity() if network.net is None else network.net
         self.unit, self.metric = network.unit, task.prior.metric
-        # another runtime rounds in its own way: exact sums would be for nothing
+        # other runtimes round differently anyway, so the slower sums that are exact are of no use
         self.head = quick_twin(task.head)
         self.temperature = task.temperature
 
     def seen(self, x: Tensor) -> Tensor:
-        """Return what the head learns from, as one task ``[1, N, D]``."""
+        """Return inputs ``[N, ...]`` in the space in which the head works, as one task ``[1, N,
+        D]``."""
         z = self.net(x).float()
         return self.metric.map(F.normalize(z, dim=1) if self.unit else z)[None]
 
@@ -71,19 +72,25 @@ class _Graph(nn.Module):
         return calibrated, calibrated.softmax(1)
 
 
-class _Learner(_Graph):
-    """A graph that learns its task anew at each call."""
+class _SupportGraph(_Graph):
+    """A graph that learns from the support set that it gets at each call."""
 
     def forward(self, support: Tensor, membership: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return answers; a row of ``membership`` that is all zeros is padding."""
+        """Return logits and probabilities ``[Q, C]``; a row of zeros in ``membership`` is padding.
+
+        Args:
+            support: inputs ``[S, ...]``.
+            membership: 1 where an example belongs to a class ``[S, C]``.
+            query: inputs ``[Q, ...]``.
+        """
         y, mask = membership.argmax(1)[None], membership.amax(1)[None] > 0
         examples = Examples(self.seen(support), y, mask)
         state = self.head.adapt(examples, n_way=membership.shape[1])
         return self.answers(self.head.predict(state, self.seen(query)))
 
 
-class _Classifier(_Graph):
-    """A graph of one task."""
+class _TaskGraph(_Graph):
+    """A graph that contains one task."""
 
     def __init__(self, network: Network, task: FittedTask) -> None:
         super().__init__(network, task)
@@ -92,7 +99,7 @@ class _Classifier(_Graph):
             self.register_buffer(f"state_{number}", task.state[name])
 
     def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return answers."""
+        """Return logits and probabilities ``[Q, C]`` of inputs ``[Q, ...]``."""
         state = {name: getattr(self, f"state_{i}") for i, name in enumerate(self.names)}
         return self.answers(self.head.predict(state, self.seen(query)))
 
@@ -102,7 +109,18 @@ def export_onnx(
 ) -> Exported:
     """Write encoder, head and calibration of a task as one ONNX graph.
 
-    Args, inputs, outputs and errors: see :meth:`FewShotClassifier.export_onnx`.
+    For the graph's inputs and outputs see :meth:`FewShotClassifier.export_onnx`.
+
+    Args:
+        version: the task.
+        path: the file.
+        support_as_input: whether the graph learns from a support set at each call; ``None`` = if
+            the head can.
+
+    Raises:
+        ConfigError: if the head cannot learn in a graph, or the encoder cannot be traced.
+        MissingExtraError: if onnx or onnxscript is not installed.
+        CheckpointError: if the file cannot be written.
     """
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
@@ -142,8 +160,8 @@ def _learns(head: str, support_as_input: bool | None) -> bool:
     learns = head in SUPPORT_AS_INPUT
     if support_as_input and not learns:
         raise ConfigError(
-            f"the head {head!r} learns step by step, which no graph holds. Leave support_as_input "
-            f"out and the task is fixed in the graph, or fit with head="
+            f"the head {head!r} learns step by step, which a graph cannot do. Leave "
+            "support_as_input out, and the graph will contain this task; or fit with head="
             f"{' or '.join(map(repr, SUPPORT_AS_INPUT))}."
         )
     if head == "gradient":
@@ -156,27 +174,28 @@ def _learns(head: str, support_as_input: bool | None) -> bool:
 def _graph(
     network: Network, task: FittedTask, *, learns: bool
 ) -> tuple[_Graph, tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
-    """Return the graph, inputs to trace it with, and which of their axes have any length."""
+    """Return the graph, example inputs to trace it with, and those of their axes that may have any
+    length."""
     count = {name: torch.export.Dim(name, min=1) for name in "SCQ"}
     query = torch.rand(4, *network.shape)
     if not learns:
-        return _Classifier(network, task), (query,), ({0: count["Q"]},)
-    # of three different lengths: equal ones might be traced as one
+        return _TaskGraph(network, task), (query,), ({0: count["Q"]},)
+    # S, C and Q have different lengths here: the tracer might take equal ones for the same axis
     support, membership = torch.rand(6, *network.shape), torch.eye(3).repeat(2, 1)
     shapes = ({0: count["S"]}, {0: count["S"], 1: count["C"]}, {0: count["Q"]})
-    return _Learner(network, task), (support, membership, query), shapes
+    return _SupportGraph(network, task), (support, membership, query), shapes
 
 
 def _check_sizes(model: Any, inputs: dict[str, list[int | str]]) -> None:
-    """Refuse a graph that takes one number of examples only: an encoder can force that on it."""
+    """Refuse a graph that takes only one number of examples, as some encoders' code demands."""
     for entry in model.graph.input:
         sides = entry.type.tensor_type.shape.dim
         for side, wanted in zip(sides, inputs[entry.name], strict=True):
             if isinstance(wanted, str) and not side.dim_param:
                 raise ConfigError(
                     f"this encoder makes a graph that takes {side.dim_value} inputs at a time and "
-                    "no other number (its code asks for the size as a number, as len(x) does). Use "
-                    "x.shape[0] there, or export a task on its embeddings."
+                    "no other number (its code uses the batch size as a number, for example "
+                    "len(x)). Use x.shape[0] instead, or export a task on its embeddings."
                 )
 
 
@@ -187,11 +206,16 @@ def _traced(
     inputs: list[str],
     outputs: list[str],
 ) -> Any:
+    """Return the ONNX model of a graph.
+
+    Raises:
+        ConfigError: if the graph cannot be traced.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        # the exporter tells its steps on stdout, and warns of its own tools
+        # the exporter prints its steps on stdout, and warns about its own tools
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
@@ -211,5 +235,5 @@ def _traced(
         ) from error
     finally:
         logger.setLevel(level)
-    assert program is not None  # it is, with dynamo
+    assert program is not None  # the exporter returns a program if dynamo=True
     return program.model_proto

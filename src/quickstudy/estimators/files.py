@@ -1,4 +1,4 @@
-"""Tasks from files: what ``quickstudy fit`` and ``quickstudy predict`` do."""
+"""Learns a task from files, and classifies files with it: ``quickstudy fit`` and ``predict``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from quickstudy.tasks.labelled import (
 
 __all__ = ["FileAnswers", "FileTask", "fit_files", "predict_files"]
 
-_SHOWN = 5  # suspects and conflicts, each, in the text for people
-_INPUTS = {"image": "FOLDER", "text": "--text 'your text'", "table": "new.csv"}
+_MOST_DOUBTS_SHOWN = 5  # suspects, and as many conflicts, in the text for people
+_EXAMPLE_INPUTS = {"image": "FOLDER", "text": "--text 'your text'", "table": "new.csv"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,17 @@ class FileTask:
 
     Args:
         path: of the task file.
-        encoder: what embeds the examples.
-        classifier: that learned it.
+        encoder: name of what embeds the examples.
+        classifier: the one that learned the task.
         examples: as they were read.
-        group: column of what belongs together, if one was named.
+        group: column whose equal values mark examples that belong together, if one was named.
+
+    Example::
+
+        from quickstudy.estimators.files import fit_files
+        Path("sizes.csv").write_text("width,height,label\\n1,2,small\\n2,1,small\\n8,9,large\\n9,8,large\\n")
+        fitted = fit_files("sizes.csv", "sizes.task")
+        print(fitted.text())
     """
 
     path: Path
@@ -73,35 +80,35 @@ class FileTask:
         }
 
     def text(self) -> str:
-        """Return what was learned, what to expect, which labels to check, what to run next."""
+        """Return the report for people: classes, accuracy, labels to check, next command."""
         clf, names = self.classifier, self.examples.names
         n_way, n = clf.support_.n_way, len(names)
         lines = [f"{self.path}: {n_way} classes, {n} examples, head {clf.head_}"]
         if n_way > 1:
             lines.append(f"expected accuracy on new examples: {clf.estimate_accuracy()}")
         else:
-            lines.append("expected accuracy: nothing to say, there is one class only")
+            lines.append("expected accuracy: not defined, as there is only one class")
         if self.group is not None:
             lines.append(
-                f"  of the groups in {self.group} that are here; of others expect what 'quickstudy "
-                "advise --group' measures"
+                f"  this is for further examples of the groups in {self.group}; for new groups, "
+                "'quickstudy advise --group' measures the accuracy"
             )
         suspects = clf.suspects()
         lines += [
             f"check {names[s.row]}: labelled {s.label}, looks like {s.suggestion}"
-            for s in suspects[:_SHOWN]
+            for s in suspects[:_MOST_DOUBTS_SHOWN]
         ]
-        if len(suspects) > _SHOWN:
-            more = len(suspects) - _SHOWN
+        if len(suspects) > _MOST_DOUBTS_SHOWN:
+            more = len(suspects) - _MOST_DOUBTS_SHOWN
             lines.append(f"... and {more} more; 'quickstudy show {self.path}' lists them")
         lines += [
             "the same example under different labels: "
             + ", ".join(
                 f"{names[row]} ({name})" for row, name in zip(c.rows, c.labels, strict=True)
             )
-            for c in clf.conflicts()[:_SHOWN]
+            for c in clf.conflicts()[:_MOST_DOUBTS_SHOWN]
         ]
-        inputs = _INPUTS[self.examples.kind]
+        inputs = _EXAMPLE_INPUTS[self.examples.kind]
         lines.append(f"next: quickstudy predict {shlex.quote(str(self.path))} {inputs}")
         return "\n".join(lines)
 
@@ -124,13 +131,13 @@ def fit_files(
         examples: folder of class folders, or a table, see
             :func:`quickstudy.tasks.labelled.read_examples`.
         out: the task file to write.
-        encoder: as for :class:`FewShotClassifier`; by the kind of the examples if not given.
+        encoder: as for :class:`FewShotClassifier`; ``None`` = the one for this kind of examples.
         head: as for :class:`FewShotClassifier`.
-        label: column of the labels; found by its name if not given.
-        group: column of what belongs together, which is no input.
-        unknown: what to answer for inputs that fit no class.
+        label: column of the labels; ``None`` = found by its name.
+        group: column whose equal values mark examples that belong together; it is not an input.
+        unknown: the label of inputs that fit no class.
         device: where to embed.
-        say: is told what was read, and what of it was not.
+        say: called with lines about what was read and what was left out.
 
     Raises:
         ConfigError: if the encoder does not take such examples, or ``unknown`` is a class.
@@ -143,7 +150,10 @@ def fit_files(
     read, _ = grouped(read, group)
     assert read.y is not None
     if continuous(list(map(str, set(read.y)))):
-        say("note: the labels are numbers like measurements; each different one is a class here.")
+        say(
+            "note: the labels look like measurements; here each different number is a class of its "
+            "own."
+        )
     chosen = encoder or read.kind
     say(f"{len(read.y)} examples of {len(set(read.y))} classes; encoder: {chosen}")
     modality = get_embedder(chosen, device=device).modality
@@ -153,7 +163,7 @@ def fit_files(
             "--encoder out, or name one that takes them."
         )
     if unknown is not None and unknown in map(str, read.y):
-        raise ConfigError(f"there is a class {unknown!r}; give --unknown another word.")
+        raise ConfigError(f"there is a class {unknown!r}; choose another word for --unknown.")
     clf = FewShotClassifier(chosen, head=head, unknown=unknown, device=device)
     clf.fit(read.x, read.y)
     clf.save(out)
@@ -162,11 +172,11 @@ def fit_files(
 
 @dataclass(frozen=True, slots=True)
 class FileAnswers:
-    """What a task answered to inputs from files.
+    """The answers of a task to inputs from files.
 
     Args:
         task: the task file.
-        inputs: as they were read; with right labels if the table had some.
+        inputs: as they were read, with the right labels if the table has them.
         answers: one for each input.
     """
 
@@ -176,7 +186,7 @@ class FileAnswers:
 
     @property
     def accuracy(self) -> float | None:
-        """The share of right answers; ``None`` where no right labels are known."""
+        """The share of right answers; ``None`` if the right labels are not known."""
         y = self.inputs.y
         if y is None:
             return None
@@ -184,7 +194,7 @@ class FileAnswers:
         return sum(right) / len(right)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one record for each input."""
+        """Return one JSON-ready record for each input."""
         return [_row(n, a) for n, a in zip(self.inputs.names, self.answers, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,7 +203,7 @@ class FileAnswers:
         return document if self.accuracy is None else document | {"accuracy": self.accuracy}
 
     def text(self) -> str:
-        """Return one line for each input."""
+        """Return the report for people: one line for each input, then the accuracy if known."""
         lines = [_line(row) for row in self.rows()]
         if self.accuracy is not None:
             share = f"{100 * self.accuracy:.2f} % of {len(self.answers)}"
@@ -217,9 +227,10 @@ def predict_files(
         task: the file.
         inputs: images, folders of images, or one table.
         texts: texts, instead of inputs.
-        coverage: also give the labels that cannot be ruled out.
-        label: column of a table that holds right labels, to score against.
-        encoder: where the run or model folder of the task lies now.
+        coverage: also return the labels that cannot be ruled out, see
+            :meth:`FewShotClassifier.predict_set`.
+        label: column of a table with the right labels, to compute the accuracy.
+        encoder: folder of the run or model that the task was made with, if it was moved.
         device: where to embed.
 
     Raises:
@@ -229,7 +240,7 @@ def predict_files(
         DataError: if an input cannot be used.
     """
     if bool(inputs) == bool(texts):
-        raise ConfigError("give inputs: images, a table, or --text 'some text' (one kind).")
+        raise ConfigError("give inputs of one kind: images, a table, or --text 'some text'.")
     if coverage is not None and not 0 < coverage < 1:
         raise ConfigError(f"--coverage must lie between 0 and 1; got {coverage}.")
     clf = FewShotClassifier.load(task, encoder=encoder, device=device)
@@ -244,6 +255,7 @@ def predict_files(
 
 
 def _row(name: str, answer: Answer) -> dict[str, Any]:
+    """Return the JSON-ready record of an answer."""
     row = {
         "input": name,
         "label": answer.label,
@@ -255,6 +267,7 @@ def _row(name: str, answer: Answer) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> str:
+    """Return the line for people of a record."""
     unsure = "" if row["known"] else "  (far from every class)"
     options = "" if "set" not in row else "  one of: " + (", ".join(map(str, row["set"])) or "none")
     sure = f"{100 * row['probability']:.0f} %"

@@ -1,4 +1,4 @@
-"""Labels of any type: what a user gives, and how the classes hold it."""
+"""Labels of any type: reads them from what a user gives, and returns them in the classes' type."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Label = Hashable
 
 
 def as_labels(y: Any) -> npt.NDArray[Any]:
-    """Return labels as an array ``[N]`` that sorts.
+    """Return labels as an array ``[N]`` that can be sorted.
 
     Raises:
         TaskError: if a label is missing, or the labels are not one per example.
@@ -42,8 +42,8 @@ def as_labels(y: Any) -> npt.NDArray[Any]:
         values = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
     except ValueError as error:
         raise TaskError(
-            "labels must be one per example [N]; got rows of several lengths. Give each class one "
-            "name: text, a number, a truth value."
+            "labels must be one per example [N]; got rows of several lengths. Give one label for "
+            "each example: text, a number or a truth value."
         ) from error
     if values.ndim == 2 and values.shape[1] == 1:
         values = column_or_1d(values, warn=True)
@@ -63,14 +63,14 @@ def check_label(label: Any) -> None:
     """Refuse a label that is missing.
 
     Raises:
-        TaskError: if it is ``None``, NaN or pandas' ``NA``.
+        TaskError: if it is ``None``, NaN, or ``NA`` of pandas.
     """
     if is_missing(label):
         raise TaskError(f"{label!r} is no label. Give the class a name.")
 
 
 def label_array(classes: Sequence[Label]) -> npt.NDArray[Any]:
-    """Return labels as an array ``[C]`` of their own type, or of objects if they have several."""
+    """Return labels as an array ``[C]`` of their type, or of objects if they have several types."""
     kinds = {type(label) for label in classes}
     if len(kinds) == 1 and kinds <= {str, int, float, bool}:
         return np.array(classes)
@@ -80,7 +80,7 @@ def label_array(classes: Sequence[Label]) -> npt.NDArray[Any]:
 
 
 def plain_label(label: Any) -> Label:
-    """Return a label as the classes hold theirs, so that ``numpy.int64(3)`` finds ``3``.
+    """Return a label as a plain Python object, so that ``numpy.int64(3)`` is the same as ``3``.
 
     Raises:
         ConfigError: if it cannot be hashed.
@@ -101,19 +101,19 @@ def labels_of(
     known: npt.NDArray[np.bool_] | None = None,
     unknown: Label | None = None,
 ) -> npt.NDArray[Any]:
-    """Return the label of each answer ``[Q]``, of the classes' own type where it can be.
+    """Return the label of each query ``[Q]``, in the type of the classes where possible.
 
     Args:
         classes: the labels of the columns ``[C]``.
-        columns: the class of each answer ``[Q]``.
-        known: ``False`` where the answer is ``unknown`` ``[Q]``.
+        columns: the column of each query's class ``[Q]``.
+        known: ``False`` = the query's label is ``unknown`` ``[Q]``; ``None`` = all are known.
         unknown: a label of any type; ``None`` = always a class.
     """
     names = label_array(classes)
     labels: npt.NDArray[Any] = names[columns]
     if unknown is None or known is None or known.all():
         return labels
-    # a label of another type than the classes' is kept as it is
+    # unknown may have another type than the classes: numpy would convert it
     mixed = labels.astype(object)
     mixed[~known] = unknown
     same = isinstance(unknown, str) and names.dtype.kind == "U"

@@ -1,4 +1,4 @@
-"""A page about a task: its classes with their supports, what to expect, what looks wrong, a map."""
+"""A page about a task: its classes and examples, expected accuracy, labels to check, a map."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from quickstudy.storage.files import write_atomically
 
 __all__ = ["write_page"]
 
-_SHOWN_EXAMPLES = 12
-_SHOWN_CLASSES = 200
-_SHOWN_SUSPECTS = 20
-_ON_THE_MAP = 400
-_WORDS = 160
+_MOST_EXAMPLES_SHOWN = 12  # of a class
+_MOST_CLASSES_SHOWN = 200
+_MOST_SUSPECTS_SHOWN = 20
+_MOST_EXAMPLES_ON_MAP = 400
+_MOST_CHARACTERS_SHOWN = 160  # of a text
+_MOST_CLASSES_IN_LEGEND = 10  # as many as there are colours
 
-_IN_THE_LEGEND = 10  # colours there are
 _OWN_CSS = """
 .supports { display: flex; flex-wrap: wrap; gap: .5rem; align-items: flex-start; }
 .supports img { height: 64px; width: auto; max-width: 96px; border: 1px solid var(--rule);
@@ -40,7 +40,7 @@ _OWN_CSS = """
 
 
 def write_page(version: TaskVersion, out: Path, *, title: str) -> None:
-    """Write one HTML file that needs nothing else.
+    """Write a page about a task, one HTML file that needs no other file.
 
     Args:
         version: the task.
@@ -83,23 +83,25 @@ def _expectation(estimate: Estimate) -> str:
     return (
         "<h2>What to expect on new examples</h2>"
         f'<p class="big">{100 * estimate.mean:.0f} %</p>'
-        f"<p>of new examples of these classes answered right. In {100 * estimate.coverage:.0f} of "
-        f"100 tasks the accuracy lies in an interval such as this one, {100 * estimate.low:.0f} to "
-        f"{100 * estimate.high:.0f} %. Drawn from {html.escape(estimate.method)}.</p>"
+        "<p>of new examples of these classes will get the right label. The accuracy of "
+        f"{100 * estimate.coverage:.0f} of 100 tasks lies in an interval like this one: "
+        f"{100 * estimate.low:.0f} to {100 * estimate.high:.0f} %. It was estimated from "
+        f"{html.escape(estimate.method)}.</p>"
     )
 
 
 def _doubts(support: Support, suspects: list[Suspect], conflicts: list[Conflict]) -> str:
+    """Return the section on labels that may be wrong."""
     if not suspects and not conflicts:
         if int(support.counts.max()) < 2:
             return "<h2>Labels to check</h2><p>With one example each, nothing can be checked.</p>"
         return "<h2>Labels to check</h2><p>None: no example contradicts the others.</p>"
     parts = ["<h2>Labels to check</h2>"]
     if suspects:
-        more = len(suspects) - _SHOWN_SUSPECTS
+        more = len(suspects) - _MOST_SUSPECTS_SHOWN
         rows = [
             (_picture(support, s.row), str(s.label), str(s.suggestion), f"{s.evidence:+.1f}")
-            for s in suspects[:_SHOWN_SUSPECTS]
+            for s in suspects[:_MOST_SUSPECTS_SHOWN]
         ]
         heads = ("example", "label", "the others say", "log-odds against the label")
         parts.append(table("Labels to check", heads, rows))
@@ -115,8 +117,8 @@ def _map(version: TaskVersion, support: Support) -> str:
     if len(support.items) < 3:
         return ""
     rows = np.arange(len(support.items))
-    if len(rows) > _ON_THE_MAP:
-        rows = rows[np.linspace(0, len(rows) - 1, _ON_THE_MAP).astype(int)]
+    if len(rows) > _MOST_EXAMPLES_ON_MAP:
+        rows = rows[np.linspace(0, len(rows) - 1, _MOST_EXAMPLES_ON_MAP).astype(int)]
     names = [f"{support.classes[support.y[r]]}: {_name(support, int(r))}" for r in rows]
     drawing = embedding_map(
         torch.from_numpy(version.features(rows)),
@@ -125,28 +127,28 @@ def _map(version: TaskVersion, support: Support) -> str:
         label=f"Map of {len(rows)} examples of {support.n_way} classes.",
         names=names,
     )
-    few = support.n_way <= _IN_THE_LEGEND
+    few = support.n_way <= _MOST_CLASSES_IN_LEGEND
     legend = map_legend([str(name) for name in support.classes]) if few else ""
     some = "" if len(rows) == len(support.items) else f" {len(rows)} of {len(support.items)} shown."
     return (
-        "<h2>Where the examples lie</h2><p>Each dot is an example, in its class's colour; examples "
-        f"that the encoder takes for alike lie close together (point at a dot for its name).{some}"
+        "<h2>Map of the examples</h2><p>Each dot is an example, in its class's colour; examples "
+        f"with similar embeddings are close together (point at a dot to see its name).{some}"
         f'</p><div class="map"><figure>{drawing}</figure></div>{legend}'
     )
 
 
 def _classes(support: Support) -> str:
     rows = []
-    for column, label in enumerate(support.classes[:_SHOWN_CLASSES]):
+    for column, label in enumerate(support.classes[:_MOST_CLASSES_SHOWN]):
         members = np.flatnonzero(support.y == column)
-        shown = "".join(_picture(support, int(row)) for row in members[:_SHOWN_EXAMPLES])
-        more = len(members) - _SHOWN_EXAMPLES
+        shown = "".join(_picture(support, int(row)) for row in members[:_MOST_EXAMPLES_SHOWN])
+        more = len(members) - _MOST_EXAMPLES_SHOWN
         tail = f'<span class="soft">and {more} more</span>' if more > 0 else ""
         rows.append(
             f'<tr><th scope="row">{html.escape(str(label))}<br><span class="soft">{len(members)}'
             f'</span></th><td><div class="supports">{shown}{tail}</div></td></tr>'
         )
-    left = support.n_way - _SHOWN_CLASSES
+    left = support.n_way - _MOST_CLASSES_SHOWN
     note = f'<p class="soft">and {left} more classes</p>' if left > 0 else ""
     return (
         '<h2>Classes and their examples</h2><div class="scroll classes" tabindex="0" role="region" '
@@ -162,7 +164,8 @@ def _picture(support: Support, row: int) -> str:
         uri = png_uri(preview)
         return f'<span class="supports"><img src="{uri}" alt="{name}" title="{name}"></span>'
     if isinstance(preview, str):
-        text = preview if len(preview) <= _WORDS else preview[:_WORDS] + " …"
+        most = _MOST_CHARACTERS_SHOWN
+        text = preview if len(preview) <= most else preview[:most] + " …"
         return f'<span class="supports"><q>{html.escape(text)}</q></span>'
     return f'<span class="name">{name}</span>'
 

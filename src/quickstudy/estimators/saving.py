@@ -1,4 +1,4 @@
-"""A version of a task to a task file and back."""
+"""Saves a version of a task as a task file, and loads it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,21 @@ __all__ = ["SavedTask", "load_task", "save_task"]
 
 @dataclass(frozen=True, slots=True)
 class SavedTask:
-    """What a task file holds.
+    """What a task file contains.
 
     Args:
         version: the task.
         encoder: what the embedder was made of: a name, or what the user gave.
-        unknown: the answer for inputs that are too far from every class, or ``None``.
-        false_rejects: share of known inputs that may be taken for unknown.
+        unknown: the label of inputs that are too far from every class, or ``None``.
+        false_rejects: share of the inputs of known classes that may be taken for unknown.
+
+    Example::
+
+        from quickstudy.estimators.saving import load_task
+        clf = FewShotClassifier("table").fit([[1.0, 2.0], [8.0, 9.0]], ["small", "large"])
+        clf.save("sizes.task")
+        saved = load_task(Path("sizes.task"))
+        print(saved.version, saved.encoder, saved.unknown, saved.false_rejects)
     """
 
     version: TaskVersion
@@ -52,11 +60,12 @@ def save_task(
     Args:
         version: the task.
         path: the file.
-        unknown: the answer for inputs that are too far from every class.
-        false_rejects: share of known inputs that may be taken for unknown.
+        unknown: the label of inputs that are too far from every class.
+        false_rejects: share of the inputs of known classes that may be taken for unknown.
 
     Raises:
-        CheckpointError: if the file cannot be written, or a label cannot be kept in it.
+        CheckpointError: if the file cannot be written, or a label is of a type that it cannot
+            contain.
     """
     support = version.support
     about_prior, prior_tensors = version.prior.to_parts()
@@ -93,12 +102,12 @@ def load_task(path: Path, *, encoder: Any = None, device: str = "auto") -> Saved
 
     Args:
         path: the file.
-        encoder: the callable or module that the task was made with, which no file can hold.
+        encoder: the callable or module that the task was made with, which no file can contain.
         device: where to embed.
 
     Raises:
-        CheckpointError: if the file is damaged, altered, foreign, made by a newer version, or the
-            encoder is not the one that the task was made with.
+        CheckpointError: if the file is damaged, altered, no task file or made by a newer version,
+            or the encoder is not the one that the task was made with.
     """
     task = read_task(path)
     try:
@@ -108,7 +117,7 @@ def load_task(path: Path, *, encoder: Any = None, device: str = "auto") -> Saved
         prior = TaskPrior.from_parts(task.about["prior"], task.prior)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"{path} does not hold a whole task ({error}). Take another copy, or make it again "
+            f"{path} does not hold a whole task ({error}). Use another copy, or make it again "
             "with 'quickstudy fit'."
         ) from error
     embedder = _embedder(path, config, encoder, device)
@@ -124,7 +133,7 @@ def _support(task: TaskFile, config: dict[str, Any]) -> Support:
     """Return the examples of a task file.
 
     Raises:
-        KeyError, TypeError, ValueError, IndexError: if they are not whole.
+        KeyError, TypeError, ValueError, IndexError: if something is missing or does not fit.
     """
     about, z, y = task.about, task.support["z"].numpy(), task.support["y"].numpy()
     support = Support(
@@ -147,12 +156,18 @@ def _support(task: TaskFile, config: dict[str, Any]) -> Support:
 
 
 def _row_to_json(item: Item) -> list[Any] | None:
-    """Return the cells of a table's row, which scale the table anew when the task changes."""
+    """Return the cells of a table's row: the table is scaled again whenever the task is edited."""
     return list(item.value.values) if isinstance(item.value, TableRow) else None
 
 
 def _value(cells: list[Any] | None, config: dict[str, Any], z: Any) -> Any:
-    """Return what an embedder that is fitted to the support needs of an example."""
+    """Return the value of an item, which only embedders that are fitted to the support need.
+
+    Args:
+        cells: of a table's row, or ``None``.
+        config: of the embedder.
+        z: embedding of the example ``[D]``.
+    """
     if cells is not None:
         names = tuple(column["name"] for column in config["columns"])
         if all(isinstance(cell, float) for cell in cells):
@@ -162,7 +177,11 @@ def _value(cells: list[Any] | None, config: dict[str, Any], z: Any) -> Any:
 
 
 def _embedder(path: Path, config: dict[str, Any], encoder: Any, device: str) -> Embedder:
-    """Return the encoder of a task, and make sure that it is the same."""
+    """Return the embedder of a task.
+
+    Raises:
+        CheckpointError: if it cannot be made, or is not the one that the task was made with.
+    """
     try:
         embedder = get_embedder(config if encoder is None else encoder, device=device)
     except (ConfigError, DataError) as error:

@@ -1,4 +1,4 @@
-"""The labelled examples of one task; a change returns others and leaves these as they are."""
+"""The labelled examples of one task. They never change: every edit returns other ones."""
 
 from __future__ import annotations
 
@@ -25,16 +25,24 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """The support set of one task. It never changes: its arrays cannot be written.
+    """The support set of one task. It never changes: its arrays are read-only.
 
-    What a change returns shares the examples with what it was made of, and the arrays too where no
-    row comes or goes (a class renamed, an example relabelled). Other changes copy the embeddings.
+    An edit returns a support set that shares the items with this one, and also the embeddings if no
+    row comes or goes (a class is renamed, an example relabelled). Other edits copy the embeddings.
 
     Args:
         classes: the labels, in the order of the columns of every score.
-        items: the examples ``[N]``, in the order they came.
+        items: the examples ``[N]``, in the order in which they came.
         y: class of each example ``[N]``, an index into ``classes``.
         z: embeddings ``[N, D]``.
+
+    Example::
+
+        from quickstudy.estimators.support import Support
+        items = get_embedder("array").read([[0.0, 1.0], [1.0, 0.0]])
+        y, z = torch.tensor([0, 1]).numpy(), torch.eye(2).numpy()
+        support = Support(("a", "b"), tuple(items), y, z)
+        print(support.n_way, support.counts, support.relabelled(1, "a").classes)
     """
 
     classes: tuple[Label, ...]
@@ -47,7 +55,7 @@ class Support:
         object.__setattr__(self, "z", _read_only(self.z))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # made anew: numpy forgets in a pickle that an array cannot be written
+        # calls __init__ again, because numpy does not keep in a pickle that an array is read-only
         return Support, (self.classes, self.items, self.y, self.z)
 
     @property
@@ -65,7 +73,7 @@ class Support:
         return self.classes[int(self.y[row])]
 
     def row(self, row: Any) -> int:
-        """Return the number of a row.
+        """Return the number of a row as an ``int``.
 
         Raises:
             ConfigError: if there is no such row.
@@ -91,7 +99,7 @@ class Support:
         return _column(self.classes, label) is not None
 
     def conflicts(self) -> list[Conflict]:
-        """Return the examples that are there more than once, under different labels."""
+        """Return the examples that are contained more than once, under different labels."""
         rows: dict[str, list[int]] = {}
         for row, item in enumerate(self.items):
             rows.setdefault(item.key, []).append(row)
@@ -106,7 +114,7 @@ class Support:
         ]
 
     def with_examples(self, labels: Sequence[Label], items: Sequence[Item], z: Floats) -> Support:
-        """Return the support set with more examples, class by class; a new class comes last.
+        """Return the support set with more examples, added class by class; a new class comes last.
 
         Args:
             labels: of the new examples ``[M]``.
@@ -130,12 +138,12 @@ class Support:
         )
 
     def without_class(self, label: Label) -> Support:
-        """Return the support set without a class; the columns after it move up."""
+        """Return the support set without a class; the columns after it move down by one."""
         kept = self._kept(self.y != self.index(label))
         return kept._without_empty_classes()
 
     def without_examples(self, rows: Sequence[int]) -> Support:
-        """Return the support set without some examples; a class that has none left goes too."""
+        """Return the support set without some examples, and without classes that have none left."""
         keep = np.ones(len(self.items), dtype=bool)
         keep[list(rows)] = False
         return self._kept(keep)._without_empty_classes()
@@ -180,21 +188,22 @@ class Support:
 
 
 def tensor_of(array: npt.NDArray[Any]) -> Tensor:
-    """Return an array as a tensor of its own: torch warns of memory that may not be written, so an
-    array of a support is copied."""
+    """Return an array as a tensor; a read-only one is copied, because torch would warn about it."""
     return torch.from_numpy(np.require(array, requirements="W"))
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if not array.flags.writeable:
         return array
-    # a view: the array itself belongs to whoever gave it
-    seen = array.view()
-    seen.flags.writeable = False
-    return seen
+    # a view, so that the caller can still write to the array itself
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _column(classes: Sequence[Label], label: Label) -> int | None:
+    """Return the column of a class, or ``None``; a text is never equal to a label of another type,
+    whatever that type's ``==`` says."""
     for column, known in enumerate(classes):
         if known == label and isinstance(known, str) == isinstance(label, str):
             return column

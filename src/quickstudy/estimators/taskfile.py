@@ -1,4 +1,4 @@
-"""A saved task: one zip of JSON, safetensors and previews, each with its sha256. No pickle.
+"""The task file: a zip of JSON, safetensors and previews, with the sha256 of each. No pickle.
 
 ::
 
@@ -6,10 +6,10 @@
     ├── manifest.json       format, version, sha256 of each other member
     ├── task.json           settings, encoder, classes, examples
     ├── support.safetensors embeddings and labels
-    ├── prior.safetensors   what auxiliary tasks taught (tensors of the prior)
+    ├── prior.safetensors   tensors of the prior, which was learned from auxiliary tasks
     └── previews/N.png      a small picture of example N, if it is an image
 
-Members are stored, not compressed: a file of a few megabytes cannot unpack into gigabytes.
+Members are not compressed, so that a file of a few megabytes cannot unpack into gigabytes.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from quickstudy.storage.files import write_atomically
 __all__ = ["FORMAT", "TaskFile", "label_from_json", "label_to_json", "read_task", "write_task"]
 
 FORMAT = 1
-"""Of the file. A reader refuses a higher number than its own."""
+"""Number of the file format. Files with a higher number are refused."""
 
 _KIND = "quickstudy task"
-_LARGEST = 4 << 30
+_MOST_BYTES = 4 << 30
 _JSON, _SUPPORT, _PRIOR, _MANIFEST = (
     "task.json",
     "support.safetensors",
     "prior.safetensors",
     "manifest.json",
 )
-# a fixed time: the same task gives the same bytes
-_TIME = (2020, 1, 1, 0, 0, 0)
-_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+# of every member: with a fixed time, the same task gives the same bytes
+_MEMBER_TIME = (2020, 1, 1, 0, 0, 0)
+_LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 class TaskFile:
@@ -75,17 +75,17 @@ class TaskFile:
 
 
 def label_to_json(label: Label) -> list[Any]:
-    """Return a label with its type, so that ``1`` and ``"1"`` stay two labels.
+    """Return the type and value of a label, so that ``1`` and ``"1"`` stay two labels.
 
     Raises:
         CheckpointError: if a label of this type cannot be saved.
     """
     value = label.item() if isinstance(label, np.generic) else label
-    for name, kind in _TYPES.items():
+    for name, kind in _LABEL_TYPES.items():
         if type(value) is kind:
             return [name, value]
     raise CheckpointError(
-        f"the label {label!r} is a {type(label).__name__}; a task file holds labels that are text, "
+        f"the label {label!r} is a {type(label).__name__}; labels in a task file must be text, "
         "whole numbers, numbers or truth values. Rename the class first."
     )
 
@@ -93,12 +93,12 @@ def label_to_json(label: Label) -> list[Any]:
 def label_from_json(pair: list[Any]) -> Label:
     """Return the label that :func:`label_to_json` wrote."""
     kind, value = pair
-    label: Label = _TYPES[kind](value)
+    label: Label = _LABEL_TYPES[kind](value)
     return label
 
 
 def write_task(path: Path, task: TaskFile) -> None:
-    """Write a task atomically; of two processes that save at once, one wins whole.
+    """Write a task atomically: if two processes save at once, the file is that of one of them.
 
     Raises:
         CheckpointError: if the file cannot be written.
@@ -119,7 +119,7 @@ def write_task(path: Path, task: TaskFile) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         first = {_MANIFEST: json.dumps(manifest, indent=1).encode()}
         for name, data in (first | members).items():
-            archive.writestr(zipfile.ZipInfo(name, _TIME), data)
+            archive.writestr(zipfile.ZipInfo(name, _MEMBER_TIME), data)
     write_atomically(path, buffer.getvalue())
 
 
@@ -127,8 +127,8 @@ def read_task(path: Path) -> TaskFile:
     """Read a task.
 
     Raises:
-        CheckpointError: if the file is missing, foreign, altered, cut short, or made by a newer
-            version.
+        CheckpointError: if the file is missing, no task file, altered, incomplete, or made by a
+            newer version.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -156,15 +156,19 @@ def read_task(path: Path) -> TaskFile:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
-    """Return the checked contents of every member."""
+    """Return the contents of every member but the manifest, after checking their hashes.
+
+    Raises:
+        CheckpointError: if they do not fit the manifest, or this is no task file.
+    """
     entries = archive.infolist()
     if any(e.compress_type != zipfile.ZIP_STORED or e.flag_bits & 1 for e in entries):
         raise _foreign(path, "its members are compressed or encrypted")
-    if sum(e.file_size for e in entries) > _LARGEST:
-        raise _foreign(path, f"it is larger than {_LARGEST >> 30} GB")
+    if sum(e.file_size for e in entries) > _MOST_BYTES:
+        raise _foreign(path, f"it is larger than {_MOST_BYTES >> 30} GB")
     names = [e.filename for e in entries]
     if len(set(names)) != len(names) or _MANIFEST not in names:
-        raise _foreign(path, f"it has no {_MANIFEST}, or a member twice")
+        raise _foreign(path, f"it has no {_MANIFEST}, or two members of one name")
     try:
         manifest = json.loads(archive.read(_MANIFEST))
         kind, version, hashes = manifest["kind"], manifest["format"], manifest["sha256"]
@@ -184,22 +188,24 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
         changed = sorted(n for n in found.keys() | hashes.keys() if found.get(n) != hashes.get(n))
         raise CheckpointError(
             f"{path} was altered after it was saved: {', '.join(changed[:3])} does not fit its "
-            "sha256. Take a copy that was not touched."
+            "sha256. Use a copy that was not altered."
         )
     return members
 
 
 def _check_length(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuse bytes that are no part of the archive: before, between or after its members."""
+    """Refuse bytes before, between or after the members, which no hash covers."""
     entries, size = archive.infolist(), path.stat().st_size
-    # of each member a local header of 30 bytes, an entry of 46 in the directory, its name in both
+    # a zip has for each member a local header of 30 bytes and a directory entry of 46, both with
+    # its name, and at the end a record of 22
     wanted = sum(30 + 46 + 2 * len(e.filename.encode()) + e.file_size for e in entries) + 22
     if size != wanted:
-        raise _foreign(path, f"it has {size} bytes where its members make {wanted}")
+        raise _foreign(path, f"it has {size} bytes, but its members make {wanted}")
 
 
 def _foreign(path: Path, why: str) -> CheckpointError:
+    """Return the error about a file that is damaged, or no task file."""
     return CheckpointError(
-        f"{path} is damaged or not a task file of Quickstudy ({why}). Take another copy, or make "
+        f"{path} is damaged or not a task file of Quickstudy ({why}). Use another copy, or make "
         "it again with 'quickstudy fit'."
     )

@@ -1,6 +1,6 @@
 """``TaskVersion``: one version of a task, which never changes; every edit makes another one.
 
-Axes of shapes: ``N`` support examples, ``Q`` queries, ``C`` classes, ``D`` numbers in an embedding.
+Axes: ``N`` support examples, ``Q`` queries, ``C`` classes, ``D`` numbers of an embedding.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _QUERIES_AT_ONCE = 1024
 class TaskVersion:
     """A support set, the encoder that embedded it, and the head that learned it.
 
-    A version is a value. No method changes it: an edit returns another version, with the record of
-    what it did in :attr:`edit`. So any number of threads may ask one version while others edit.
+    A version is a value. No method changes it: an edit returns another version, whose :attr:`edit`
+    says what was changed. So any number of threads may use one version while others edit.
 
-    Made by :meth:`fit` of inputs and labels, or by :meth:`learn` of embedded examples.
+    Make one with :meth:`fit` from inputs and labels, or with :meth:`learn` from embedded examples.
 
     Args:
         support: the labelled examples.
         embedder: makes embeddings of inputs.
-        prior: what auxiliary tasks taught about embeddings of this encoder.
+        prior: what was learned from auxiliary tasks about embeddings of this encoder.
         head: the head that was asked for, or ``"auto"``.
         task: what the head learned, and its calibration.
-        n_features: columns of the inputs, where they were a table.
-        edit: what made this version of the one before; ``None`` = it was fitted or loaded.
+        n_features: number of columns, if the inputs were a table; else ``None``.
+        edit: how this version was made from the one before; ``None`` = it was fitted or loaded.
 
     Example::
 
@@ -94,7 +94,7 @@ class TaskVersion:
             y: their labels ``[N]``, of any type that can be compared and hashed.
             embedder: makes embeddings of inputs.
             head: name of a head, or ``"auto"``.
-            prior: what auxiliary tasks taught; ``None`` = what the package has for this encoder.
+            prior: what was learned from auxiliary tasks; ``None`` = the package's for this encoder.
 
         Raises:
             DataError: if an input cannot be used; the row is named.
@@ -124,7 +124,7 @@ class TaskVersion:
         Args:
             support: the labelled examples.
             embedder: the one that made their embeddings.
-            prior: what auxiliary tasks taught about embeddings of this encoder.
+            prior: what was learned from auxiliary tasks about embeddings of this encoder.
             head: name of a head, or ``"auto"``.
 
         Raises:
@@ -132,7 +132,7 @@ class TaskVersion:
             ConfigError: if there is no such head.
         """
         z, y = tensor_of(support.z), tensor_of(support.y)
-        # heads are cheap: made anew for every version, so that an edit equals a refit
+        # fitting a head is cheap: done again for every version, so that an edit equals a refit
         task = fit_task(prior, z, y, n_way=support.n_way, head=head)
         return cls(support, embedder, prior, head, task)
 
@@ -145,16 +145,16 @@ class TaskVersion:
 
     @property
     def head_name(self) -> str:
-        """The head in use."""
+        """The name of the head in use, which ``"auto"`` chose or the user."""
         return self.task.head_name
 
     @cached_property
     def _seen(self) -> Tensor:
-        # of two threads that ask at once both compute it: each gets a whole tensor, both are equal
+        # two threads may compute it at the same time: both get the same values
         return self.task.head.seen(self.task.support, n_way=self.support.n_way).x[0]
 
     def features(self, rows: Ints) -> Floats:
-        """Return the embeddings of supports as the head sees them, ``[len(rows), D']``."""
+        """Return support embeddings in the space in which the head works, ``[len(rows), D']``."""
         features: Floats = self._seen.numpy()[rows]
         return features
 
@@ -166,7 +166,7 @@ class TaskVersion:
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return itself: what never changes needs no copy."""
+        """Return itself: a value that never changes needs no copy."""
         return self
 
     # ------------------------------------------------------------ edits
@@ -197,7 +197,7 @@ class TaskVersion:
         """Return the version with one more class and its examples; its column is the last.
 
         Raises:
-            ConfigError: if there is such a class already.
+            ConfigError: if there is a class of that label already.
             DataError: if an input cannot be used; the row is named.
         """
         start = time.perf_counter()
@@ -222,7 +222,7 @@ class TaskVersion:
 
         Raises:
             ConfigError: if there is no such class; the nearest names are offered.
-            TaskError: if it is the last one.
+            TaskError: if it is the only one.
         """
         start = time.perf_counter()
         support = self.support.without_class(plain_label(label))
@@ -237,13 +237,13 @@ class TaskVersion:
         start = time.perf_counter()
         check_label(new)
         support = self.support.renamed(plain_label(old), plain_label(new))
-        # no head knows a name: both versions share what was learned
-        named_anew = replace(self, support=support)
-        return self._recorded(named_anew, f"renamed class {old!r} to {new!r}", start)
+        # heads do not use names: both versions share what was learned
+        renamed = replace(self, support=support)
+        return self._recorded(renamed, f"renamed class {old!r} to {new!r}", start)
 
     def remove_examples(self, rows: Sequence[int]) -> Self:
-        """Return the version without the examples in some rows of :attr:`support`; a class that
-        loses its last one goes too.
+        """Return the version without the examples in some rows of :attr:`support`, and without
+        classes that have no examples left.
 
         Raises:
             ConfigError: if there is no such row.
@@ -251,14 +251,14 @@ class TaskVersion:
         """
         start = time.perf_counter()
         if np.ndim(rows) != 1:
-            raise ConfigError(f"rows of the support come as a list; got {rows!r}. Give [{rows!r}].")
+            raise ConfigError(f"rows of the support must be a list; got {rows!r}. Give [{rows!r}].")
         chosen = [self.support.row(row) for row in rows]
         support = self.support.without_examples(chosen)
         return self._edited(support, f"removed {counted(len(set(chosen)), 'example')}", start)
 
     def relabel(self, row: int, label: Label) -> Self:
-        """Return the version with another label, of a class that may be new, for the example in a
-        row of :attr:`support`.
+        """Return the version with another label for the example in a row of :attr:`support`; the
+        label may be of a new class.
 
         Raises:
             ConfigError: if there is no such row.
@@ -270,7 +270,7 @@ class TaskVersion:
         return self._edited(support, f"relabelled example {row} as {label!r}", start)
 
     def with_head(self, head: str) -> Self:
-        """Return the version that another head learned (or ``"auto"``); itself if it is the same.
+        """Return the version with another head (or ``"auto"``); itself if it is the same.
 
         Raises:
             ConfigError: if there is no such head.
@@ -285,10 +285,10 @@ class TaskVersion:
             raise TaskError("that would leave a task without classes. Fit another task instead.")
         embedder, prior = self.embedder, self.prior
         if embedder.fitted:
-            # its scales are those of the support, so they change with it
+            # a table is scaled by its support set, so another support set gives other embeddings
             embedder = embedder.fit(support.items)
             support = replace(support, z=embedder.embed(support.items))
-            if embedder.dim != self.embedder.dim:  # a table has a category more, or one less
+            if embedder.dim != self.embedder.dim:  # a category came or went: other columns
                 prior = shipped_prior(embedder)
         after = self.learn(support, embedder, prior, head=self.head)
         return self._recorded(after, what, start)
@@ -300,7 +300,7 @@ class TaskVersion:
     # ------------------------------------------------------------ answering
 
     def embed(self, X: Any) -> Floats:
-        """Return the embeddings ``[Q, D]`` of inputs: what the methods below take as ``z``.
+        """Return the embeddings ``[Q, D]`` of inputs, which the methods below take as ``z``.
 
         Raises:
             DataError: if an input cannot be used, or has another number of columns than those that
@@ -316,15 +316,15 @@ class TaskVersion:
         return self.embedder.embed(self.embedder.read(X), progress=True)
 
     def scores(self, z: Floats, *, calibrated: bool = True) -> Floats:
-        """Return logits, calibrated or as the head gives them, ``[Q, D] -> [Q, C]``."""
+        """Return logits, calibrated or as the head computes them, ``[Q, D] -> [Q, C]``."""
         ask = self.task.logits if calibrated else self.task.scores
         parts = tensor_of(z).split(_QUERIES_AT_ONCE)
         scores: Floats = torch.cat([ask(part) for part in parts]).numpy()
         return scores
 
     def probabilities(self, scores: Floats) -> Floats:
-        """Return the probabilities of the classes, given that it is one of them, of what
-        :meth:`scores` returned, calibrated: ``[Q, C] -> [Q, C]``, each row sums to 1."""
+        """Return the probabilities of calibrated :meth:`scores` ``[Q, C] -> [Q, C]``, given that a
+        query belongs to one of the classes: each row sums to 1."""
         p: Floats = tensor_of(scores).double().softmax(1).float().numpy()
         return p
 
@@ -341,7 +341,7 @@ class TaskVersion:
         return labels_of(self.classes, scores.argmax(1), known, unknown)
 
     def label_sets(self, scores: Floats, coverage: float) -> list[list[Label]]:
-        """Return the labels that cannot be ruled out of each query, most likely first.
+        """Return for each query the labels that cannot be ruled out, most likely first.
 
         Args:
             scores: what :meth:`scores` returned, calibrated ``[Q, C]``.
@@ -359,7 +359,7 @@ class TaskVersion:
         ]
 
     def known_score(self, z: Floats) -> Floats:
-        """Return how much each query looks like one of the classes ``[Q]``: higher = more."""
+        """Return how near each query is to the classes ``[Q]``: higher = more likely of one."""
         score: Floats = -self.task.novelty(tensor_of(z)).float().numpy()
         return score
 
@@ -384,13 +384,13 @@ class TaskVersion:
         false_rejects: float = 0.05,
         coverage: float | None = None,
     ) -> list[Answer]:
-        """Return label, probability and more of each query at once.
+        """Return everything about each query at once: label, probability, whether it is known.
 
         Args:
             z: embeddings ``[Q, D]``.
             unknown: the label of queries that are not known; ``None`` = always a class.
             false_rejects: see :meth:`known`.
-            coverage: also give the labels that cannot be ruled out, as :meth:`label_sets`.
+            coverage: also return the labels that cannot be ruled out, see :meth:`label_sets`.
         """
         scores, known = self.scores(z), self.known(z, false_rejects)
         labels = self.labels(scores, known, unknown=unknown)
@@ -404,14 +404,14 @@ class TaskVersion:
             for label, near, p, sure, inside in zip(labels, nearest, best, known, sets, strict=True)
         ]
 
-    # ------------------------------------------------------------ helping
+    # ------------------------------------------------------------ explaining and checking
 
     def explain(self, z: Floats, *, n: int = 3, false_rejects: float = 0.05) -> list[Explanation]:
-        """Return why each query is answered so: nearest supports, distances, margin.
+        """Return why each query gets its label: nearest support examples, distances, margin.
 
         Args:
             z: embeddings ``[Q, D]``.
-            n: supports to name.
+            n: number of support examples to name.
             false_rejects: see :meth:`known`.
         """
         known, scores = self.known(z, false_rejects), self.scores(z)
@@ -420,12 +420,12 @@ class TaskVersion:
 
     @torch.no_grad()
     def _queries(self, z: Floats) -> Tensor:
-        """Return queries as the head sees them: centred, of length one, ``[Q, D']``."""
+        """Return queries in the space in which the head works, with length 1, ``[Q, D']``."""
         x = self.prior.transform(tensor_of(z))
         return F.normalize(x - self.task.state["centre"][0], dim=1)
 
     def _distances(self, z: Floats) -> Floats:
-        """Return the distances to the supports ``[Q, N]``, between unit vectors."""
+        """Return the distances of queries to the support examples ``[Q, N]``, of unit vectors."""
         d: Floats = torch.cdist(self._queries(z), F.normalize(self._seen, dim=1)).numpy()
         return d
 
@@ -439,8 +439,8 @@ class TaskVersion:
         """Return the examples whose label the others contradict, worst first.
 
         Args:
-            all: rank every example, also those that nothing speaks against; but none that is alone
-                in its class, whose label the others say nothing of.
+            all: rank all examples, also those that no other contradicts. An example that is alone
+                in its class is never ranked: without it, its class is unknown.
         """
         ranked = ranked_suspects(self.support, self.task)
         return ranked if all else [suspect for suspect in ranked if suspect.evidence > 0]
@@ -448,12 +448,12 @@ class TaskVersion:
     def label_next(self, z: Floats, n: int = 10) -> Ints:
         """Return the rows of ``z`` whose labels would help most, best first ``[<= n]``.
 
-        The least certain inputs (smallest difference between the two best probabilities; Scheffer
-        et al. 2001), but no two that lie closer to each other than to the support.
+        These are the least certain inputs (smallest difference between the two largest
+        probabilities; Scheffer et al. 2001), leaving out inputs that are much like a chosen one.
 
         Args:
             z: embeddings of inputs without labels ``[Q, D]``.
-            n: at most so many.
+            n: largest number of rows.
         """
         probabilities, distances = self.probabilities(self.scores(z)), self._distances(z)
         return rows_to_label(probabilities, self._queries(z), distances, n=n)
@@ -469,18 +469,18 @@ def edit_between(before: TaskVersion, after: TaskVersion, what: str, start: floa
         start: ``time.perf_counter()`` when the change began.
     """
     old, new = before.support, after.support
-    # all other heads see a task from its own middle, which moves when a class comes or goes
+    # all other heads subtract the task's mean, which moves when a class comes or goes
     unmoved = after.head_name == "class-mean"
     if before.head == after.head and np.array_equal(old.y, new.y):
-        unmoved |= np.array_equal(old.z, new.z)  # only names can differ, and no head knows those
+        unmoved |= np.array_equal(old.z, new.z)  # only names differ, which heads do not use
     unmoved &= before.embedder.fingerprint == after.embedder.fingerprint
     return Edit(what, new.n_way, len(new.items), unmoved, time.perf_counter() - start)
 
 
 def _embed_support(embedder: Embedder, items: list[Item]) -> tuple[Floats, list[Item]]:
-    """Return embeddings ``[N, D]``, and the items without what only the encoder needed."""
+    """Return embeddings ``[N, D]``, and the items without the values that were embedded."""
     z = embedder.embed(items, progress=True)
-    if embedder.fitted:
+    if embedder.fitted:  # the next edit fits it again, and needs the values
         return z, items
     return z, [replace(i, value=None, preview=embedder.preview(i)) for i in items]
 

@@ -1,4 +1,4 @@
-"""Recipes: typed configurations by name, and what builds objects from them."""
+"""Recipes: typed configurations of runs by name, and functions that build objects from them."""
 
 from quickstudy.recipes.base import LearnerConfig
 from quickstudy.recipes.build import build_learner, domains, encoder_of, sources

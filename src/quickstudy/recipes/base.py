@@ -1,4 +1,4 @@
-"""What all configurations share: frozen, validated, written into a run whole."""
+"""What all configurations share: they are validated, cannot change, and are saved with a run."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["FamilyMember", "Frozen", "LearnerConfig", "given"]
 
 
 class Frozen(BaseModel):
-    """A configuration: it cannot be changed, and refuses settings that it does not know."""
+    """A configuration: it cannot be changed, and refuses unknown settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FamilyMember(Frozen):
-    """One of several configurations that are written as documents with the same keys.
+    """One of several configurations whose documents have the same keys: those of the whole family.
 
-    A document holds the settings of the whole family. Those that a member does not have stand
-    there with the family's default: so runs of one family can be compared key by key, and a run
-    stays readable when a member of its family gets a setting of its own.
+    A setting that a member does not have is written with the family's default. So runs of one
+    family can be compared key by key, and old runs stay readable when a member of the family gets
+    another setting.
     """
 
     family_settings: ClassVar[Mapping[str, Any]] = {}
-    """Every setting of the family, in the order of the documents, with its default."""
+    """Every setting of the family with its default, in the order in which documents have them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -42,6 +42,7 @@ class FamilyMember(Frozen):
         if not isinstance(value, Mapping):
             return value
         known, others = cls.model_fields, cls.family_settings
+        # a value other than the default is kept, so that pydantic refuses it as unknown
         return {
             name: v
             for name, v in value.items()
@@ -59,23 +60,26 @@ class LearnerConfig(FamilyMember):
     Inherit it to train a learner of your own from a recipe, see ``examples/own_learner.py``.
 
     Args:
-        kind: names the learner in documents; a subclass gives it as a ``Literal`` with a default.
+        kind: name of the learner in documents; a subclass declares it as a ``Literal`` with a
+            default.
 
     Example::
 
         class MyConfig(LearnerConfig):
             kind: Literal["mine"] = "mine"
+            temperature: float = 4.0
 
             def build(self, net: Encoder, *, n_way: int) -> Learner:
-                return MyLearner(net)
+                return PrototypicalNetwork(net, temperature=self.temperature)
+
+        learner = build_learner(EncoderConfig(), MyConfig(temperature=2.0), seed=0)
     """
 
     family: ClassVar[Family] = "other"
-    """Of the learner that is built."""
+    """The family of the learner that is built."""
 
     adapts_encoder: ClassVar[bool] = False
-    """Whether the network itself is adapted to each task, so that an input has no embedding of its
-    own."""
+    """Whether each task adapts the encoder, so that an input has no embedding outside a task."""
 
     kind: str
 
@@ -84,18 +88,19 @@ class LearnerConfig(FamilyMember):
 
         Args:
             net: the encoder of the recipe.
-            n_way: largest number of classes in a task, for a head with a start for each class.
+            n_way: largest number of classes in a task, for a head with initial weights for each
+                class.
         """
         raise NotImplementedError(f"{type(self).__name__} has no build(net, n_way).")
 
     @property
     def cosine(self) -> bool:
-        """Whether embeddings are compared by their direction alone."""
+        """Whether embeddings are compared by cosine, so that their lengths do not matter."""
         return False
 
     @property
     def transductive(self) -> bool:
-        """Whether queries are normalised together in training."""
+        """Whether training normalises the queries of a task by their own statistics."""
         return False
 
     @classmethod
@@ -105,5 +110,5 @@ class LearnerConfig(FamilyMember):
 
 
 def given(config: BaseModel, *names: str) -> dict[str, Any]:
-    """Return those of these settings that are not left to the learner."""
+    """Return the named settings that are not ``None``, which would be the learner's default."""
     return {name: v for name in names if (v := getattr(config, name)) is not None}

@@ -1,4 +1,4 @@
-"""From a recipe to the objects that it describes."""
+"""Builds the objects that a recipe describes: learner, sources, domains."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ def build_learner(
 
     Args:
         encoder: the network.
-        learner: what stands on it, or adapts it.
+        learner: the learner that uses or adapts it.
         seed: of the weights.
-        n_way: classes of a head that has a start for each; see :attr:`Recipe.n_way`.
+        n_way: largest number of classes in a task, for a head with initial weights for each class;
+            see :attr:`Recipe.n_way`.
     """
     state = torch.get_rng_state()
-    # layers draw their weights from the global generator: lend it ours, and give it back
+    # layers draw their weights from the global generator: seed it, and put it back afterwards
     torch.set_rng_state(generator(seed, 0).get_state())
     try:
         return learner.build(build_encoder(encoder), n_way=n_way)
@@ -51,7 +52,11 @@ def domains(recipe: Recipe) -> tuple[dict[str, TaskSource], dict[str, str]]:
 
 
 def encoder_of(learner: Learner) -> Encoder:
-    """Return the encoder inside a learner that was built from a recipe."""
+    """Return the encoder inside a learner that was built from a recipe.
+
+    Raises:
+        CheckpointError: if the learner has none.
+    """
     encoders = [m for m in learner.modules() if isinstance(m, Encoder)]
     if not encoders:
         raise CheckpointError(f"{type(learner).__name__} has no encoder to start from.")

@@ -82,8 +82,7 @@ class JitterConfig(Frozen):
 
         data = ImageData(name="cifar-fs", jitter=JitterConfig(degrees=5, flip=True))
         recipe = override(get_recipe("cifar-fs-protonet"), ["data.jitter.degrees=5"])
-        augmentation = data.jitter.build()
-        moved = augmentation.theta(torch.arange(4).numpy().astype("uint64"))  # [4, 2, 3]
+        moved = data.jitter.build()(torch.rand(4, 3, 32, 32), keys(0, range(4)))  # [4, 3, 32, 32]
     """
 
     degrees: float = Field(10.0, ge=0)

@@ -20,9 +20,17 @@ class EncoderConfig(Frozen):
         image_size: side of the square input in pixels.
         in_channels: 1 for greyscale, 3 for colour.
         channels: width of Conv-4, or of each layer of the MLP.
-        norm: ``"batch"``, ``"group"`` or ``"support"``.
-        downsample: of Conv-4: ``"pool"`` or ``"stride"``.
-        in_features: inputs of the MLP are vectors of so many numbers; ``None`` = images.
+        norm: ``"batch"`` (running averages), ``"group"``, or ``"support"`` (statistics of the
+            task's support).
+        downsample: of Conv-4: ``"pool"`` (max-pooling) or ``"stride"`` (strided convolutions).
+        in_features: length of the input vectors of the MLP; ``None`` = its inputs are images.
+
+    Example::
+
+        config = EncoderConfig(kind="conv4", image_size=28, in_channels=1, channels=64)
+        encoder = build_encoder(config)
+        z = encoder.encode(torch.rand(1, 5, 1, 28, 28))[0]  # [1, 5, 64]
+        encoder.out_features
     """
 
     kind: Literal["conv4", "resnet12", "mlp"] = "conv4"

@@ -39,27 +39,35 @@ __all__ = [
 Head = Literal["linear", "shared", "prototype"]
 Rates = Literal["fixed", "layer", "layer-step", "parameter"]
 
-_LOOP = {
+_SETTING_OF_LOOP_ARGUMENT = {
     "steps": "inner_steps",
     "eval_steps": "eval_steps",
     "lr": "inner_lr",
     "clip": "inner_clip",
     "memory": "memory",
 }
-"""Settings of :class:`~quickstudy.learners.InnerLoop`, by their names there."""
+"""Our settings by the name of the argument of :class:`~quickstudy.learners.InnerLoop`."""
 
 
 class GradientConfig(LearnerConfig):
     """What the gradient learners share. ``None`` = the learner's own default.
 
     Args:
-        inner_steps: gradient steps while meta-training.
-        eval_steps: gradient steps afterwards; ``None`` = as many.
-        inner_lr: inner learning rate, or where learned ones start.
-        inner_clip: largest norm of a task's inner gradient; ``None`` = any.
-        memory: ``"unrolled"`` or ``"flat"``.
-        query_statistics: ``"support"`` (inductive) or ``"query"`` (transductive).
-        engine: ``"auto"``, ``"batched"`` or ``"loop"``.
+        inner_steps: inner gradient steps in meta-training.
+        eval_steps: inner gradient steps in validation and test.
+        inner_lr: inner learning rate; where rates are learned, their initial value.
+        inner_clip: largest norm of a task's inner gradient; a larger one is scaled down.
+        memory: ``"unrolled"`` or ``"flat"``, see :class:`~quickstudy.learners.InnerLoop`.
+        query_statistics: statistics that normalise the queries: ``"support"`` (inductive) or
+            ``"query"`` (transductive).
+        engine: how tasks are computed: ``"auto"``, ``"batched"`` or ``"loop"``.
+
+    Example::
+
+        from quickstudy.recipes import LEARNERS, GradientConfig
+        kinds = [kind for kind, one in LEARNERS.items() if issubclass(one, GradientConfig)]
+        config = LEARNERS["maml"](inner_steps=3, inner_lr=0.1)
+        learner = build_learner(EncoderConfig(norm="support"), config, seed=0, n_way=5)
     """
 
     family: ClassVar[Family] = "gradient"
@@ -94,10 +102,15 @@ class GradientConfig(LearnerConfig):
     engine: Literal["auto", "batched", "loop"] = "auto"
 
     def build(self, net: Encoder, *, n_way: int) -> Learner:
-        """Return the learner; ``n_way`` is how many classes a linear head has a start for."""
+        """Return the learner; ``n_way`` = number of classes for which a linear head has initial
+        weights."""
         kind: Any = self.learner
-        loop = {name: v for name, own in _LOOP.items() if (v := getattr(self, own)) is not None}
-        own = type(self).model_fields.keys() - {"kind", *_LOOP.values()}
+        loop = {
+            name: v
+            for name, own in _SETTING_OF_LOOP_ARGUMENT.items()
+            if (v := getattr(self, own)) is not None
+        }
+        own = type(self).model_fields.keys() - {"kind", *_SETTING_OF_LOOP_ARGUMENT.values()}
         options = given(self, *own) | self._head_options(n_way)
         made: GradientLearner = kind(net, inner=replace(kind.default_inner, **loop), **options)
         return made
@@ -107,7 +120,7 @@ class GradientConfig(LearnerConfig):
 
     @property
     def transductive(self) -> bool:
-        """Whether queries are normalised together in training."""
+        """Whether training normalises the queries of a task by their own statistics."""
         return self.query_statistics == "query"
 
 
@@ -123,11 +136,19 @@ class MAMLConfig(_WithPrototypes):
     """MAML with the options of MAML++, see :class:`quickstudy.learners.MAML`.
 
     Args:
-        head: ``"linear"``, ``"shared"`` or ``"prototype"``.
-        temperature: of a head of prototypes.
-        rates: inner rates: ``"fixed"``, ``"layer"``, ``"layer-step"``, ``"parameter"``.
+        head: initial weights of the head: ``"linear"`` (learned, one row for each label),
+            ``"shared"`` (learned, the same row for all labels), ``"prototype"`` (from the support).
+        temperature: of a head that starts from prototypes.
+        rates: how many inner learning rates: ``"fixed"`` (one, not learned), ``"layer"``,
+            ``"layer-step"`` or ``"parameter"`` (learned, one for each of these).
         multi_step: share of the training in which the loss after every inner step counts.
         first_order_until: share of the training in which second derivatives are left out.
+
+    Example::
+
+        config = MAMLConfig(inner_steps=3, inner_lr=0.1, head="shared")
+        learner = build_learner(EncoderConfig(norm="support"), config, seed=0, n_way=5)
+        recipe = override(get_recipe("omniglot-maml"), ["inner_steps=3", "head=shared"])
     """
 
     learner: ClassVar[Callable[..., GradientLearner]] = MAML
@@ -138,34 +159,61 @@ class MAMLConfig(_WithPrototypes):
 
 
 class FOMAMLConfig(_WithPrototypes):
-    """First-order MAML, see :class:`quickstudy.learners.FOMAML`."""
+    """First-order MAML, see :class:`quickstudy.learners.FOMAML`.
+
+    Example::
+
+        config = FOMAMLConfig(inner_steps=5, inner_lr=0.1)
+        learner = build_learner(EncoderConfig(norm="support"), config, seed=0, n_way=5)
+        recipe = override(get_recipe("omniglot-fomaml"), ["inner_steps=3"])
+    """
 
     learner: ClassVar[Callable[..., GradientLearner]] = FOMAML
     kind: Literal["fomaml"] = "fomaml"
 
 
 class MetaSGDConfig(_WithPrototypes):
-    """Meta-SGD, see :class:`quickstudy.learners.MetaSGD`."""
+    """Meta-SGD, see :class:`quickstudy.learners.MetaSGD`.
+
+    Example::
+
+        config = MetaSGDConfig(inner_steps=1, inner_lr=0.1)
+        learner = build_learner(EncoderConfig(norm="support"), config, seed=0, n_way=5)
+        recipe = override(get_recipe("omniglot-metasgd"), ["inner_lr=0.1"])
+    """
 
     learner: ClassVar[Callable[..., GradientLearner]] = MetaSGD
     kind: Literal["metasgd"] = "metasgd"
 
 
 class ANILConfig(_WithPrototypes):
-    """ANIL, see :class:`quickstudy.learners.ANIL`."""
+    """ANIL, see :class:`quickstudy.learners.ANIL`: only the head is adapted.
+
+    Example::
+
+        config = ANILConfig(inner_steps=5, inner_lr=0.4)
+        learner = build_learner(EncoderConfig(norm="support"), config, seed=0, n_way=5)
+        recipe = override(get_recipe("omniglot-anil"), ["eval_steps=10"])
+    """
 
     learner: ClassVar[Callable[..., GradientLearner]] = ANIL
     kind: Literal["anil"] = "anil"
 
 
 class ProtoMAMLConfig(GradientConfig):
-    """Proto-MAML, see :class:`quickstudy.learners.ProtoMAML`: its head is made from the support.
+    """Proto-MAML, see :class:`quickstudy.learners.ProtoMAML`: its head starts from prototypes.
 
     Args:
         temperature: of the prototypes.
         rates: as in :class:`MAMLConfig`.
         multi_step: as in :class:`MAMLConfig`.
         first_order_until: as in :class:`MAMLConfig`.
+
+    Example::
+
+        config = ProtoMAMLConfig(inner_steps=1, inner_lr=0.05, temperature=4)
+        learner = build_learner(EncoderConfig(norm="support"), config, seed=0)
+        recipe = override(get_recipe("omniglot-protomaml"), ["temperature=2"])
     """
 
     learner: ClassVar[Callable[..., GradientLearner]] = ProtoMAML
@@ -185,7 +233,13 @@ class ReptileConfig(_WithHead):
 
     Args:
         optimiser: of the inner loop, ``"sgd"`` or ``"adam"``.
-        minibatches: into how many a training task is cut.
+        minibatches: number of minibatches that the examples of a training task are divided into.
+
+    Example::
+
+        config = ReptileConfig(inner_steps=5, optimiser="sgd", minibatches=3)
+        learner = build_learner(EncoderConfig(norm="support"), config, seed=0, n_way=5)
+        recipe = override(get_recipe("omniglot-reptile"), ["minibatches=2"])
     """
 
     learner: ClassVar[Callable[..., GradientLearner]] = Reptile
@@ -198,8 +252,14 @@ class IMAMLConfig(_WithPrototypes):
     """MAML with implicit gradients, see :class:`quickstudy.learners.IMAML`.
 
     Args:
-        strength: how strongly the start holds.
-        solver_steps: of conjugate gradients.
+        strength: ``lambda`` in the penalty ``lambda / 2 |phi - start|^2`` of the inner loop.
+        solver_steps: steps of conjugate gradients.
+
+    Example::
+
+        config = IMAMLConfig(inner_steps=16, strength=2.0, solver_steps=5)
+        learner = build_learner(EncoderConfig(norm="support"), config, seed=0, n_way=5)
+        recipe = override(get_recipe("omniglot-maml"), ["learner.kind=imaml", "strength=2"])
     """
 
     learner: ClassVar[Callable[..., GradientLearner]] = IMAML

@@ -39,7 +39,7 @@ LEARNERS: dict[str, type[LearnerConfig]] = {
 
 
 def known_learners() -> dict[str, type[LearnerConfig]]:
-    """Return our kinds of learner and those of installed packages (ours win)."""
+    """Return all kinds of learner: ours, and those of installed packages with other names."""
     others = {point.name: point.load() for point in entry_points(group="quickstudy.learners")}
     return others | LEARNERS
 
@@ -50,8 +50,8 @@ def learner_config(
     """Return the configuration that a document describes.
 
     Args:
-        document: settings by name; ``kind`` says of which learner.
-        also: kinds that are not installed.
+        document: settings by name; ``kind`` names the learner.
+        also: kinds that no installed package declares.
 
     Raises:
         ConfigError: if there is no such kind.
@@ -62,7 +62,7 @@ def learner_config(
     if kind not in kinds:
         raise ConfigError(f"there is no learner {kind!r}. {nearest_names(str(kind), kinds)}")
     config = kinds[kind]
-    # the document holds the settings of the whole family
+    # the document holds the settings of the whole family: leave out those of other members
     foreign = config.family_settings.keys() - config.model_fields.keys()
     return config.model_validate({k: v for k, v in document.items() if k not in foreign})
 
@@ -71,7 +71,7 @@ def check_setting(config: LearnerConfig, name: str) -> None:
     """Refuse a setting that other learners of the family have and this one does not.
 
     Raises:
-        ConfigError: saying whose setting it is.
+        ConfigError: naming the learners that have the setting.
     """
     if name in type(config).model_fields or name not in config.family_settings:
         return

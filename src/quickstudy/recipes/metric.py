@@ -21,8 +21,15 @@ class MetricConfig(LearnerConfig):
     """What the metric learners share.
 
     Args:
-        temperature: of the softmax over distances; ``None`` = the learner's own.
-        learn_temperature: whether meta-training adjusts it; ``None`` = the learner's own.
+        temperature: of the softmax over distances; ``None`` = the learner's own default.
+        learn_temperature: whether meta-training learns it; ``None`` = the learner's own default.
+
+    Example::
+
+        from quickstudy.recipes import LEARNERS, MetricConfig
+        kinds = [kind for kind, one in LEARNERS.items() if issubclass(one, MetricConfig)]
+        config = LEARNERS["protonet"](temperature=4, learn_temperature=True)
+        learner = build_learner(EncoderConfig(), config, seed=0)
     """
 
     family: ClassVar[Family] = "metric"
@@ -43,20 +50,26 @@ class ProtoNetConfig(MetricConfig):
 
     Args:
         distance: ``"euclidean"`` or ``"cosine"``.
+
+    Example::
+
+        config = ProtoNetConfig(distance="cosine", temperature=4)
+        learner = build_learner(EncoderConfig(), config, seed=0)
+        recipe = override(get_recipe("omniglot-protonet"), ["distance=cosine"])
     """
 
     kind: Literal["protonet"] = "protonet"
     distance: Literal["euclidean", "cosine"] = "euclidean"
 
     def build(self, net: Encoder, *, n_way: int) -> Learner:
-        """Return the learner; any number of classes fits it."""
+        """Return the learner, which takes any number of classes."""
         del n_way
         chosen = given(self, "temperature", "learn_temperature")
         return PrototypicalNetwork(net, distance=self.distance, **chosen)
 
     @property
     def cosine(self) -> bool:
-        """Whether embeddings are compared by their direction alone."""
+        """Whether embeddings are compared by cosine, so that their lengths do not matter."""
         return self.distance == "cosine"
 
 
@@ -64,19 +77,26 @@ class MatchingConfig(MetricConfig):
     """Matching Networks, see :class:`quickstudy.learners.MatchingNetwork`.
 
     Args:
-        full_context: full-context embeddings.
+        full_context: whether an embedding depends on the whole support set (section 2.1.2 of
+            Vinyals et al. 2016).
+
+    Example::
+
+        config = MatchingConfig(full_context=True)
+        learner = build_learner(EncoderConfig(), config, seed=0)
+        recipe = override(get_recipe("omniglot-matching"), ["full_context=true"])
     """
 
     kind: Literal["matching"] = "matching"
     full_context: bool = False
 
     def build(self, net: Encoder, *, n_way: int) -> Learner:
-        """Return the learner; any number of classes fits it."""
+        """Return the learner, which takes any number of classes."""
         del n_way
         chosen = given(self, "temperature", "learn_temperature")
         return MatchingNetwork(net, full_context=self.full_context, **chosen)
 
     @property
     def cosine(self) -> bool:
-        """Matching Networks compare embeddings by their direction alone."""
+        """Matching Networks compare embeddings by cosine."""
         return True

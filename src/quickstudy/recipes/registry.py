@@ -18,14 +18,17 @@ from quickstudy.training import TrainConfig, ValidationConfig
 
 __all__ = ["RECIPES", "get_recipe", "known_recipes"]
 
-# other hands, and for each class of a task another slant, proportion and handedness: new characters
-_INK = {
+# jitter imitates other people's handwriting; class_jitter slants, stretches and mirrors all images
+# of a class in a task alike, which makes a new character of it
+_INK_AUGMENTATION = {
     "rotations": True,
     "jitter": JitterConfig(),
     "class_jitter": JitterConfig(degrees=36, scale=0.15, shear=0.3, shift=0, flip=True),
 }
-_OMNIGLOT = ImageData(name="omniglot", split_file="vinyals", **_INK)
-_BACKGROUND = ImageData(name="omniglot", split_file="background-evaluation", **_INK)
+_OMNIGLOT_VINYALS = ImageData(name="omniglot", split_file="vinyals", **_INK_AUGMENTATION)
+_OMNIGLOT_BACKGROUND = ImageData(
+    name="omniglot", split_file="background-evaluation", **_INK_AUGMENTATION
+)
 _PHOTO_JITTER = JitterConfig(
     degrees=10, scale=0.15, shear=0.1, shift=0.15, flip=True, brightness=0.3
 )
@@ -43,9 +46,9 @@ _OMNIGLOT_TRAINING = TrainConfig(
     log_every=100,
     validation=ValidationConfig(n_way=20, k_shot=1, episodes=1000, every=2000),
 )
-# the gradient-based papers draw their 1,200 training characters at random
-_RANDOM = ImageData(name="omniglot", split_file="random", **_INK)
-_TASK_NET = EncoderConfig(norm="support")
+# the papers on gradient-based learners draw their 1,200 training characters at random
+_OMNIGLOT_RANDOM = ImageData(name="omniglot", split_file="random", **_INK_AUGMENTATION)
+_SUPPORT_NORM_NET = EncoderConfig(norm="support")
 _GRADIENT_TRAINING = TrainConfig(
     steps=360,
     tasks_per_step=4,
@@ -81,19 +84,19 @@ def _gradient(name: str, summary: str, learner: LearnerConfig, **training: Any) 
     return Recipe(
         name=name,
         summary=summary,
-        data=_RANDOM,
-        encoder=_TASK_NET,
+        data=_OMNIGLOT_RANDOM,
+        encoder=_SUPPORT_NORM_NET,
         learner=learner,
         train=_GRADIENT_TRAINING.model_copy(update=training),
         start="omniglot-start",
     )
 
 
-def _both_ways(kind: str, title: str, **settings: Any) -> dict[str, Recipe]:
-    """Return a learner's recipes for 20-way and 5-way tasks, as the papers train one for each.
+def _twenty_and_five_way(kind: str, title: str, **settings: Any) -> dict[str, Recipe]:
+    """Return a learner's recipes for 20-way and for 5-way tasks: the papers train one for each.
 
-    The gradient of a 5-way loss is larger: the inner rate that is best at 20-way (0.2) diverges at
-    5-way. Both were chosen on validation classes, before any meta-training.
+    The gradient of a 5-way loss is larger, so the inner learning rate that is best at 20-way (0.2)
+    diverges at 5-way. Both rates were chosen on validation classes, before any meta-training.
     """
     name = f"omniglot-{kind}"
     same = {"kind": kind, **settings}
@@ -129,8 +132,8 @@ _CIFAR_TRAINING = TrainConfig(
     validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
 )
 
-# what overfits, on purpose: few classes, no augmentation, a network that can learn them by heart
-_FEW_TRAINING = TrainConfig(
+# these overfit on purpose: few classes, no augmentation, a network that can memorise them
+_OVERFITTING_TRAINING = TrainConfig(
     steps=100,
     n_way=20,
     k_shot=1,
@@ -141,30 +144,30 @@ _FEW_TRAINING = TrainConfig(
     warmup=0,
     ema_decay=0.0,
     log_every=10,
-    # often: training classes are known by heart after twenty steps
+    # often, because the training classes are memorised after twenty steps
     validation=ValidationConfig(n_way=5, k_shot=1, n_query=5, episodes=400, every=5),
 )
-_FEW_NET = EncoderConfig(kind="mlp", channels=256)
+_OVERFITTING_NET = EncoderConfig(kind="mlp", channels=256)
 
 RECIPES: dict[str, Recipe] = {
     "omniglot-protonet": Recipe(
         name="omniglot-protonet",
         summary="Prototypical Network on Omniglot (Vinyals split, rotations); 15 minutes, 2 cores",
-        data=_OMNIGLOT,
+        data=_OMNIGLOT_VINYALS,
         learner=ProtoNetConfig(temperature=4),
         train=_OMNIGLOT_TRAINING,
     ),
     "omniglot-matching": Recipe(
         name="omniglot-matching",
         summary="Matching Network on Omniglot, Vinyals split with rotations; 10 minutes on 2 cores",
-        data=_OMNIGLOT,
+        data=_OMNIGLOT_VINYALS,
         learner=MatchingConfig(),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 6_000}),
     ),
     "omniglot-matching-fce": Recipe(
         name="omniglot-matching-fce",
         summary="Matching Network with full-context embeddings on Omniglot",
-        data=_OMNIGLOT,
+        data=_OMNIGLOT_VINYALS,
         learner=MatchingConfig(full_context=True),
         train=_OMNIGLOT_TRAINING.model_copy(
             update={"steps": 8_000, "n_way": 20, "roles": "fixed", "tasks_per_step": 2}
@@ -173,13 +176,13 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-background": Recipe(
         name="omniglot-background",
         summary="Prototypical Network on Omniglot's background alphabets only, for Lake's 20 runs",
-        data=_BACKGROUND,
+        data=_OMNIGLOT_BACKGROUND,
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 6_000}),
     ),
     "omniglot-characters": Recipe(
         name="omniglot-characters",
-        summary="The encoder of characters that the wheel carries: background alphabets, wide net",
-        data=_BACKGROUND,
+        summary="The character encoder that the package ships: background alphabets, wide net",
+        data=_OMNIGLOT_BACKGROUND,
         encoder=EncoderConfig(channels=128),
         learner=ProtoNetConfig(temperature=8),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 4_000}),
@@ -187,14 +190,14 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-start": Recipe(
         name="omniglot-start",
         summary="The encoder that gradient learners start from: 12 minutes on 2 cores",
-        data=_RANDOM,
+        data=_OMNIGLOT_RANDOM,
         learner=ProtoNetConfig(temperature=4),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 5_000}),
     ),
-    **_both_ways("maml", "MAML, exact second order"),
-    **_both_ways("fomaml", "First-order MAML"),
-    **_both_ways("reptile", "Reptile", minibatches=3),
-    **_both_ways("metasgd", "Meta-SGD, a learned rate for every parameter"),
+    **_twenty_and_five_way("maml", "MAML, exact second order"),
+    **_twenty_and_five_way("fomaml", "First-order MAML"),
+    **_twenty_and_five_way("reptile", "Reptile", minibatches=3),
+    **_twenty_and_five_way("metasgd", "Meta-SGD, a learned rate for every parameter"),
     "omniglot-anil": _gradient(
         "omniglot-anil",
         "ANIL on Omniglot: the head alone is adapted",
@@ -210,7 +213,7 @@ RECIPES: dict[str, Recipe] = {
     "omniglot-start-vinyals": Recipe(
         name="omniglot-start-vinyals",
         summary="The same start on the Vinyals split",
-        data=_OMNIGLOT,
+        data=_OMNIGLOT_VINYALS,
         learner=ProtoNetConfig(temperature=4),
         train=_OMNIGLOT_TRAINING.model_copy(update={"steps": 3_000}),
     ),
@@ -220,7 +223,7 @@ RECIPES: dict[str, Recipe] = {
         _PROTOMAML,
         steps=150,
         **_PROTOMAML_TRAINING,
-    ).model_copy(update={"data": _OMNIGLOT, "start": "omniglot-start-vinyals"}),
+    ).model_copy(update={"data": _OMNIGLOT_VINYALS, "start": "omniglot-start-vinyals"}),
     "sinusoid-maml": Recipe(
         name="sinusoid-maml",
         summary="MAML on sine waves (Finn et al. 2017, section 5.1): needs no data",
@@ -262,8 +265,8 @@ RECIPES: dict[str, Recipe] = {
         summary="Prototypical Network (Conv-4) on miniImageNet; 75 minutes on 2 cores",
         data=ImageData(name="miniimagenet", jitter=_LIGHT_JITTER),
         encoder=EncoderConfig(image_size=84, in_channels=3),
-        # 1,600 features add up to large distances; as they are, the softmax starts saturated and
-        # the first thousands of steps go into shrinking the embedding
+        # distances of 1,600 features are large: at temperature 1 the softmax starts saturated, and
+        # the first thousands of steps only shrink the embedding
         learner=ProtoNetConfig(temperature=200),
         train=TrainConfig(
             steps=14_000,
@@ -285,10 +288,10 @@ RECIPES: dict[str, Recipe] = {
         data=ImageData(
             name="omniglot",
             split_file="vinyals",
-            **_INK,
+            **_INK_AUGMENTATION,
             also=(AlsoConfig(name="cifar-fs", jitter=_PHOTO_JITTER),),
         ),
-        # one running average for both would fit neither
+        # batch norm's running averages over both data sets would fit neither
         encoder=EncoderConfig(image_size=32, in_channels=3, norm="group"),
         train=_CIFAR_TRAINING.model_copy(update={"steps": 16_000}),
     ),
@@ -296,15 +299,15 @@ RECIPES: dict[str, Recipe] = {
         name="omniglot-few",
         summary="Overfits on purpose: 20 characters of Omniglot, no augmentation; seconds",
         data=ImageData(name="omniglot", split_file="vinyals", classes=20),
-        encoder=_FEW_NET,
-        train=_FEW_TRAINING,
+        encoder=_OVERFITTING_NET,
+        train=_OVERFITTING_TRAINING,
     ),
     "glyphs-few": Recipe(
         name="glyphs-few",
         summary="Overfits on purpose: 20 rendered characters, no augmentation; needs no data",
         data=ImageData(name="glyphs", classes=20),
-        encoder=_FEW_NET,
-        train=_FEW_TRAINING,
+        encoder=_OVERFITTING_NET,
+        train=_OVERFITTING_TRAINING,
     ),
     "glyphs-protonet": Recipe(
         name="glyphs-protonet",
@@ -321,7 +324,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def known_recipes() -> dict[str, Recipe]:
-    """Return our recipes and those of installed packages (ours win)."""
+    """Return all recipes: ours, and those of installed packages with other names."""
     others = {point.name: point.load() for point in entry_points(group="quickstudy.recipes")}
     return others | RECIPES
 

@@ -1,4 +1,4 @@
-"""What a recipe is: data, encoder, learner and training, typed and validated."""
+"""Recipes as typed, validated objects: data, encoder, learner and training."""
 
 from __future__ import annotations
 
@@ -20,17 +20,25 @@ __all__ = ["Recipe", "override", "parse_recipe"]
 
 
 class Recipe(Frozen):
-    """Everything that makes a run, written into it.
+    """Everything that determines a run; it is saved with the run.
 
     Args:
         name: of the recipe.
         summary: one line for ``quickstudy train --list``.
-        data: which tasks.
-        encoder: which network.
-        learner: which learner.
-        train: how.
-        start: name of the recipe whose encoder this one starts from; its run is expected beside
-            this one, and made first if it is not there.
+        data: which tasks to train and validate on.
+        encoder: which network embeds the inputs.
+        learner: which learner is trained.
+        train: how it is trained.
+        start: name of another recipe whose trained encoder this one starts from. The run of that
+            recipe is looked for in the folder next to this run's, and trained first if it is not
+            there.
+
+    Example::
+
+        recipe = get_recipe("glyphs-protonet")
+        small = override(recipe, ["steps=100", "learner.temperature=2"])
+        learner = build_learner(small.encoder, small.learner, seed=small.train.seed)
+        print(small.name, small.train.steps, small.learner.kind)
     """
 
     name: str
@@ -48,7 +56,7 @@ class Recipe(Frozen):
 
     @property
     def transductive(self) -> bool:
-        """Whether queries are normalised together in training."""
+        """Whether training normalises the queries of a task by their own statistics."""
         return self.learner.transductive
 
     @property
@@ -58,17 +66,18 @@ class Recipe(Frozen):
 
 
 def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """Return the recipe with settings changed.
+    """Return the recipe with some settings changed.
 
     Args:
-        recipe: the start.
-        settings: ``"key=value"``; the key is a path (``train.steps``) or its last part where that
-            is unique (``steps``); the value is JSON, or a plain string.
+        recipe: it stays as it is.
+        settings: each ``"key=value"``. The key is a path (``train.steps``), or the last part of one
+            where only one path ends so (``steps``). The value is JSON, or else plain text.
 
     Raises:
         ConfigError: if a key is unknown or ambiguous, or a value is not allowed.
     """
     document = recipe.model_dump(mode="json")
+    # a jitter that is null in the document has settings too
     paths = _paths(document) + [
         f"data.{part}.{name}"
         for part in ("jitter", "class_jitter")
@@ -102,9 +111,9 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         raise ConfigError(f"setting learner.kind: {error}") from error
     except ValidationError as error:
         whole = error.title == Recipe.__name__
-        # the learner is validated before the rest: its faults name no path to it
-        at, path = (document, []) if whole else (document["learner"], ["learner"])
-        raise ConfigError(_explained(error, at, path)) from error
+        # the learner is validated by itself, so its errors do not begin with "learner"
+        at, where = (document, []) if whole else (document["learner"], ["learner"])
+        raise ConfigError(_explained(error, at, where)) from error
     for path in changed:
         if path.startswith("learner."):
             check_setting(made.learner, path.split(".")[1])
@@ -117,8 +126,8 @@ def parse_recipe(
     """Return the recipe that a document describes.
 
     Args:
-        document: as :meth:`Recipe.model_dump` gives it.
-        also: kinds of learner that are not installed.
+        document: as :meth:`Recipe.model_dump` returns it.
+        also: kinds of learner that no installed package declares.
 
     Raises:
         ConfigError: if there is no such learner.
@@ -131,14 +140,20 @@ def parse_recipe(
 
 
 def _explained(error: ValidationError, document: dict[str, Any], path: list[str]) -> str:
-    """Return the first fault in the words of the settings, which begin with ``path``."""
-    # a name that does not exist explains the one that is missing
+    """Return the first fault as a sentence that names the setting.
+
+    Args:
+        error: what pydantic raised.
+        document: that was validated.
+        path: where the document lies in the recipe: ``[]``, or ``["learner"]``.
+    """
+    # first of all a name that does not exist: it explains why another one is missing
     found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = found[0]
     where = list(path)
     at: Any = document
     for part in first["loc"]:
-        # the other parts name the branch of a union, which is no setting
+        # pydantic also names the branch of a union, which is no setting
         if isinstance(at, dict) and part in at:
             where.append(str(part))
             at = at[str(part)]
@@ -153,6 +168,7 @@ def _explained(error: ValidationError, document: dict[str, Any], path: list[str]
 
 
 def _paths(document: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return the paths of all settings, joined by dots."""
     paths = []
     for name, value in document.items():
         paths.append(prefix + name)
@@ -162,6 +178,7 @@ def _paths(document: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _set(document: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Change one setting of a document in place."""
     for name in path[:-1]:
         if document[name] is None:
             document[name] = {}

@@ -1,4 +1,4 @@
-"""Public test suites: inherit one in a test module, and pytest shows that the contract is kept.
+"""Public test suites: inherit one in a test module, and pytest tests the contract of your class.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Small deterministic stand-ins: a pool of Gaussian classes, and learners of known score."""
+"""Fakes: a pool of Gaussian classes, and learners whose score is known in advance."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def gaussian_pool(
         separation: standard deviation of the centres; 0 makes all classes alike.
         tell_class: write the class index into the first number of every example, for
             :class:`OracleLearner`.
-        groups_per_class: deal the rows of each class out to so many groups of its own; ``None`` =
-            no groups.
+        groups_per_class: divide the rows of each class among this many groups; ``None`` = no
+            groups.
         name: data set, for reports.
         split: which part of it.
         seed: names the pool.
@@ -47,6 +47,13 @@ def gaussian_pool(
 
     Raises:
         ConfigError: if a number is below 1.
+
+    Example::
+
+        from quickstudy.testing import gaussian_pool
+        pool = gaussian_pool(8, 12, shape=(16,), separation=2.0)
+        episode = PoolSource(pool).episodes(EpisodeSpec(5, 1, 3), [0], seed=0)
+        episode.support.x  # [1, 5, 16]
     """
     if min(n_classes, per_class, groups_per_class or 1, *shape) < 1:
         raise ConfigError(
@@ -73,16 +80,23 @@ def gaussian_pool(
     )
 
 
-def _task_values(support: Examples, n_way: int) -> Tensor:
-    """Return ``n_way`` once per task ``[T]``: state is per task, whatever it holds."""
+def _once_per_task(support: Examples, n_way: int) -> Tensor:
+    """Return ``n_way`` once per task ``[T]``: every tensor of a state has a leading task axis."""
     return torch.full((support.y.shape[0],), n_way, device=support.y.device)
 
 
 class ConstantLearner(Learner):
-    """Always gives the same answer: scores exactly 1/N on balanced N-way episodes.
+    """Predicts the same label for every query, so it scores exactly 1/N on balanced N-way episodes.
 
     Args:
-        label: the label it always answers with.
+        label: the label that it predicts.
+
+    Example::
+
+        from quickstudy.testing import ConstantLearner, gaussian_pool
+        source = PoolSource(gaussian_pool())
+        report = evaluate(ConstantLearner(), source, EpisodeSpec(5, 1), episodes=20)
+        assert abs(report.mean - 0.2) < 1e-6
     """
 
     def __init__(self, label: int = 0) -> None:
@@ -92,7 +106,7 @@ class ConstantLearner(Learner):
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return the number of classes ``[T]``; nothing is learned."""
         support.check_labels(n_way)
-        return {"n_way": _task_values(support, n_way)}
+        return {"n_way": _once_per_task(support, n_way)}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return logit 1 for the label and 0 for all others, ``[T, Q, C]``."""
@@ -102,10 +116,19 @@ class ConstantLearner(Learner):
 
 
 class PositionLearner(Learner):
-    """Answers by the place of a query in its batch: above 1/N only if a source sorts its queries.
+    """Predicts the label from the place of a query, as if a source sorted its queries by label.
+
+    A score clearly above 1/N shows that a source does sort them.
 
     Args:
         interleaved: expect the labels 0, 1, 2, 0, 1, 2 instead of 0, 0, 1, 1, 2, 2.
+
+    Example::
+
+        from quickstudy.testing import PositionLearner, gaussian_pool
+        source = PoolSource(gaussian_pool())
+        report = evaluate(PositionLearner(), source, EpisodeSpec(5, 1), episodes=200)
+        assert abs(report.mean - 0.2) < 0.05  # this source shuffles its queries
     """
 
     transductive = True
@@ -117,7 +140,7 @@ class PositionLearner(Learner):
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return the number of classes ``[T]``; nothing is learned."""
         support.check_labels(n_way)
-        return {"n_way": _task_values(support, n_way)}
+        return {"n_way": _once_per_task(support, n_way)}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return logit 1 for the label that belongs to the place, ``[T, Q, C]``."""
@@ -129,20 +152,28 @@ class PositionLearner(Learner):
 
 
 class OracleLearner(Learner):
-    """Reads the class from the first number of an example, and so scores 100 %.
+    """Reads the class from the first number of an example, so it scores 100 %.
 
-    Needs ``gaussian_pool(tell_class=True)``.
+    It needs the examples of ``gaussian_pool(tell_class=True)``, which hold their class there.
+
+    Example::
+
+        from quickstudy.testing import OracleLearner, gaussian_pool
+        source = PoolSource(gaussian_pool(tell_class=True))
+        report = evaluate(OracleLearner(), source, EpisodeSpec(5, 1), episodes=20)
+        assert report.mean == 1.0
     """
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
-        """Return each label's first number, ``told`` ``[T, C]``; infinite if it is absent."""
+        """Return the class of each label, ``class`` ``[T, C]``; infinite for a label without
+        support."""
         support.check_labels(n_way)
         first = support.x.flatten(2)[..., 0]  # [T, S]
         members = (support.y[..., None] == torch.arange(n_way, device=first.device)) & support.mask[
             ..., None
         ]
-        return {"told": first[..., None].masked_fill(~members, torch.inf).amin(1)}  # [T, C]
+        return {"class": first[..., None].masked_fill(~members, torch.inf).amin(1)}  # [T, C]
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
-        """Return minus the gap to what each label was told, ``[T, Q, C]``."""
-        return -100.0 * (x.flatten(2)[..., :1] - state["told"][:, None]).abs()
+        """Return minus the distance between the query's class and each label's, ``[T, Q, C]``."""
+        return -100.0 * (x.flatten(2)[..., :1] - state["class"][:, None]).abs()

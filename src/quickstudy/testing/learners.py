@@ -1,4 +1,4 @@
-"""The conformance suite of learners: what every learner promises, with declared exceptions."""
+"""The conformance suite of learners: tests that every learner passes, with declared exceptions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from quickstudy.training.step import batch_loss
 
 __all__ = ["LearnerConformance", "snapshot"]
 
-_JUNK = 1e4  # large beside unit-variance inputs, and finite
+_JUNK_INPUT = 1e4  # large beside unit-variance inputs, and finite
 
 
 def _live_tensors() -> tuple[int, int]:
-    """Return how many tensors are alive, and how many of them hold on to a graph.
+    """Return how many tensors are alive, and how many of them keep a graph.
 
-    Between ``gc.freeze()`` and ``gc.unfreeze()`` only those made in between are seen, and quickly.
+    Between ``gc.freeze()`` and ``gc.unfreeze()`` only tensors made since the freeze are counted,
+    which is fast.
     """
     gc.collect()
     tensors = [o for o in gc.get_objects() if issubclass(type(o), Tensor)]
@@ -37,22 +38,32 @@ def _live_tensors() -> tuple[int, int]:
 class LearnerConformance:
     """Inherit it in a test module, name your class ``Test...``, and define :meth:`make_learner`.
 
-    Exceptions are declared, never silent: by the learner itself (``transductive``,
-    ``order_sensitive``, ``label_sensitive``) or by these attributes:
+    A learner that cannot pass a test declares so itself (``transductive``, ``order_sensitive``,
+    ``label_sensitive``), or your class does by these attributes:
 
-    * ``regression``: targets are real numbers; what is said about labels is not tested.
-    * ``trainable``: whether there are meta-parameters.
-    * ``zero_gradients``: parameters whose meta-gradient is zero by construction, such as a bias
-      that squared distances cancel. It is tested that it *is* zero.
+    * ``regression``: targets are real numbers; tests about labels are left out.
+    * ``trainable``: whether the learner has meta-parameters.
+    * ``zero_gradients``: names of parameters whose meta-gradient is zero by construction, such as a
+      bias that cancels in squared distances. The suite tests that it *is* zero.
     * ``exact_gradient``: whether the training gradient is the derivative of the loss; first-order
-      learners have another on purpose.
-    * ``input_shape``, ``n_way``, ``k_shot``: of the default episode: unit-variance Gaussian
-      classes. At least 8 support examples, so that batch statistics are well behaved.
-    * ``meta_steps``: how many steps the memory test makes.
+      learners use another one on purpose.
+    * ``input_shape``, ``n_way``, ``k_shot``: size of the default episode, whose classes are
+      Gaussian clouds of unit variance. Use at least 8 support examples, so that batch statistics
+      are well behaved.
+    * ``meta_steps``: number of steps in the memory test.
     * ``tolerance``: of comparisons in float64 that are equal up to rounding.
-    * ``difference_steps``: step sizes of the difference quotients; smaller ones meet fewer kinks.
+    * ``difference_steps``: step sizes of the central differences; smaller ones cross fewer kinks.
 
-    The learner should be smooth (tanh, not ReLU), or the certified gradient may not be certifiable.
+    Use a smooth network (tanh, not ReLU): at a kink a central difference is not the gradient.
+
+    Example::
+
+        from quickstudy.testing import LearnerConformance
+        class TestFloor(LearnerConformance):
+            trainable = False
+            def make_learner(self):
+                return NearestNeighbour()
+        TestFloor().test_padding_has_no_effect()  # pytest runs this and all other tests
     """
 
     regression: bool = False
@@ -85,10 +96,13 @@ class LearnerConformance:
         return _cast(self.make_source().episodes(self.make_spec(), range(3), seed=0), torch.float64)
 
     def prepare(self, learner: Learner) -> None:
-        """Give the learner something to remember: three meta-training steps.
+        """Make three meta-training steps, so that weights and buffers are not the initial ones.
 
-        Override it to fit whatever is fitted before deployment (a whitening, a memory, class
+        Override it if something else is fitted before deployment (a whitening, a memory, class
         statistics).
+
+        Args:
+            learner: fresh and in float64; it is changed in place.
         """
         parameters = [p for p in learner.parameters() if p.requires_grad]
         if not self.trainable or not parameters:
@@ -104,7 +118,7 @@ class LearnerConformance:
     # ------------------------------------------------------------------ what the suite works with
 
     def _fresh(self, seed: int) -> Learner:
-        """Return an untrained learner in float64; the global generator is left as it was."""
+        """Return an untrained learner in float64; torch's global generator is put back."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.make_learner().double()
@@ -141,7 +155,7 @@ class LearnerConformance:
         assert bool(torch.isfinite(logits).all()), "predictions are not finite"
 
     def test_state_has_the_task_axis(self) -> None:
-        """Every value of a state leads with T, and a slice of it is the state of these tasks."""
+        """Every tensor of a state begins with axis T; a slice of it is the state of these tasks."""
         learner, episode = self._ready(), self.make_episode()
         with torch.no_grad():
             state = learner.adapt(episode.support, n_way=episode.n_way)
@@ -155,7 +169,7 @@ class LearnerConformance:
         self._assert_equal(one, together[1:2], "a sliced state")
 
     def test_state_survives_saving(self) -> None:
-        """A state that went through safetensors predicts the same, bit for bit."""
+        """A state that was saved with safetensors and loaded predicts the same, bit for bit."""
         learner, episode = self._ready(), self.make_episode()
         with torch.no_grad():
             state = learner.adapt(episode.support, n_way=episode.n_way)
@@ -166,20 +180,21 @@ class LearnerConformance:
         assert torch.equal(before, after), "a saved and loaded state predicts something else"
 
     def test_weights_survive_saving(self) -> None:
-        """A fresh learner with the saved weights predicts the same: nothing fitted is lost."""
+        """A fresh learner predicts the same with the saved weights: nothing fitted is missing."""
         learner, episode = self._ready(), self.make_episode()
         weights = {n: v.contiguous().clone() for n, v in learner.state_dict().items()}
         other = self._fresh(1)
         other.load_state_dict(load(save(weights)) if weights else {})
         same = torch.equal(self._predict(other.eval(), episode), self._predict(learner, episode))
         assert same, (
-            "a learner rebuilt from state_dict() predicts something else: register a buffer"
+            "a learner rebuilt from state_dict() predicts something else: register a buffer for "
+            "whatever is fitted"
         )
 
     # ------------------------------------------------------------------ symmetries
 
     def test_batched_tasks_equal_single_tasks(self) -> None:
-        """T tasks at once are the T tasks one after the other."""
+        """T tasks in one batch have the predictions of the tasks one by one."""
         learner, episode = self._ready(), self.make_episode()
         singles = [
             self._predict(learner, episode.tasks(slice(t, t + 1))) for t in range(episode.n_tasks)
@@ -202,7 +217,8 @@ class LearnerConformance:
         )
 
     def test_permuting_labels_permutes_predictions(self) -> None:
-        """Renaming labels renames the predictions and nothing else, unless ``label_sensitive``."""
+        """Numbering the classes otherwise only reorders the columns of the predictions, unless
+        ``label_sensitive``."""
         learner, episode = self._ready(), self.make_episode()
         if self.regression or learner.label_sensitive:
             return
@@ -215,7 +231,7 @@ class LearnerConformance:
         )
 
     def test_padding_has_no_effect(self) -> None:
-        """Masked support examples do not count, whatever they hold and wherever they stand."""
+        """Masked support examples change nothing, whatever they hold and wherever they are."""
         learner, episode = self._ready(), self.make_episode()
         padded = Episode(_pad(episode.support), episode.query, episode.n_way)
         self._assert_equal(
@@ -223,7 +239,7 @@ class LearnerConformance:
         )
 
     def test_padded_queries_do_not_count(self) -> None:
-        """Masked queries enter neither the loss nor the meta-gradient."""
+        """Masked queries change neither the loss nor the meta-gradient."""
         learner, episode = self._ready(), self.make_episode()
         padded = Episode(episode.support, _pad(episode.query), episode.n_way)
         loss, other = (learner.training_loss(e, progress=1.0) for e in (episode, padded))
@@ -239,7 +255,8 @@ class LearnerConformance:
                     self._assert_equal(b, a, "the meta-gradient with padded queries")
 
     def test_queries_are_judged_alone(self) -> None:
-        """One query at a time is all at once; a junk query changes nothing. Unless transductive."""
+        """Predictions are the same for one query at a time, and beside a query of junk, unless
+        ``transductive``."""
         learner, episode = self._ready(), self.make_episode()
         if learner.transductive:
             return
@@ -250,7 +267,9 @@ class LearnerConformance:
             alone = torch.cat(
                 [learner.predict(state, x[:, q : q + 1]) for q in range(x.shape[1])], 1
             )
-            joined = learner.predict(state, torch.cat([x, torch.full_like(x[:, :1], _JUNK)], 1))
+            joined = learner.predict(
+                state, torch.cat([x, torch.full_like(x[:, :1], _JUNK_INPUT)], 1)
+            )
         self._assert_equal(alone, together, "queries one at a time")
         self._assert_equal(joined[:, :-1], together, "beside a junk query")
 
@@ -267,7 +286,7 @@ class LearnerConformance:
             assert not touched, f"adapt or predict changed {touched} (training={training})"
 
     def test_evaluation_changes_nothing(self) -> None:
-        """Evaluating twice gives equal scores, and leaves every bit of the learner alone."""
+        """Evaluating twice gives equal scores, and changes no bit of the learner."""
         learner = self._ready().float().train()
         before = snapshot(learner)
         reports = [
@@ -278,11 +297,11 @@ class LearnerConformance:
         assert first == second, "evaluating twice gives different scores"
 
     def test_memory_is_flat(self) -> None:
-        """Many meta-steps keep no graph and no tensor."""
+        """After many meta-steps no graph is alive and no more tensors than after two."""
         if not self.trainable:
             return
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # older tensors of the process are not counted
         try:
             learner, episode = self._fresh(0).train(), self.make_episode()
             tensors = 0
@@ -314,7 +333,7 @@ class LearnerConformance:
                 sizes[name] = float(parameter.grad.abs().max())
         unknown = set(self.zero_gradients) - sizes.keys()
         assert not unknown, f"zero_gradients names {sorted(unknown)}, which are no parameters"
-        floor = 1e-12 * max(sizes.values())
+        floor = 1e-12 * max(sizes.values())  # rounding of a gradient that is zero on paper
         for name, size in sizes.items():
             assert size < float("inf"), f"the meta-gradient of {name} is not finite"
             if name in self.zero_gradients:
@@ -342,7 +361,7 @@ class LearnerConformance:
                 assert logits.device.type == device, f"{device} inputs gave {logits.device}"
 
     def test_an_absent_class_has_probability_zero(self) -> None:
-        """A class without support gets exactly 0, and the others share 1."""
+        """A class without support has probability exactly 0, and the others sum to 1."""
         if self.regression:
             return
         episode = self.make_episode()
@@ -358,7 +377,9 @@ class LearnerConformance:
         total = probability.sum(2)
         assert bool(torch.isfinite(probability).all()), "an absent class makes probabilities NaN"
         assert torch.allclose(total, torch.ones_like(total)), "probabilities do not sum to 1"
-        assert bool((probability[1:] > 0).all()), "an absent class of one task is lost in others"
+        assert bool((probability[1:] > 0).all()), (
+            "a class that is absent in one task has probability 0 in another"
+        )
 
     def test_labels_out_of_range_are_refused(self) -> None:
         """A support label outside ``[0, n_way)`` raises :class:`TaskError`."""
@@ -395,7 +416,7 @@ def _pad(examples: Examples) -> Examples:
         half = value.shape[1] // 2
         return torch.cat([extra, value[:, :half], extra, value[:, half:], extra], 1)
 
-    return Examples(widen(examples.x, _JUNK), widen(examples.y, 0), widen(examples.mask, 0))
+    return Examples(widen(examples.x, _JUNK_INPUT), widen(examples.y, 0), widen(examples.mask, 0))
 
 
 def _gap(a: Tensor, b: Tensor) -> float:

@@ -1,4 +1,5 @@
-"""The conformance suite of sources: episodes are named for ever, honest, and not guessable."""
+"""The conformance suite of sources: episodes are reproducible, valid, and their labels cannot be
+guessed."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ from quickstudy.tasks import TaskSource
 __all__ = ["SourceConformance", "episode_digests"]
 
 Ints = npt.NDArray[np.int64]
-_BATCH = 50
+_EPISODES_PER_BATCH = 50
+_LARGE_TASK_ID = 123_456_789_012
+_STANDARD_ERRORS_ABOVE_CHANCE = 4
+_DEVIATIONS_ABOVE_MEAN = 6  # of a chi-squared variable
 
 
 def episode_digests(source: TaskSource, spec: EpisodeSpec, ids: Sequence[int], seed: int) -> str:
@@ -41,7 +45,7 @@ def _digest(episode: Episode, t: int) -> str:
 
 
 def _load(file: str, name: str) -> SourceConformance:
-    """Return an instance of a conformance class out of a file; used by the fresh process."""
+    """Return an instance of a conformance class of a file; the new process calls this."""
     found = importlib.util.spec_from_file_location("conformance_under_test", file)
     assert found is not None
     assert found.loader is not None
@@ -58,10 +62,21 @@ class SourceConformance:
 
     Attributes to declare:
 
-    * ``regression``: targets are real numbers; what is said about labels is not tested.
+    * ``regression``: targets are real numbers; tests about labels are left out.
     * ``episodes``: how many are looked at; raise it to 10,000 before a release.
-    * ``fresh_process``: also ask a new Python process for the same episodes. Needs the class at the
-      top level of its file.
+    * ``seed``: names the list of episodes.
+    * ``fresh_process``: also make the episodes in a new Python process. Your class must then be at
+      the top level of its file.
+
+    Example::
+
+        from quickstudy.testing import SourceConformance
+        class TestDigits(SourceConformance):
+            def make_source(self):
+                return PoolSource(load_pool("digits"))
+            def make_spec(self):
+                return EpisodeSpec(5, 1, 5)
+        TestDigits().test_ids_and_seeds_differ()  # pytest runs this and all other tests
     """
 
     regression: bool = False
@@ -80,15 +95,17 @@ class SourceConformance:
     def _batches(self) -> list[Episode]:
         source, spec = self.make_source(), self.make_spec()
         return [
-            source.episodes(spec, range(i, min(i + _BATCH, self.episodes)), seed=self.seed)
-            for i in range(0, self.episodes, _BATCH)
+            source.episodes(
+                spec, range(i, min(i + _EPISODES_PER_BATCH, self.episodes)), seed=self.seed
+            )
+            for i in range(0, self.episodes, _EPISODES_PER_BATCH)
         ]
 
     # ------------------------------------------------------------------ an episode has a name
 
     def test_an_episode_is_the_same_alone_in_a_batch_and_in_any_order(self) -> None:
         """Episode 7 does not depend on its neighbours, on earlier calls, or on the object."""
-        source, spec, ids = self.make_source(), self.make_spec(), [7, 0, 123_456_789_012, 3]
+        source, spec, ids = self.make_source(), self.make_spec(), [7, 0, _LARGE_TASK_ID, 3]
         together = episode_digests(source, spec, ids, self.seed).split()
         alone = [episode_digests(source, spec, [i], self.seed) for i in ids]
         backwards = episode_digests(source, spec, ids[::-1], self.seed).split()[::-1]
@@ -98,7 +115,7 @@ class SourceConformance:
         assert together == fresh, "an episode depends on the source object"
 
     def test_an_episode_is_the_same_in_a_fresh_process(self) -> None:
-        """Nothing of the process (hash seed, global state, memory addresses) enters."""
+        """Episodes do not depend on the process: hash seed, global state, memory addresses."""
         if not self.fresh_process:
             return
         kind = type(self)
@@ -145,7 +162,7 @@ class SourceConformance:
     # ------------------------------------------------------------------ what an episode holds
 
     def test_shapes_masks_and_labels_are_valid(self) -> None:
-        """Axes agree, inputs are finite floats, labels lie in [0, n_way), padding too."""
+        """Shapes agree, inputs are finite floats, labels lie in [0, n_way), of padding too."""
         source, spec = self.make_source(), self.make_spec()
         assert isinstance(source, TaskSource), "a source needs name, split and episodes()"
         assert source.name, "a source needs a name"
@@ -161,7 +178,7 @@ class SourceConformance:
             assert bool(side.mask.any(1).all()), "a task is empty"
             if not self.regression:
                 assert side.y.dtype == torch.int64, f"labels are {side.y.dtype}, not int64"
-                # padding as well: a loss looks labels up before it masks them
+                # of padding as well: a loss uses labels as indices before it masks them
                 valid = int(side.y.min()) >= 0 and int(side.y.max()) < episode.n_way
                 assert valid, "a label lies outside [0, n_way)"
 
@@ -193,7 +210,7 @@ class SourceConformance:
                 assert least == spec.n_query, f"a class has {least} queries, not {spec.n_query}"
 
     def test_support_and_query_share_nothing(self) -> None:
-        """No row of the pool and no byte-identical example stands on both sides of an episode."""
+        """No row of the pool and no identical example is both support and query of an episode."""
         for episode in self._batches():
             s, q = episode.support, episode.query
             for t in range(episode.n_tasks):
@@ -203,35 +220,35 @@ class SourceConformance:
                     rows = episode.info["support_index"][t][s.mask[t].cpu()]
                     others = episode.info["query_index"][t][q.mask[t].cpu()]
                     assert not np.intersect1d(rows, others).size, (
-                        f"a row of task {t} is on both sides"
+                        f"a row of task {t} is support and query"
                     )
                     assert len(rows.unique()) == len(rows), f"a row of task {t} is drawn twice"
 
     # ------------------------------------------------------------------ labels cannot be guessed
 
     def test_position_does_not_tell_the_label(self) -> None:
-        """A dummy that learns which label stands at which place scores 1/N on other episodes."""
+        """Guessing the label by the place of an example is no better than chance."""
         if self.regression:
             return
         batches = self._batches()
         for side in ("support", "query"):
             gap, error = position_gain(batches, side)
-            # 4 standard errors: the list is fixed, so this either holds for ever or never
-            assert gap <= 4 * error + 1e-12, (
+            # strict: the list is fixed, so a false alarm would come back at every run
+            assert gap <= _STANDARD_ERRORS_ABOVE_CHANCE * error + 1e-12, (
                 f"the place in the {side} tells the label: {gap:+.3f} above chance. "
                 "Shuffle every episode."
             )
 
     def test_every_class_gets_every_label(self) -> None:
-        """Which label a class gets is drawn per episode, evenly."""
+        """Over many episodes a class gets every label equally often."""
         if self.regression:
             return
         batches = [e for e in self._batches() if "classes" in e.info]
         if not batches:
             return
         chi2, freedom = label_evenness(batches)
-        # mean and spread of a chi-squared variable; 6 of its standard deviations
-        assert chi2 <= freedom + 6 * np.sqrt(2 * freedom), (
+        # a chi-squared variable has mean k and standard deviation sqrt(2 k), k degrees of freedom
+        assert chi2 <= freedom + _DEVIATIONS_ABOVE_MEAN * np.sqrt(2 * freedom), (
             f"classes do not get every label equally often (chi-squared {chi2:.0f} for {freedom} "
             "degrees of freedom). Draw the label of a class anew in every episode."
         )
