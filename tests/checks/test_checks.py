@@ -546,3 +546,22 @@ def test_the_share_of_queries_with_a_twin_in_the_support_is_counted():
     # all rows are used; the twins are apart with probability 2 * 1/3 * 2/3, one query of 16 then
     assert abs(found.evidence["easy_queries"] * 16 - 4 / 9) < 4 * (20 / 81 / 300) ** 0.5
     assert check_source(PoolSource(gaussian_pool(4, 6, (2,))), EpisodeSpec(4, 2, 4)).clean
+
+
+def test_the_closest_pair_decides_how_grave_near_duplicates_are():
+    """Of three splits the last two hold nearly the same picture; those before are merely alike."""
+    draw = torch.Generator().manual_seed(0)
+    base = torch.rand(1, 1, 28, 28, generator=draw)
+
+    def pool(split: str, noise: float) -> Pool:
+        x = torch.rand(6, 1, 28, 28, generator=draw)
+        x[0] = (base + noise * torch.randn(1, 1, 28, 28, generator=draw)).clamp(0, 1)[0]
+        pixels = (255 * x).to(torch.uint8)
+        return Pool(pixels, torch.arange(2).repeat_interleave(3), ("a", "b"), "drawings", split)
+
+    parts = {"train": pool("train", 0.02), "val": pool("val", 0.0), "test": pool("test", 0.001)}
+    report = check_contents(parts)
+    (found,) = [f for f in report.findings if f.check == "near-duplicates"]
+    cosines = found.evidence["cosine"]
+    assert cosines == sorted(cosines, reverse=True)
+    assert f"{max(cosines):.4f}" in found.summary

@@ -282,7 +282,12 @@ def _near_twins(
                     for p, r in ((a, i), (b, j))
                 )
                 (inside if a == b else across).append(((twin[0], twin[1]), cosine))
-    return across, inside
+    # the closest first, whichever splits they stand in: it decides how grave the finding is
+    return _closest_first(across), _closest_first(inside)
+
+
+def _closest_first(twins: list[tuple[_Twin, float]]) -> list[tuple[_Twin, float]]:
+    return sorted(twins, key=lambda twin: -twin[1])
 
 
 def _near_copies(parts: Mapping[str, Pool], evidence: _Evidence, k_shot: int) -> Outcome:
