@@ -129,8 +129,8 @@ def test_too_few_episodes_say_nothing():
         )
 
     assert "is enough" in str(report(0.01))
-    assert report(0.01).untold == ()
-    assert "cannot be told with 4 episodes" in str(report(0.2))
+    assert report(0.01).undecided == ()
+    assert "undecided after 4 episodes" in str(report(0.2))
     assert "is enough" not in str(report(0.2))
     assert report(0.2).to_dict()["untold"] == ["a", "b"]
-    assert report(float("nan")).untold == ("a", "b")
+    assert report(float("nan")).undecided == ("a", "b")

@@ -104,7 +104,7 @@ def advise(
     families, skipped = candidate_families(
         data.kind, used, seed=seed, device=device, cache=cache, progress=progress
     )
-    plan = _Plan(sample, min(_MOST_WAYS, len(sample.classes)), episodes, seed, progress)
+    plan = _Episodes(sample, min(_MOST_WAYS, len(sample.classes)), episodes, seed, progress)
     results = plan.compare(families, shots)
     choice = choose(results, [c for family in families for c in family.candidates])
     chosen = choice.chosen
@@ -239,7 +239,7 @@ def _measurable_shots(sample: Sample) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _Episodes:
     """What all episodes of one advice have in common.
 
     Args:
@@ -312,7 +312,7 @@ class _Plan:
 
 
 def _expect_of_all_classes(
-    plan: _Plan, family: CandidateFamily, chosen: Candidate, shots: Sequence[int]
+    plan: _Episodes, family: CandidateFamily, chosen: Candidate, shots: Sequence[int]
 ) -> list[Expectation]:
     """Return the accuracy to expect in the task of all classes, by shot.
 

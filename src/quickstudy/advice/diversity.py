@@ -33,7 +33,7 @@ REMEDIES = (
 _SHRINKAGE = 0.1
 _LEAST = 0.01  # a point: what is not worth a remedy
 _ROOM = 0.03  # what an interval may leave open and still say that sharing costs nothing
-_COMPONENTS = 32  # in which domains are told apart
+_COMPONENTS = 32  # principal components in which the domain of a task is recognised
 _QUERIES, _SIZE = 10, 28  # of a class in a task; side of images in pixels, without a run
 
 
@@ -47,7 +47,7 @@ class DiversityReport:
         accuracy: for each domain, for each way, its mean over the episodes.
         gains: for each domain, what each remedy gains over sharing, paired.
         gain: the same, mean over the domains.
-        recognised: share of tasks whose domain is told by the support alone, for each domain.
+        recognised: for each domain, the share of tasks whose support alone shows their domain.
     """
 
     domains: tuple[str, ...]
@@ -71,13 +71,14 @@ class DiversityReport:
         return tuple(name for name, gain in own.items() if gain.mean > _LEAST and gain.low > 0)
 
     @property
-    def helped(self) -> tuple[str, ...]:
-        """Domains that lose more than a point with an embedding of their own, beyond chance."""
+    def gaining(self) -> tuple[str, ...]:
+        """Domains that gain from sharing: with an embedding of their own they lose more than a
+        point, beyond chance."""
         own = {name: self._own(name) for name in self.domains}
         return tuple(name for name, gain in own.items() if -gain.mean > _LEAST and gain.high < 0)
 
     @property
-    def untold(self) -> tuple[str, ...]:
+    def undecided(self) -> tuple[str, ...]:
         """Domains of which too few episodes were measured to say: the interval leaves room for a
         loss of more than three points."""
         own = {name: self._own(name) for name in self.domains if name not in self.costly}
@@ -105,15 +106,15 @@ class DiversityReport:
             gains = [f"{way} {_signed(mean)}" for way, mean in self.gains[name].items()]
             lines.append("  over sharing, points: " + "; ".join(gains))
             share = 100 * self.recognised[name]
-            lines.append(f"  its domain is told by the support in {share:.0f} % of tasks")
+            lines.append(f"  the support shows the domain in {share:.0f} % of tasks")
         return "\n".join([*lines, *self._verdict()])
 
     def _verdict(self) -> list[str]:
         """Return whether one embedding is enough; if not, what helps."""
-        if self.untold and not self.too_diverse:
-            rooms = "; ".join(f"{name} {100 * self._own(name).high:.1f}" for name in self.untold)
+        if self.undecided and not self.too_diverse:
+            rooms = "; ".join(f"{name} {100 * self._own(name).high:.1f}" for name in self.undecided)
             return [
-                f"cannot be told with {self.episodes} episodes: an embedding of its own may gain, "
+                f"undecided after {self.episodes} episodes: an embedding of its own may gain, "
                 f"in points, up to {rooms}. Measure more with --episodes"
             ]
         if not self.too_diverse:
@@ -126,8 +127,8 @@ class DiversityReport:
             f"too diverse for one shared embedding: its own one gains {cost}. What helps most: "
             f"{self.best_remedy}, {best} on average"
         ]
-        if self.helped:
-            lost = "; ".join(f"{name} {_signed(own_of[name])}" for name in self.helped)
+        if self.gaining:
+            lost = "; ".join(f"{name} {_signed(own_of[name])}" for name in self.gaining)
             lines.append(f"others gain from sharing, and would lose their own way: {lost}")
         return lines
 
@@ -141,8 +142,8 @@ class DiversityReport:
             "domains": list(self.domains),
             "episodes": self.episodes,
             "too_diverse": self.too_diverse,
-            "untold": list(self.untold),
-            "helped": list(self.helped),
+            "untold": list(self.undecided),
+            "helped": list(self.gaining),
             "costly": list(self.costly),
             "best_remedy": self.best_remedy,
             "accuracy": {name: plain(rows) for name, rows in self.accuracy.items()},
@@ -176,7 +177,7 @@ def domain_diversity(
         rank: directions that an embedding keeps.
         episodes: of each domain.
         seed: of halves and episodes.
-        say: is told which domain is being read, and what a reader must know of it.
+        say: is called with a sentence: which domain is being read, what a reader must know of it.
 
     Raises:
         ConfigError: if there are fewer than two domains, one is named twice or unknown, or images

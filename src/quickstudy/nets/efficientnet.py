@@ -74,7 +74,7 @@ class _ConvNorm(nn.Module):
         return max(0, covered - side)
 
 
-class _Block(nn.Module):
+class _InvertedResidual(nn.Module):
     """Inverted residual block: widen by 1x1, convolve each channel alone, narrow by 1x1."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
@@ -120,7 +120,9 @@ class EfficientNetLite0(nn.Module):
         blocks, inputs = [], 32
         for count, kernel, stride, expansion, outputs in _STAGES:
             for i in range(count):
-                blocks.append(_Block(inputs, outputs, kernel, stride if i == 0 else 1, expansion))
+                blocks.append(
+                    _InvertedResidual(inputs, outputs, kernel, stride if i == 0 else 1, expansion)
+                )
                 inputs = outputs
         self.blocks = nn.ModuleList(blocks)
         self.head = _ConvNorm(inputs, self.out_features, 1, 1, groups=1, relu=True)

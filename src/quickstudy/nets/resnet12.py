@@ -15,7 +15,7 @@ from quickstudy.nets.norm import NormContext, build_norm, under_vmap
 __all__ = ["ResNet12"]
 
 
-class _Block(nn.Module):
+class _ResidualBlock(nn.Module):
     """Three 3x3 convolutions with a 1x1 shortcut, then 2x2 max-pooling."""
 
     def __init__(self, inputs: int, outputs: int, norm: str, name: str) -> None:
@@ -79,7 +79,7 @@ class ResNet12(Encoder):
             )
         inputs = [in_channels, *widths]
         self.blocks = nn.ModuleList(
-            _Block(a, b, norm, f"block{i}") for i, (a, b) in enumerate(pairwise(inputs))
+            _ResidualBlock(a, b, norm, f"block{i}") for i, (a, b) in enumerate(pairwise(inputs))
         )
         self._in_shape = (in_channels, image_size, image_size)
         self.out_features = widths[-1]

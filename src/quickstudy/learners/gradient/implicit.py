@@ -26,7 +26,7 @@ __all__ = ["IMAML", "proximal_minimum"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class _ProximalProblem:
     """Minimise ``loss(phi) + strength/2 |phi - start|^2``; see :func:`proximal_minimum`."""
 
     loss: SupportLoss
@@ -72,7 +72,7 @@ def proximal_minimum(
             f"implicit gradients need steps >= 1, solver_steps >= 1 and strength > 0; got {steps}, "
             f"{solver_steps} and {strength}."
         )
-    problem = _Problem(loss, tuple(start), steps, lr, strength, solver_steps)
+    problem = _ProximalProblem(loss, tuple(start), steps, lr, strength, solver_steps)
     found: tuple[Tensor, ...] = _Minimum.apply(problem, *start.values(), *context)  # type: ignore[no-untyped-call]
     return dict(zip(start, found, strict=True))
 
@@ -81,7 +81,7 @@ class _Minimum(torch.autograd.Function):
     """The minimum, and its derivative by the implicit function theorem."""
 
     @staticmethod
-    def forward(ctx: Any, problem: _Problem, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, problem: _ProximalProblem, *tensors: Tensor) -> tuple[Tensor, ...]:
         n = len(problem.names)
         start, context = tensors[:n], [c.detach() for c in tensors[n:]]
         values, losses = [v.detach() for v in start], []
@@ -105,7 +105,7 @@ class _Minimum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        problem: _Problem = ctx.problem
+        problem: _ProximalProblem = ctx.problem
         n = len(problem.names)
         saved = ctx.saved_tensors
         leaves = [v.detach().requires_grad_() for v in saved[:n]]

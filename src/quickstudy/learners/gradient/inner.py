@@ -100,7 +100,7 @@ def descend(
         return [dict(start)]
     if clip is not None and not clip > 0:
         raise ConfigError(f"clip must be greater than 0, or None; got {clip}.")
-    plan = _Plan(loss, tuple(start), steps, len(context), order == "second", every_step, clip)
+    plan = _InnerPlan(loss, tuple(start), steps, len(context), order == "second", every_step, clip)
     if memory == "unrolled" or not torch.is_grad_enabled():
         trajectory = plan.run(dict(start), dict(rates), list(context), keep_graph=True).trajectory
         return trajectory[1:] if every_step else trajectory[-1:]
@@ -131,7 +131,7 @@ class _Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _InnerPlan:
     """What the recursion needs besides tensors, which autograd needs as separate arguments."""
 
     loss: SupportLoss
@@ -277,7 +277,7 @@ class _Flat(torch.autograd.Function):
     """The inner loop without a graph; its derivative is the recursion at the top of this file."""
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, plan: _InnerPlan, *tensors: Tensor) -> tuple[Tensor, ...]:
         start, rates, context = plan.split(tensors)
         n = len(plan.names)
         ctx.plan = plan
@@ -295,7 +295,7 @@ class _Flat(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        plan: _Plan = ctx.plan
+        plan: _InnerPlan = ctx.plan
         n, saved = len(plan.names), ctx.saved_tensors
         n_inputs = 2 * n + plan.n_context
         start, rates, context = plan.split(saved[:n_inputs])
