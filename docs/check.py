@@ -1,9 +1,9 @@
 """Check that the documents match the code; with --write, bring the generated tables up to date.
 
 Checked: every import in a Python block resolves; every ``quickstudy`` command and option in a
-shell block exists; every local link and picture exists; the tables of results equal
-docs/results/*.json; README.md is short; docs/architecture.md draws the rooms as the import rules
-have them.
+shell block exists; every local link and picture exists, and every file of ours that is named; the
+tables of results equal docs/results/*.json; README.md is short; docs/architecture.md draws the
+rooms as the import rules have them.
 """
 
 from __future__ import annotations
@@ -80,6 +80,14 @@ def link_faults(page: Path, text: str) -> list[str]:
     return [f"no file {target}" for target in local if not (page.parent / target).exists()]
 
 
+def path_faults(text: str) -> list[str]:
+    """Return files of ours that a page names and that do not exist."""
+    named = re.findall(
+        r"\b((?:src|tests|benchmarks|examples|docs)/[\w/.-]+\.(?:py|md|json))\b", text
+    )
+    return [f"no file {path}" for path in dict.fromkeys(named) if not (ROOT / path).exists()]
+
+
 def with_tables(text: str) -> str:
     """Return a page with its generated tables brought up to date."""
     for name, table in TABLES.items():
@@ -105,7 +113,7 @@ def code_faults(text: str) -> list[str]:
 def faults_of(page: Path) -> list[str]:
     """Return everything that is wrong with a page."""
     text = page.read_text(encoding="utf-8")
-    faults = [*link_faults(page, text), *code_faults(text)]
+    faults = [*link_faults(page, text), *path_faults(text), *code_faults(text)]
     if with_tables(text) != text:
         faults.append("a generated table is not that of docs/results; run: make docs")
     length = len(text.splitlines())
