@@ -1,7 +1,11 @@
 """A learner in a file of the user's own goes through every command; other files do not run."""
 
+import inspect
 import json
+import os
 import shutil
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -63,8 +67,8 @@ def test_a_run_from_elsewhere_runs_no_code(tmp_path, monkeypatch):
     # somebody else's machine, where nobody trained from this file
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     own.write_text("raise RuntimeError('it was run')")
-    for name in [name for name in __import__("sys").modules if "quickstudy_own" in name]:
-        monkeypatch.delitem(__import__("sys").modules, name)
+    for name in [name for name in sys.modules if "quickstudy_own" in name]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(CheckpointError, match=f"{VARIABLE}="):
         load_run(tmp_path / "run")
     monkeypatch.setenv(VARIABLE, str(EXAMPLE))
@@ -121,3 +125,85 @@ def test_an_installed_package_adds_a_kind(monkeypatch):
 def test_what_is_no_recipe_is_refused(target, says):
     with pytest.raises(ConfigError, match=says):
         train_recipe(target.format(EXAMPLE))
+
+
+OWN = """
+from typing import Literal
+from quickstudy.learners import PrototypicalNetwork
+from quickstudy.recipes import ImageData, LearnerConfig, EncoderConfig, Recipe
+from quickstudy.training import TrainConfig, ValidationConfig
+
+class Config(LearnerConfig):
+    kind: Literal["own"] {default}
+    def build(self, net, {arguments}):
+        {body}
+
+RECIPE = Recipe(
+    name="own", data=ImageData(name="digits", train="all", validation="all"),
+    encoder=EncoderConfig(channels=8), learner=Config(), train=TrainConfig(
+        steps=2, n_way=5,
+        validation=ValidationConfig(n_way=5, episodes=4, every=2, watch_episodes=0)))
+"""
+GOOD = {"default": '= "own"', "arguments": "*, n_way", "body": "return PrototypicalNetwork(net)"}
+
+
+def own_file(path: Path, text: str = OWN, **changes: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.format(**(GOOD | changes)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"body": "return 42"}, "Config.build returned int; it must return"),
+        ({"body": "raise KeyError('oops')"}, "Config.build failed .*KeyError.*own.py line 10"),
+        (
+            {"arguments": "*, ways"},
+            "Config.build failed when .*unexpected keyword argument 'n_way'",
+        ),
+        ({"default": ""}, "Field required|gives its kind no name"),
+        ({"body": "return ("}, "SyntaxError: .*own.py line 10"),
+    ],
+)
+def test_faults_of_own_code_are_said_to_be_theirs(tmp_path, changes, says):
+    own = own_file(tmp_path / "own.py", **changes)
+    with pytest.raises(ConfigError, match=says):
+        train_recipe(f"{own}:RECIPE", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_name_of_a_learner_of_ours_is_taken(tmp_path):
+    text = OWN.replace('"own"] {default}', '"maml"] = "maml"')
+    own = own_file(tmp_path / "own.py", text)
+    with pytest.raises(ConfigError, match="'maml', and there is a learner of that name already"):
+        train_recipe(f"{own}:RECIPE", out=tmp_path / "run")
+
+
+def test_another_file_of_the_same_name_is_never_taken(tmp_path, monkeypatch):
+    first, second = (own_file(tmp_path / name / "own.py") for name in ("a", "b"))
+    for own in (first, second):
+        train_recipe(f"{own}:RECIPE", out=tmp_path / own.parent.name / "run")
+    second.rename(tmp_path / "own.py")
+    with pytest.raises(CheckpointError, match=f"not there any more.*{VARIABLE}="):
+        load_run(tmp_path / "b" / "run")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "own.py"))
+    config = type(load_run(tmp_path / "b" / "run").recipe.learner)
+    assert inspect.getfile(config) == str(tmp_path / "own.py")
+
+
+def test_a_script_that_loads_its_run_is_not_run_again(tmp_path):
+    script = own_file(tmp_path / "own.py")
+    more = (
+        "from quickstudy.runs import load_run, train_recipe\n"
+        "print('started')\n"
+        "train_recipe(RECIPE, out='run')\n"
+        "assert type(load_run('run').recipe.learner) is Config\n"
+    )
+    script.write_text(script.read_text() + more)
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "own.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("started") == 1

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from quickstudy.cli import main
@@ -108,3 +109,33 @@ def test_what_is_refused(trained, tmp_path):
     with pytest.raises(ConfigError, match="n_way would ask for others"):
         judge(trained.folder, "digits", tasks=tmp_path / "list.npz", n_way=3)
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_one_is_as_good_as_a_list_of_one(trained, tmp_path):
+    compared = compare_runs(
+        trained.folder, "digits", episodes=3, workers=1, baselines=[], out=tmp_path / "c"
+    )
+    assert len(compared.comparison.cells) == 1
+    again = compare_runs([trained.load()], ["digits"], episodes=3, workers=1, baselines=[])
+    assert again.to_dict()["results"][0]["accuracy"] == compared.to_dict()["results"][0]["accuracy"]
+    judged = judge(trained.folder, Path("digits"), n_way=np.int64(5), episodes=np.int64(3))
+    assert json.loads(json.dumps(judged.to_dict()))["protocol"]["n_way"] == 5
+
+
+def test_a_finished_run_keeps_the_settings_that_made_it(tmp_path):
+    train_recipe("glyphs-few", TINY, out=tmp_path / "run")
+    before = (tmp_path / "run" / "recipe.json").read_bytes()
+    train_recipe("glyphs-few", "outer_lr=0.5", out=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "recipe.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "", ["a"]])
+def test_what_is_no_run_is_named(wrong):
+    with pytest.raises(ConfigError, match="a run is named by its folder"):
+        judge(wrong, "digits")
+    with pytest.raises(ConfigError, match=r"recipe must be a name|there is no recipe"):
+        train_recipe(wrong)
+    with pytest.raises(ConfigError, match="invert must be"):
+        judge("run", "digits", invert="maybe")
+    with pytest.raises(ConfigError, match="episodes must be a whole number"):
+        judge("run", "digits", episodes=2.5)

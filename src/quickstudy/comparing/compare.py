@@ -31,7 +31,7 @@ from quickstudy.comparing.scoring import score_all
 from quickstudy.comparing.tasklists import TaskList, available_domains, task_lists
 from quickstudy.core import ConfigError, EpisodeSpec
 from quickstudy.core.words import count, quiet
-from quickstudy.runs.folder import read_recipe
+from quickstudy.runs.folder import Run, read_recipe, run_folder
 from quickstudy.storage.files import write_atomically
 
 __all__ = ["Compared", "compare_runs"]
@@ -77,8 +77,8 @@ class Compared:
 
 
 def compare_runs(
-    runs: Sequence[str | Path],
-    data: Sequence[str] = (),
+    runs: Sequence[str | Path | Run] | str | Path | Run,
+    data: Sequence[str | Path] | str | Path = (),
     *,
     domains: bool = False,
     n_way: Number | None = None,
@@ -133,7 +133,9 @@ def compare_runs(
         compared.to_dict()  # the document of ``quickstudy compare --json``
     """
     start = time.perf_counter()
-    folders = [Path(run) for run in runs]
+    runs = [runs] if isinstance(runs, (str, Path, Run)) else runs
+    folders = [run.folder if isinstance(run, Run) else run_folder(run) for run in runs]
+    data = [data] if isinstance(data, (str, Path)) else data
     folder = None if out is None else Path(out)
     specs = _specs(domains, n_way, k_shot, n_query)
     given = contestants(
@@ -143,7 +145,7 @@ def compare_runs(
     )
     lists, remarks = task_lists(
         [read_recipe(run).data for run in folders],
-        _names(data, domains),
+        _names([str(name) for name in data], domains),
         specs,
         episodes=episodes,
         seed=seed,

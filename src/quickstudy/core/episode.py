@@ -7,6 +7,7 @@ Axes (see ``docs/axes.md``): ``T`` tasks, ``N`` examples, ``S`` support and ``Q`
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,6 +107,14 @@ class Examples:
             )
 
 
+def _plain(value: Any) -> Any:
+    """Return whole numbers of any type as Python's; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(_plain(v) for v in value)
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return int(value) if whole else value
+
+
 @dataclass(frozen=True, slots=True)
 class EpisodeSpec:
     """How large an episode is: N-way K-shot, fixed or drawn from a range.
@@ -136,10 +145,17 @@ class EpisodeSpec:
 
     def __post_init__(self) -> None:
         for name in ("n_way", "k_shot", "n_query"):
-            value = getattr(self, name)
-            low, high = value if isinstance(value, tuple) else (value, value)
-            whole = all(isinstance(v, int) and not isinstance(v, bool) for v in (low, high))
-            if not whole or low < 1 or high < low:
+            value = _plain(getattr(self, name))
+            # NumPy's whole numbers are whole numbers; a document wants Python's
+            object.__setattr__(self, name, value)
+            ends = value if isinstance(value, tuple) else (value, value)
+            whole = len(ends) == 2 and all(type(v) is int for v in ends)
+            if (
+                not whole
+                or ends[0] < 1
+                or ends[1] < ends[0]
+                or (name == "n_query" and ends != (value, value))
+            ):
                 raise ConfigError(
                     f"{name} must be a whole number of at least 1"
                     + (" or a range from low to high" if name != "n_query" else "")

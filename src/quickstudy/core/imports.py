@@ -57,6 +57,11 @@ def import_file(path: Path) -> ModuleType:
     file = path.resolve()
     if not file.is_file():
         raise ConfigError(f"there is no file {path}. Check the path.")
+    # a script that is running, or a module that was imported by its name, is not run a second time
+    for module in list(sys.modules.values()):
+        where = getattr(module, "__file__", None)
+        if isinstance(where, str) and where.endswith(file.name) and Path(where).resolve() == file:
+            return module
     # the digest of the path keeps two files of one name apart, and is the same in worker processes
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
     name = f"quickstudy_own_{file.stem}_{digest}"
@@ -111,6 +116,20 @@ def call_own(target: str, function: Any) -> Any:
 
 def own_code_failed(what: str, when: str, error: BaseException) -> ConfigError:
     """Return an error that says that the user's own code failed, and where."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f", {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
-    return ConfigError(f"{what} failed when it {when}: {type(error).__name__}: {error}{where}.")
+    # a library's message may have many lines, and the address of its manual as the last
+    lines = [line.strip() for line in str(error).splitlines() if "https://" not in line]
+    reason = "; ".join(lines).rstrip(".")
+    if isinstance(error, SyntaxError):
+        reason, where = str(error.msg), f", {error.filename} line {error.lineno}"
+    else:
+        # the last line of the user's own: not that of a library which it called
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if not _is_library(f.filename)] or frames
+        where = f", {own[-1].filename} line {own[-1].lineno}" if own else ""
+    return ConfigError(f"{what} failed when it {when}: {type(error).__name__}: {reason}{where}.")
+
+
+def _is_library(file: str) -> bool:
+    """Return whether a frame is of Python, of an installed package or of Quickstudy."""
+    ours = str(Path(__file__).resolve().parents[1])
+    return file.startswith(("<frozen", ours)) or "site-packages" in file or "importlib" in file

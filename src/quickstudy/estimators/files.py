@@ -213,9 +213,9 @@ class FileAnswers:
 
 def predict_files(
     task: str | Path,
-    inputs: Sequence[str | Path] = (),
+    inputs: Sequence[str | Path] | str | Path = (),
     *,
-    texts: Sequence[str] = (),
+    texts: Sequence[str] | str = (),
     coverage: float | None = None,
     label: str | None = None,
     encoder: str | None = None,
@@ -239,6 +239,8 @@ def predict_files(
         CheckpointError: if the task cannot be read.
         DataError: if an input cannot be used.
     """
+    inputs = [inputs] if isinstance(inputs, (str, Path)) else inputs
+    texts = [texts] if isinstance(texts, str) else texts
     if bool(inputs) == bool(texts):
         raise ConfigError("give inputs of one kind: images, a table, or --text 'some text'.")
     if coverage is not None and not 0 < coverage < 1:

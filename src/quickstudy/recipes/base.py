@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from quickstudy.core import ConfigError
 from quickstudy.learners.base import Family, Learner
 from quickstudy.nets import Encoder
 
@@ -105,8 +106,17 @@ class LearnerConfig(FamilyMember):
 
     @classmethod
     def kind_name(cls) -> str:
-        """Return the name of the kind."""
-        return str(cls.model_fields["kind"].default)
+        """Return the name of the kind.
+
+        Raises:
+            ConfigError: if the class gives ``kind`` no default.
+        """
+        name = cls.model_fields["kind"].default
+        if not isinstance(name, str):
+            raise ConfigError(
+                f"{cls.__name__} gives its kind no name. Write kind: Literal['mine'] = 'mine'."
+            )
+        return name
 
 
 def given(config: BaseModel, *names: str) -> dict[str, Any]:

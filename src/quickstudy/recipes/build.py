@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from quickstudy.core import CheckpointError, generator
+from quickstudy.core import CheckpointError, ConfigError, QuickstudyError, generator
+from quickstudy.core.imports import own_code_failed
 from quickstudy.learners.base import Learner
 from quickstudy.nets import Encoder
 from quickstudy.recipes.base import LearnerConfig
@@ -32,9 +33,27 @@ def build_learner(
     # layers draw their weights from the global generator: seed it, and put it back afterwards
     torch.set_rng_state(generator(seed, 0).get_state())
     try:
-        return learner.build(build_encoder(encoder), n_way=n_way)
+        return _built(learner, build_encoder(encoder), n_way)
     finally:
         torch.set_rng_state(state)
+
+
+def _built(config: LearnerConfig, net: Encoder, n_way: int) -> Learner:
+    """Build the learner; what goes wrong in a user's own ``build`` is said to be theirs."""
+    if type(config).__module__.startswith("quickstudy."):
+        return config.build(net, n_way=n_way)
+    what = f"{type(config).__name__}.build"
+    try:
+        made = config.build(net, n_way=n_way)
+    except (QuickstudyError, NotImplementedError) as error:
+        raise ConfigError(f"{what}: {str(error).rstrip('.')}. Mend it.") from error
+    except Exception as error:
+        raise own_code_failed(what, "was called with the encoder and n_way", error) from error
+    if not isinstance(made, Learner):
+        raise ConfigError(
+            f"{what} returned {type(made).__name__}; it must return a quickstudy.learners.Learner."
+        )
+    return made
 
 
 def sources(recipe: Recipe) -> Sources:

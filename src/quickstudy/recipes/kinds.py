@@ -54,12 +54,19 @@ def learner_config(
         also: kinds that no installed package declares.
 
     Raises:
-        ConfigError: if there is no such kind.
+        ConfigError: if there is no such kind, or a kind of ``also`` has the name of another.
         ValidationError: of pydantic, if a setting is unknown or its value not allowed.
     """
-    kinds = known_learners() | {config.kind_name(): config for config in also}
+    kinds = known_learners()
+    for own in also:
+        name = own.kind_name()
+        if kinds.setdefault(name, own) is not own:
+            raise ConfigError(
+                f"{own.__name__} calls its kind {name!r}, and there is a learner of that name "
+                "already. Choose another."
+            )
     kind = document.get("kind", "protonet")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"there is no learner {kind!r}. {nearest_names(str(kind), kinds)}")
     config = kinds[kind]
     # the document holds the settings of the whole family: leave out those of other members

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from quickstudy.learners.base import Learner
 from quickstudy.recipes import Recipe
 from quickstudy.recipes.data import generated_data
 from quickstudy.runs.exposure import chosen_on, trained_on
-from quickstudy.runs.folder import RECIPE, load_run
+from quickstudy.runs.folder import RECIPE, Run, load_run
 from quickstudy.tasks import PoolSource, TaskSource
 from quickstudy.tasks.datasets import DATASETS, DataPart
 from quickstudy.tasks.fit import fit_images
@@ -29,9 +30,9 @@ _QUERIES_PER_CLASS = 5
 
 
 def check(
-    target: str,
+    target: str | Path | Run,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     n_way: int | tuple[int, int] = 5,
     k_shot: int | tuple[int, int] = 1,
     episodes: int = 1000,
@@ -66,6 +67,10 @@ def check(
     """
     if channels not in (None, 1, 3):
         raise ConfigError(f"--channels must be 1 or 3; got {channels}.")
+    target = str(target.folder) if isinstance(target, Run) else os.fspath(target)
+    data = None if data is None else os.fspath(data)
+    if not target or data == "":
+        raise ConfigError("an empty text names nothing to check. Give a folder, a name or a file.")
     suite = Suite(EpisodeSpec(n_way, k_shot, _QUERIES_PER_CLASS), episodes, say)
     path = Path(target)
     if path.suffix == ".json":

@@ -56,8 +56,14 @@ def code_of(recipe: Recipe) -> dict[str, str] | None:
     ``None`` if its kind is installed, or if it was defined in no file (as in a notebook).
     """
     config = type(recipe.learner)
-    if known_learners().get(config.kind_name()) is config:
+    installed = known_learners().get(config.kind_name())
+    if installed is config:
         return None
+    if installed is not None:
+        raise ConfigError(
+            f"{config.__name__} calls its kind {config.kind_name()!r}, and there is a learner of "
+            "that name already. Choose another."
+        )
     try:
         return {"file": str(Path(inspect.getfile(config)).resolve()), "class": config.__qualname__}
     except (TypeError, OSError):  # defined in a notebook
@@ -86,17 +92,24 @@ def load_code(code: Mapping[str, Any], *, run: Path) -> type[LearnerConfig]:
         CheckpointError: if the file may not be imported, cannot be, or does not hold the class.
     """
     file = Path(str(code.get("file")))
-    named = os.environ.get(VARIABLE, "").split(os.pathsep)
-    allowed = {*_remembered(), *(str(Path(path).resolve()) for path in named if path)}
-    # a run may have been moved together with its code: another allowed file of that name is taken
-    moved = [path for path in sorted(allowed) if Path(path).name == file.name]
-    if str(file) not in allowed or not file.is_file():
-        if not moved:
-            raise CheckpointError(
-                f"the learner of the run in {run} is written in {file}, and nobody has trained "
-                f"from that file on this machine. If you trust the file, say so: {VARIABLE}={file}"
-            )
-        file = Path(moved[0])
+    given = [
+        Path(path).resolve() for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path
+    ]
+    # what the user names now comes before what was recorded: the file may lie elsewhere by now.
+    # Another remembered file of the same name is never taken: it may hold another learner
+    named = [path for path in given if path.name == file.name]
+    if named:
+        file = named[0]
+    elif not file.is_file():
+        raise CheckpointError(
+            f"the learner of the run in {run} is written in {file}, which is not there any more. "
+            f"Put it back, or name where it lies now: {VARIABLE}=/path/{file.name}"
+        )
+    elif str(file) not in _remembered():
+        raise CheckpointError(
+            f"the learner of the run in {run} is written in {file}, and nobody has trained "
+            f"from that file on this machine. If you trust the file, say so: {VARIABLE}={file}"
+        )
     try:
         found = getattr(import_file(file), str(code.get("class")), None)
     except ConfigError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quickstudy.core import CheckpointError
+from quickstudy.core import CheckpointError, ConfigError
 from quickstudy.learners.base import Learner
 from quickstudy.recipes.base import LearnerConfig
 from quickstudy.recipes.build import build_learner
@@ -18,7 +19,16 @@ from quickstudy.storage.files import write_atomically
 from quickstudy.storage.tensors import load_tensors, load_weights
 from quickstudy.training import MODEL
 
-__all__ = ["RECIPE", "Run", "load_run", "manifest", "read_facts", "read_recipe", "save_recipe"]
+__all__ = [
+    "RECIPE",
+    "Run",
+    "load_run",
+    "manifest",
+    "read_facts",
+    "read_recipe",
+    "run_folder",
+    "save_recipe",
+]
 
 RECIPE = "recipe.json"
 """The file in a run folder that holds its recipe and facts about its data."""
@@ -61,7 +71,7 @@ def load_run(folder: str | Path, *, learners: Sequence[type[LearnerConfig]] = ()
     Raises:
         CheckpointError: if the run is missing, unfinished or damaged.
     """
-    folder = Path(folder)
+    folder = run_folder(folder)
     if (folder / RECIPE).exists() and not (folder / MODEL).exists():
         raise CheckpointError(
             f"the run in {folder} is not finished. Go on with 'quickstudy train ... --out "
@@ -88,6 +98,8 @@ def read_recipe(folder: Path, *, learners: Sequence[type[LearnerConfig]] = ()) -
         CheckpointError: if it is missing or damaged.
     """
     path = folder / RECIPE
+    if isinstance(learners, type):
+        raise ConfigError(f"learners is a list of classes; got {learners.__name__}. Put it in one.")
     document = _read_document(folder)
     try:
         known = list(learners)
@@ -116,6 +128,20 @@ def save_recipe(out: Path, recipe: Recipe, facts: Mapping[str, Any]) -> None:
     if code is not None:
         document["code"] = code
     write_atomically(out / RECIPE, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def run_folder(path: str | Path) -> Path:
+    """Return the path of a run folder.
+
+    Raises:
+        ConfigError: if it is empty, no path, or a file.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise ConfigError(f"a run is named by its folder; got {path!r}.")
+    folder = Path(path)
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; name the folder of a run.")
+    return folder
 
 
 def manifest(recipe: Recipe, facts: Mapping[str, str]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,7 +114,7 @@ class Judgement:
 
 def judge(
     run: Run | str | Path,
-    data: str,
+    data: str | Path,
     *,
     n_way: Number | None = None,
     k_shot: Number | None = None,
@@ -168,8 +170,12 @@ def judge(
         judged.report.mean, judged.report.ci95
         judged.to_dict()  # the document of ``quickstudy evaluate --json``
     """
+    data = os.fspath(data)
+    if invert not in ("auto", "yes", "no"):
+        raise ConfigError(f"invert must be 'auto', 'yes' or 'no'; got {invert!r}.")
     if not data:
         raise ConfigError("--data is empty; name a data set or a folder of class folders.")
+    episodes, seed = _whole("episodes", episodes), _whole("seed", seed)
     given = {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}
     given |= {"episodes": episodes, "seed": seed}
     loaded = run if isinstance(run, Run) else load_run(run)
@@ -210,6 +216,16 @@ def judge(
     classes = "" if found.classes is None else f", {found.classes} classes"
     on = f"{found.source.name} ({found.source.split}{classes}), {found.spec}"
     return Judgement(loaded, on, report, found.facts | inner, tuple(notes), also, below)
+
+
+def _whole(name: str, value: Any) -> int | None:
+    """Return a whole number of any type as Python's."""
+    if value is None:
+        return None
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ConfigError(f"{name} must be a whole number; got {value!r}.") from error
 
 
 def score_transductively(

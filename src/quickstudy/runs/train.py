@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quickstudy.core import CheckpointError
+from quickstudy.core import CheckpointError, ConfigError
 from quickstudy.core.devices import choose_device, computes_bfloat16
 from quickstudy.core.words import quiet
 from quickstudy.recipes import Recipe, build_learner, domains, override, sources
@@ -19,6 +19,7 @@ from quickstudy.runs.folder import (
     manifest,
     read_facts,
     read_recipe,
+    run_folder,
     save_recipe,
 )
 from quickstudy.runs.start import check_start, load_start
@@ -126,7 +127,7 @@ def train_recipe(
 
     Args:
         recipe: a name (see ``quickstudy train --list``), ``file.py:NAME``, or a recipe.
-        settings: ``"key=value"``, see :func:`quickstudy.recipes.override`.
+        settings: ``"key=value"``, one or several, see :func:`quickstudy.recipes.override`.
         out: folder of the run; ``runs/NAME`` if not given.
         resume: continue the run in ``out``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
@@ -148,7 +149,13 @@ def train_recipe(
         print(judge(run, "glyphs", n_way=5, k_shot=1).text())
     """
     named = named_recipe(recipe) if isinstance(recipe, str) else recipe
-    folder = Path(out) if out is not None else Path("runs") / named.name
+    if not isinstance(named, Recipe):
+        raise ConfigError(
+            f"recipe must be a name, 'file.py:NAME' or a Recipe; got {type(named).__name__}."
+        )
+    settings = [settings] if isinstance(settings, str) else settings
+    folder = run_folder(out) if out is not None else Path("runs") / named.name
+    code_of(named)  # a kind that has the name of ours is refused before the work
     chosen = override(_recipe_to_resume(named, folder) if resume else named, settings)
     check_folder(folder, resume=resume)
     result = _train(
@@ -189,8 +196,12 @@ class _Recorder(Watcher):
         self.folder, self.recipe, self.facts = folder, recipe, facts
 
     def on_start(self, step: int) -> None:
-        """Write the recipe, also of a resumed run: its settings may have changed."""
-        del step
+        """Write the recipe, also of a resumed run: its settings may have changed.
+
+        Not of a run that is finished: its weights were made with the settings that stand there.
+        """
+        if step >= self.recipe.train.steps and (self.folder / RECIPE).exists():
+            return
         save_recipe(self.folder, self.recipe, self.facts)
         remember_code(code_of(self.recipe))
 

@@ -96,6 +96,12 @@ def check_config(learner: Learner, config: TrainConfig) -> None:
             "roles='every' needs embeddings that do not depend on the support, and norm='support' "
             "makes them so. Set roles='fixed', or norm='group' or 'batch'."
         )
+    missing = {"progress"} - signature(learner.training_loss).parameters.keys()
+    if missing:
+        raise ConfigError(
+            f"the training_loss of {kind} takes no progress. Write it as training_loss(self, "
+            "episode, *, progress, roles=None)."
+        )
     if config.roles == "every" and "roles" not in signature(learner.training_loss).parameters:
         raise ConfigError(
             f"the training_loss of {kind} takes no roles, so roles='every' would be ignored. Give "
