@@ -59,7 +59,8 @@ def import_file(path: Path) -> ModuleType:
         raise ConfigError(f"there is no file {path}. Check the path.")
     # a script that is running, or a module that was imported by its name, is not run a second time
     for module in list(sys.modules.values()):
-        where = getattr(module, "__file__", None)
+        # not getattr: a lazy module would import what it stands for
+        where = getattr(module, "__dict__", {}).get("__file__")
         if isinstance(where, str) and where.endswith(file.name) and Path(where).resolve() == file:
             return module
     # the digest of the path keeps two files of one name apart, and is the same in worker processes
