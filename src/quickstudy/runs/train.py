@@ -196,12 +196,8 @@ class _Recorder(Watcher):
         self.folder, self.recipe, self.facts = folder, recipe, facts
 
     def on_start(self, step: int) -> None:
-        """Write the recipe, also of a resumed run: its settings may have changed.
-
-        Not of a run that is finished: its weights were made with the settings that stand there.
-        """
-        if step >= self.recipe.train.steps and (self.folder / RECIPE).exists():
-            return
+        """Write the recipe, also of a resumed run: its settings may have changed."""
+        del step
         save_recipe(self.folder, self.recipe, self.facts)
         remember_code(code_of(self.recipe))
 
