@@ -25,10 +25,10 @@ from quickstudy.embedders.base import Embedder, Item, Vectors
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.choose import get_embedder
 from quickstudy.embedders.images import Transform
-from quickstudy.fitting.draws import query_logits
 from quickstudy.fitting.prior import TaskPrior
 from quickstudy.fitting.shipped import shipped_prior
 from quickstudy.fitting.task import fit_task
+from quickstudy.learners.base import query_logits
 
 __all__ = ["HEADS_TRIED", "Candidate", "CandidateFamily", "candidate_families"]
 

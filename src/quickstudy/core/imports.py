@@ -66,8 +66,6 @@ def import_file(path: Path) -> ModuleType:
     # the digest of the path keeps two files of one name apart, and is the same in worker processes
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
     name = f"quickstudy_own_{file.stem}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} cannot be imported. Name a Python file.")

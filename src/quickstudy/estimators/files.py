@@ -11,8 +11,9 @@ from typing import Any
 from quickstudy.core import ConfigError
 from quickstudy.core.words import quiet
 from quickstudy.embedders.choose import get_embedder
-from quickstudy.estimators.answers import Answer
+from quickstudy.estimators.answers import Answer, Conflict, Suspect
 from quickstudy.estimators.classifier import FewShotClassifier
+from quickstudy.fitting.task import Estimate
 from quickstudy.tasks.labelled import (
     LabelledFiles,
     continuous,
@@ -36,6 +37,9 @@ class FileTask:
         encoder: name of what embeds the examples.
         classifier: the one that learned the task.
         examples: as they were read.
+        expected: accuracy to expect on further examples.
+        suspects: examples whose label the others contradict, worst first.
+        conflicts: examples that were given twice under different labels.
         group: column whose equal values mark examples that belong together, if one was named.
 
     Example::
@@ -50,6 +54,9 @@ class FileTask:
     encoder: str
     classifier: FewShotClassifier = field(repr=False)
     examples: LabelledFiles = field(repr=False)
+    expected: Estimate
+    suspects: tuple[Suspect, ...] = field(repr=False)
+    conflicts: tuple[Conflict, ...] = field(repr=False)
     group: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,7 +70,7 @@ class FileTask:
             "classes": {
                 str(name): int(n) for name, n in zip(support.classes, support.counts, strict=True)
             },
-            "expected_accuracy": asdict(clf.estimate_accuracy()),
+            "expected_accuracy": asdict(self.expected),
             "suspects": [
                 {
                     "source": names[s.row],
@@ -71,11 +78,11 @@ class FileTask:
                     "suggestion": s.suggestion,
                     "evidence": s.evidence,
                 }
-                for s in clf.suspects()
+                for s in self.suspects
             ],
             "conflicts": [
                 {"sources": [names[row] for row in c.rows], "labels": list(c.labels)}
-                for c in clf.conflicts()
+                for c in self.conflicts
             ],
         }
 
@@ -85,7 +92,7 @@ class FileTask:
         n_way, n = clf.support_.n_way, len(names)
         lines = [f"{self.path}: {n_way} classes, {n} examples, head {clf.head_}"]
         if n_way > 1:
-            lines.append(f"expected accuracy on new examples: {clf.estimate_accuracy()}")
+            lines.append(f"expected accuracy on new examples: {self.expected}")
         else:
             lines.append("expected accuracy: not defined, as there is only one class")
         if self.group is not None:
@@ -93,7 +100,7 @@ class FileTask:
                 f"  this is for further examples of the groups in {self.group}; for new groups, "
                 "'quickstudy advise --group' measures the accuracy"
             )
-        suspects = clf.suspects()
+        suspects = self.suspects
         lines += [
             f"check {names[s.row]}: labelled {s.label}, looks like {s.suggestion}"
             for s in suspects[:_MOST_DOUBTS_SHOWN]
@@ -106,7 +113,7 @@ class FileTask:
             + ", ".join(
                 f"{names[row]} ({name})" for row, name in zip(c.rows, c.labels, strict=True)
             )
-            for c in clf.conflicts()[:_MOST_DOUBTS_SHOWN]
+            for c in self.conflicts[:_MOST_DOUBTS_SHOWN]
         ]
         inputs = _EXAMPLE_INPUTS[self.examples.kind]
         lines.append(f"next: quickstudy predict {shlex.quote(str(self.path))} {inputs}")
@@ -167,7 +174,16 @@ def fit_files(
     clf = FewShotClassifier(chosen, head=head, unknown=unknown, device=device)
     clf.fit(read.x, read.y)
     clf.save(out)
-    return FileTask(Path(out), chosen, clf, read, group)
+    return FileTask(
+        Path(out),
+        chosen,
+        clf,
+        read,
+        clf.estimate_accuracy(),
+        tuple(clf.suspects()),
+        tuple(clf.conflicts()),
+        group,
+    )
 
 
 @dataclass(frozen=True, slots=True)

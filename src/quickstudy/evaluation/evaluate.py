@@ -15,7 +15,7 @@ from torch import Tensor
 from quickstudy.core import Episode, EpisodeSpec, TaskError
 from quickstudy.evaluation.report import Protocol, Report
 from quickstudy.evaluation.statistics import CalibrationCounts, Interval, class_bootstrap
-from quickstudy.learners.base import EmbeddingLearner, Learner, predict_queries
+from quickstudy.learners.base import EmbeddingLearner, Learner, query_logits
 from quickstudy.tasks import PoolSource, TaskSource
 from quickstudy.tasks.source import as_input
 
@@ -191,8 +191,7 @@ class _Tally:
     def add(self, learner: Learner, episode: Episode) -> None:
         """Score a batch of episodes."""
         self._hash(episode)
-        state = learner.adapt(episode.support, n_way=episode.n_way)
-        output = predict_queries(learner, state, episode.query)
+        output = query_logits(learner, episode)
         if bool(torch.isnan(output).any()):
             raise TaskError(
                 f"{type(learner).__name__} predicted NaN. Check the inputs for NaN, or the "

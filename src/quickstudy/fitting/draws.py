@@ -11,9 +11,8 @@ from torch import Tensor
 
 from quickstudy.core import Episode, Examples, TaskError
 from quickstudy.core.rows import EpisodeIndex, EpisodeRows, Ints, split_by_groups
-from quickstudy.learners.base import Learner, predict_queries
 
-__all__ = ["AuxiliaryClasses", "AuxiliaryEpisodes", "query_logits"]
+__all__ = ["AuxiliaryClasses", "AuxiliaryEpisodes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +26,6 @@ class AuxiliaryEpisodes:
 
     episode: Episode
     strangers: Tensor
-
-
-def query_logits(learner: Learner, episode: Episode) -> Tensor:
-    """Return the logits of an episode's queries ``[T, Q, C]``, after learning its support.
-
-    Args:
-        learner: a learner on embeddings, for example a head.
-        episode: ``T`` tasks.
-    """
-    state = learner.adapt(episode.support, n_way=episode.n_way)
-    return predict_queries(learner, state, episode.query)
 
 
 class AuxiliaryClasses:

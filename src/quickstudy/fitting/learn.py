@@ -11,12 +11,13 @@ from torch import Tensor
 
 from quickstudy.core import Episode, TaskError
 from quickstudy.fitting.calibration import Answers, Strangers, fit_head_prior, fit_open_set
-from quickstudy.fitting.draws import AuxiliaryClasses, AuxiliaryEpisodes, query_logits
+from quickstudy.fitting.draws import AuxiliaryClasses, AuxiliaryEpisodes
 from quickstudy.fitting.evidence import gather_evidence, log_loss, own_temperature
 from quickstudy.fitting.heads import HEADS, Settings, build_head, nearest_size, quick_twin
 from quickstudy.fitting.novelty import distances
 from quickstudy.fitting.prior import HeadPrior, TaskPrior
 from quickstudy.fitting.space import Metric, MetricSettings
+from quickstudy.learners.base import query_logits
 from quickstudy.learners.heads import CentredHead, PrototypeHead, held_out_logits
 
 __all__ = ["LEARNED_HEADS", "learn_prior"]

@@ -22,6 +22,7 @@ __all__ = [
     "mean_loss",
     "meta_loss",
     "predict_queries",
+    "query_logits",
 ]
 
 _STATISTICS_PREFIX = "encoder."
@@ -250,8 +251,18 @@ def meta_loss(learner: Learner, episode: Episode) -> Tensor:
     Mean cross-entropy over the task's queries (nats), or mean squared error for regression. Padding
     does not count.
     """
+    return mean_loss(query_logits(learner, episode), episode.query)
+
+
+def query_logits(learner: Learner, episode: Episode) -> Tensor:
+    """Return the logits of an episode's queries ``[T, Q, C]``, after learning its support.
+
+    Args:
+        learner: any learner.
+        episode: ``T`` tasks.
+    """
     state = learner.adapt(episode.support, n_way=episode.n_way)
-    return mean_loss(predict_queries(learner, state, episode.query), episode.query)
+    return predict_queries(learner, state, episode.query)
 
 
 def predict_queries(learner: Learner, state: TaskState, query: Examples) -> Tensor:

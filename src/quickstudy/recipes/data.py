@@ -97,7 +97,7 @@ class JitterConfig(Frozen):
         return AffineJitter(**self.model_dump())
 
 
-class PartConfig(FamilyMember):
+class PartConfig(Frozen):
     """Which tasks of one data set to train on.
 
     Args:

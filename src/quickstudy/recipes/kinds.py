@@ -57,7 +57,11 @@ def learner_config(
         ConfigError: if there is no such kind, or a kind of ``also`` has the name of another.
         ValidationError: of pydantic, if a setting is unknown or its value not allowed.
     """
-    kinds = known_learners()
+    # installed packages are looked through only where a kind is none of ours: that takes
+    # milliseconds, and imports their code
+    kind = document.get("kind", "protonet")
+    ours = isinstance(kind, str) and kind in LEARNERS and all(o in LEARNERS.values() for o in also)
+    kinds = dict(LEARNERS) if ours else known_learners()
     for own in also:
         name = own.kind_name()
         if kinds.setdefault(name, own) is not own:
@@ -65,7 +69,6 @@ def learner_config(
                 f"{own.__name__} calls its kind {name!r}, and there is a learner of that name "
                 "already. Choose another."
             )
-    kind = document.get("kind", "protonet")
     if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"there is no learner {kind!r}. {nearest_names(str(kind), kinds)}")
     config = kinds[kind]

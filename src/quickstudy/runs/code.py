@@ -19,7 +19,7 @@ from quickstudy.core import CheckpointError, ConfigError, DataError
 from quickstudy.core.imports import import_file, load_attribute
 from quickstudy.recipes import Recipe, get_recipe
 from quickstudy.recipes.base import LearnerConfig
-from quickstudy.recipes.kinds import known_learners
+from quickstudy.recipes.kinds import LEARNERS, known_learners
 from quickstudy.storage.files import replacing
 from quickstudy.storage.places import cache_home
 
@@ -56,14 +56,8 @@ def code_of(recipe: Recipe) -> dict[str, str] | None:
     ``None`` if its kind is installed, or if it was defined in no file (as in a notebook).
     """
     config = type(recipe.learner)
-    installed = known_learners().get(config.kind_name())
-    if installed is config:
+    if config in LEARNERS.values() or known_learners().get(config.kind_name()) is config:
         return None
-    if installed is not None:
-        raise ConfigError(
-            f"{config.__name__} calls its kind {config.kind_name()!r}, and there is a learner of "
-            "that name already. Choose another."
-        )
     try:
         return {"file": str(Path(inspect.getfile(config)).resolve()), "class": config.__qualname__}
     except (TypeError, OSError):  # defined in a notebook

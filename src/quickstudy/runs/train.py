@@ -155,7 +155,6 @@ def train_recipe(
         )
     settings = [settings] if isinstance(settings, str) else settings
     folder = run_folder(out) if out is not None else Path("runs") / named.name
-    code_of(named)  # a kind that has the name of ours is refused before the work
     chosen = override(_recipe_to_resume(named, folder) if resume else named, settings)
     check_folder(folder, resume=resume)
     result = _train(
