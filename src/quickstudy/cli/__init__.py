@@ -18,8 +18,10 @@ from quickstudy.cli.demo import demo_command
 from quickstudy.cli.diversity import diversity_command
 from quickstudy.cli.episodes import episodes_app
 from quickstudy.cli.evaluate import evaluate_command
-from quickstudy.cli.fit import export_command, fit_command, predict_command, show_command
+from quickstudy.cli.fit import fit_command
 from quickstudy.cli.output import guarded
+from quickstudy.cli.predict import predict_command
+from quickstudy.cli.show import export_command, show_command
 from quickstudy.cli.train import train_command
 
 __all__ = ["app", "main"]

@@ -13,6 +13,7 @@ __all__ = [
     "AsJson",
     "Data",
     "Device",
+    "EncoderPlace",
     "Episodes",
     "Groups",
     "KShot",
@@ -21,6 +22,7 @@ __all__ = [
     "Rotations",
     "RunFolder",
     "Seed",
+    "TaskFile",
     "given_options",
     "read_number",
 ]
@@ -54,6 +56,10 @@ Groups = Annotated[
     typer.Option(
         "--groups", help="Never put one drawer or track into both support and query of a task."
     ),
+]
+TaskFile = Annotated[Path, typer.Argument(help="A task file that 'quickstudy fit' wrote.")]
+EncoderPlace = Annotated[
+    str | None, typer.Option(help="Folder of the task's run or model, if it was moved.")
 ]
 
 
