@@ -6,11 +6,11 @@ import signal
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C while it is still being imported just ends the process."""
-    usual = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Run the command line; Ctrl-C outside of a command just ends the process."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from quickstudy.cli import main as run
 
-    signal.signal(signal.SIGINT, usual)
     run()
 
 

@@ -74,3 +74,9 @@ def test_the_global_generator_is_untouched():
     before = torch.get_rng_state()
     torch.rand(3, generator=generator(1, 2))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int8, np.uint64])
+def test_a_seed_of_numpy_is_the_same_number(kind):
+    assert np.array_equal(keys(kind(3), np.arange(4)), keys(3, np.arange(4)))
+    assert generator(kind(3), 1).initial_seed() == generator(3, 1).initial_seed()

@@ -9,6 +9,7 @@ from quickstudy.core.errors import ConfigError, nearest_names
 __all__ = ["choose_device", "computes_bfloat16"]
 
 _DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
+_KINDS = ("cpu", "cuda", "mps")
 
 
 def computes_bfloat16(device: torch.device | str) -> bool:
@@ -37,9 +38,17 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
+        text = str(name)
+        if text.partition(":")[0] in _KINDS:
+            raise ConfigError(
+                f"device {text!r} is not on this machine, as far as PyTorch sees. Take 'auto', "
+                "which finds a GPU if there is one, or 'cpu'."
+            ) from error
         raise ConfigError(
-            f"device {name!r} is not usable here. {nearest_names(name, _DEVICES)} "
-            "'auto' takes a GPU if there is one."
+            f"there is no device {text!r}. {nearest_names(text, _DEVICES)} 'auto' takes a GPU if "
+            "there is one."
         ) from error
+    if device.type == "meta":
+        raise ConfigError("device 'meta' holds no numbers to compute with. Take 'auto' or 'cpu'.")
     return device

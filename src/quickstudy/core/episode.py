@@ -27,10 +27,12 @@ class Examples:
         x: inputs ``[T, N, ...]``.
         y: labels ``[T, N]``: int64 in ``[0, n_way)`` for classification (other whole numbers become
             int64), floating for regression.
-        mask: bool ``[T, N]``; ``False`` marks padding (uneven shots or ways).
+        mask: bool ``[T, N]``; ``False`` marks padding (uneven shots or ways), which may hold
+            anything.
 
     Raises:
-        TaskError: if the shapes disagree or ``mask`` is not boolean.
+        TaskError: if something is not a tensor, shapes or devices disagree, ``mask`` is not boolean
+            or the labels are complex.
 
     Example::
 
@@ -45,6 +47,18 @@ class Examples:
     mask: Tensor
 
     def __post_init__(self) -> None:
+        for name in ("x", "y", "mask"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                raise TaskError(
+                    f"{name} must be one tensor; got a {type(value).__name__}. "
+                    + (
+                        "Put several inputs beside each other, as [T, N, inputs, ...], and take "
+                        "them apart in the network's forward."
+                        if isinstance(value, dict | list | tuple) and name == "x"
+                        else "Use torch.as_tensor()."
+                    )
+                )
         if self.x.ndim < 2 or self.y.shape != self.x.shape[:2] or self.mask.shape != self.y.shape:
             raise TaskError(
                 "examples need x [T, N, ...], y [T, N] and mask [T, N]; got x "
@@ -53,6 +67,13 @@ class Examples:
             )
         if self.mask.dtype != torch.bool:
             raise TaskError(f"mask must be bool; got {self.mask.dtype}. Use mask.bool().")
+        if not self.x.device == self.y.device == self.mask.device:
+            raise TaskError(
+                f"x is on {self.x.device}, y on {self.y.device} and mask on {self.mask.device}. "
+                "Move them to one device with .to()."
+            )
+        if self.y.is_complex():
+            raise TaskError(f"labels are whole or real numbers; got {self.y.dtype}.")
         if not self.y.is_floating_point() and self.y.dtype != torch.int64:
             object.__setattr__(self, "y", self.y.long())
 
@@ -84,9 +105,10 @@ class Examples:
         """Check that these can be support sets.
 
         Raises:
-            TaskError: if there is no task, a task is all padding, or a label that is not padding
-                lies outside ``[0, n_way)``.
+            TaskError: if there is no task, a task is all padding, a label that is not padding lies
+                outside ``[0, n_way)``, or labels are real numbers though there are several classes.
         """
+        _check_kind(self.y, n_way, "support")
         if torch.compiler.is_exporting():
             return  # an exported graph cannot raise
         if not len(self.y):
@@ -105,6 +127,19 @@ class Examples:
                 f"labels must lie in [0, {n_way}); got {int(labels.min())} to {int(labels.max())}. "
                 "Map the class names to 0 ... n_way-1 first."
             )
+
+
+def _check_kind(y: Tensor, n_way: int, what: str) -> None:
+    """Refuse real numbers as labels of several classes: they would be taken for regression.
+
+    Raises:
+        TaskError: naming the side and the type.
+    """
+    if y.is_floating_point() and n_way > 1:
+        raise TaskError(
+            f"the labels of the {what} are {y.dtype}, real numbers, and n_way={n_way} classes need "
+            "whole ones. Use y.long(), or n_way=1 for regression."
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -208,7 +243,9 @@ class Episode:
             S]`` and ``query_index`` ``[T, Q]`` (rows of the source's pool, -1 = padding).
 
     Raises:
-        TaskError: if support and query disagree on the number of tasks.
+        TaskError: if support and query disagree on the number of tasks, or labels are real numbers
+            though there are several classes.
+        ConfigError: if ``n_way`` is not a whole number of at least 1.
 
     Example::
 
@@ -229,6 +266,18 @@ class Episode:
             raise TaskError(
                 f"support has {self.support.x.shape[0]} tasks, query has {self.query.x.shape[0]}: "
                 "both need the same leading task axis."
+            )
+        n_way = _plain(self.n_way)
+        if type(n_way) is not int or n_way < 1:
+            raise ConfigError(f"n_way must be a whole number of at least 1; got {self.n_way!r}.")
+        object.__setattr__(self, "n_way", n_way)
+        _check_kind(self.support.y, n_way, "support")
+        _check_kind(self.query.y, n_way, "query")
+        if self.support.y.is_floating_point() != self.query.y.is_floating_point():
+            raise TaskError(
+                f"the labels of the support are {self.support.y.dtype}, those of the query "
+                f"{self.query.y.dtype}. Both are whole numbers for classes, or both are real for "
+                "regression."
             )
 
     @property

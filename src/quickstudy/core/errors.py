@@ -147,16 +147,18 @@ def nearest_names(given: str, known: Iterable[str]) -> str:
     """Return a sentence that offers the names nearest to ``given``, or all of them.
 
     Args:
-        given: what the user wrote.
-        known: the names that exist.
+        given: what the user wrote; never offered itself.
+        known: the names that exist. Of ``learner.lr`` and ``lr``, the shorter one is offered.
 
     Returns:
         For example ``"Did you mean 'omniglot'?"`` or ``"Known names: a, b."``.
     """
-    names, wanted = sorted(known), given.lower()
+    names, wanted = sorted(set(known) - {given}), given.lower()
     close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     # difflib finds "lr" far from "outer_lr", people do not: names that contain the text count too
     close = close or sorted((name for name in names if wanted and wanted in name), key=len)[:3]
+    # the same setting by its path and by its last part
+    close = [name for name in close if name.rpartition(".")[2] not in {*close} - {name}]
     if close:
         return "Did you mean " + " or ".join(repr(name) for name in close) + "?"
     shown = sorted(sorted(names, key=len)[:_NAMES_SHOWN])

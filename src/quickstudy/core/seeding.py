@@ -44,7 +44,7 @@ def keys(seed: int, *counters: npt.ArrayLike) -> UInts:
         Keys with the broadcast shape of ``counters`` (``[]`` if there is none).
     """
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant to overflow
-        shaped: UInts = _mix(np.asarray(seed % 2**64, dtype=np.uint64) + _START)
+        shaped: UInts = _mix(np.asarray(int(seed) % 2**64, dtype=np.uint64) + _START)
         for counter in counters:
             words = np.asarray(counter).astype(np.int64).view(np.uint64)
             shaped = _mix((shaped ^ _mix(words * _GOLDEN + _GOLDEN)) + _GOLDEN)

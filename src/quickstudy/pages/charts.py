@@ -159,7 +159,10 @@ def scatter_chart(points: Sequence[tuple[str, float, float]], *, label: str, x_n
 
 def _svg(height: float, label: str, body: str) -> str:
     text = html.escape(label, quote=True)
-    return f'<svg viewBox="0 0 {_WIDTH} {height:g}" role="img" aria-label="{text}">{body}</svg>'
+    return (
+        f'<div class="broad"><svg viewBox="0 0 {_WIDTH} {height:g}" role="img" '
+        f'aria-label="{text}">{body}</svg></div>'
+    )
 
 
 def _share_at(left: float, share: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 
+from quickstudy.core.arguments import checked
 from quickstudy.pages.style import CSS
 
 __all__ = ["document"]
@@ -12,6 +13,7 @@ __all__ = ["document"]
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
+@checked
 def document(title: str, body: str, *, css: str = "") -> str:
     """Return a whole HTML page.
 
@@ -22,6 +24,8 @@ def document(title: str, body: str, *, css: str = "") -> str:
     """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        # by this mark storage/outputs knows a page that may be written over
+        '<meta name="generator" content="quickstudy">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="color-scheme" content="light dark">'

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from quickstudy.core.arguments import checked
+
 __all__ = ["bar_chart", "embedding_map", "image_uri", "line_chart", "map_legend", "png_uri"]
 
 _WIDTH = 340  # as wide as a phone; on a desktop panels stand side by side
@@ -25,6 +27,8 @@ _COLOURS = (
     *("#8a7a1e", "#4f79d6", "#d0453f", "#3a8a86", "#857266"),
 )
 
+_OTHER = "#9aa2aa"
+
 
 def _svg(width: float, height: float, label: str, body: str) -> str:
     return (
@@ -33,6 +37,7 @@ def _svg(width: float, height: float, label: str, body: str) -> str:
     )
 
 
+@checked
 def image_uri(x: Tensor, *, ink: str | None = None) -> str:
     """Return an image as a ``data:`` address: dark ink on white, or coloured ink on nothing.
 
@@ -54,6 +59,7 @@ def image_uri(x: Tensor, *, ink: str | None = None) -> str:
     return png_uri(buffer.getvalue())
 
 
+@checked
 def png_uri(data: bytes) -> str:
     """Return the ``data:`` address of an encoded PNG."""
     return "data:image/png;base64," + base64.b64encode(data).decode()
@@ -62,6 +68,7 @@ def png_uri(data: bytes) -> str:
 # ---------------------------------------------------------------- curves
 
 
+@checked
 def line_chart(
     points: Sequence[tuple[float, float]], *, label: str, percent: bool, markers: bool
 ) -> str:
@@ -129,6 +136,7 @@ def _log_ticks(lowest: float, highest: float) -> list[float]:
 # ---------------------------------------------------------------- bars
 
 
+@checked
 def bar_chart(rows: Sequence[tuple[str, str, str, float, float]], *, label: str) -> str:
     """Return horizontal bars from 0 to 100 % with their intervals.
 
@@ -155,6 +163,7 @@ def bar_chart(rows: Sequence[tuple[str, str, str, float, float]], *, label: str)
 # ---------------------------------------------------------------- maps
 
 
+@checked
 def embedding_map(
     z: Tensor,
     classes: npt.NDArray[np.int64],
@@ -168,7 +177,8 @@ def embedding_map(
 
     Args:
         z: embeddings ``[M, D]``; a few hundred at most.
-        classes: class of each, numbered from 0 ``[M]``; each class has its colour.
+        classes: class of each, numbered from 0 ``[M]``; each class has its colour. Below 0 = one
+            of many other classes, grey.
         seed: of t-SNE.
         label: description for screen readers.
         images: uint8 ``[M, channels, height, width]``, or ``None`` for dots.
@@ -178,7 +188,7 @@ def embedding_map(
     at = _layout(z, seed) * (_WIDTH - side)  # [M, 2]
     body = ""
     for i, ((x, y), c) in enumerate(zip(at.tolist(), classes.tolist(), strict=True)):
-        colour = _COLOURS[c % len(_COLOURS)]
+        colour = _COLOURS[c % len(_COLOURS)] if c >= 0 else _OTHER
         title = f"<title>{html.escape(names[i])}</title>" if names else ""
         if images is None:
             body += f'<circle cx="{x + side / 2:.1f}" cy="{y + side / 2:.1f}" r="4.5" '
@@ -190,18 +200,23 @@ def embedding_map(
     return _svg(_WIDTH, _WIDTH, label, body)
 
 
-def map_legend(names: Sequence[str]) -> str:
+@checked
+def map_legend(names: Sequence[str], *, others: str = "") -> str:
     """Return the colours of classes in :func:`embedding_map` as a list.
 
     Args:
         names: of the classes, numbered from 0; beyond ten classes the colours recur.
+        others: name of the grey ones, if there are any.
     """
-    entries = (
+    entries = "".join(
         f'<li><svg width="12" height="12" aria-hidden="true"><circle cx="6" cy="6" r="4.5" '
-        f'fill="{_COLOURS[c % len(_COLOURS)]}"/></svg> {html.escape(name)}</li>'
-        for c, name in enumerate(names)
+        f'fill="{colour}"/></svg> {html.escape(name)}</li>'
+        for colour, name in [
+            *((_COLOURS[c % len(_COLOURS)], name) for c, name in enumerate(names)),
+            *([(_OTHER, others)] if others else []),
+        ]
     )
-    return f'<ul class="legend">{"".join(entries)}</ul>'
+    return f'<ul class="legend">{entries}</ul>'
 
 
 def _layout(z: Tensor, seed: int) -> npt.NDArray[np.float64]:

@@ -19,6 +19,7 @@ body { margin: 0; background: var(--page); color: var(--text);
   font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
   sans-serif; }
 main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+h1, h2, h3, p, li, dd { overflow-wrap: anywhere; }
 h1 { font-size: clamp(1.7rem, 5vw, 2.4rem); line-height: 1.2; margin: 0 0 .8rem;
   letter-spacing: -.01em; }
 h2 { font-size: 1.35rem; line-height: 1.3; margin: 3rem 0 .6rem; padding-top: 1.2rem;
@@ -50,7 +51,12 @@ thead th { font-size: .85rem; font-weight: 600; color: var(--soft); vertical-ali
 tbody th { font-weight: 600; }
 .scroll { overflow-x: auto; } .scroll:focus-visible { outline: 2px solid var(--link); }
 .whole { white-space: nowrap; }
-.scroll { margin: 0 0 1.2rem; } .scroll td { white-space: nowrap; }
+.scroll { margin: 0 0 1.2rem; background:
+  linear-gradient(90deg, var(--page) 30%, transparent) 0 0/2.4rem 100% no-repeat local,
+  linear-gradient(270deg, var(--page) 30%, transparent) 100% 0/2.4rem 100% no-repeat local,
+  linear-gradient(90deg, var(--rule), transparent) 0 0/.8rem 100% no-repeat scroll,
+  linear-gradient(270deg, var(--rule), transparent) 100% 0/.8rem 100% no-repeat scroll; }
+.scroll td { white-space: nowrap; }
 .scroll td, .scroll th { font-size: .95rem; } .scroll tbody th { min-width: 8.5rem; }
 .episode table { width: 100%; }
 .episode tbody th { width: 7.5rem; overflow-wrap: anywhere; hyphens: auto; }
@@ -66,9 +72,13 @@ tbody th { font-weight: 600; }
 .right { color: var(--right); } .wrong { color: var(--wrong); }
 .wrong img { outline: 2px solid var(--wrong); outline-offset: 0; }
 pre { background: var(--panel); border: 1px solid var(--rule); border-radius: 6px;
-  padding: .8rem 1rem; overflow-x: auto; line-height: 1.5; margin: 0 0 1.2rem; }
+  padding: .8rem 1rem; white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5;
+  margin: 0 0 1.2rem; }
 code { font: .92em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 @media (max-width: 34rem) {
+  .broad { overflow-x: auto; } .broad svg { min-width: 30rem; }
+  .scroll td, .scroll th { padding-right: .6rem; font-size: .88rem; }
+  .scroll tbody th { min-width: 6.5rem; }
   main { padding-top: 1.5rem; }
   .episode th, .episode td { padding-right: .6rem; }
   .episode tbody th { width: 4.6rem; } .episode img { width: 38px; height: 38px; }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from quickstudy.core.arguments import checked
+
 __all__ = ["table"]
 
 
+@checked
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return an HTML table.
 
