@@ -130,5 +130,5 @@ def test_a_damaged_cache_costs_time_only(image: Embedder, tmp_path: Path):
 def test_names_that_are_none():
     with pytest.raises(ConfigError, match="image"):
         get_embedder("imag")
-    with pytest.raises(ConfigError, match="no encoder"):
+    with pytest.raises(ConfigError, match="encoder needs a text, a path"):
         get_embedder(3)

@@ -14,7 +14,8 @@ from PIL import Image
 
 from quickstudy.core import DataError
 from quickstudy.embedders.images import Transform
-from quickstudy.embedders.inputs import content_key, numeric_rows, read_images, read_texts
+from quickstudy.embedders.inputs import content_key, numeric_rows, read_texts
+from quickstudy.embedders.pictures import read_images
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=2)

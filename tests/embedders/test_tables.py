@@ -99,7 +99,7 @@ def test_it_is_made_again_from_its_configuration():
 def test_previews_show_the_first_columns():
     table = get_embedder("table")
     (item, *_) = table.read(FRAME)
-    assert table.preview(item) == "height=1, legs=2, tame=1, skin=fur, name=a"
+    assert table.preview(item) == "height=1, legs=2, tame=true, skin=fur, name=a"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from quickstudy.core import DataError
+from quickstudy.core.arguments import checked
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.networks import Network
 
@@ -55,6 +56,7 @@ class Item:
         return f"row {row}" if self.source is None else f"row {row} ({self.source})"
 
 
+@checked
 class Embedder(ABC):
     """Maps examples to embeddings of ``dim`` numbers.
 

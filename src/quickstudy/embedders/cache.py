@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quickstudy.core import DataError
+from quickstudy.core.arguments import checked
 from quickstudy.storage.places import cache_home
 
 __all__ = ["EmbeddingCache", "shared_cache"]
@@ -35,6 +36,7 @@ _SECONDS_PER_DAY = 86_400
 _LEAST_SHARE_DELETED = 0.25  # of the rows in a full cache, so that not every write deletes some
 
 
+@checked
 class EmbeddingCache:
     """Embeddings in memory and on disk. If it is full, the least recently used are deleted first.
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import nn
 
 from quickstudy.core import ConfigError, DataError, nearest_names
+from quickstudy.core.arguments import checked
 from quickstudy.core.devices import choose_device
 from quickstudy.embedders.base import Embedder
 from quickstudy.embedders.cache import EmbeddingCache, shared_cache
@@ -24,6 +25,7 @@ ENCODERS = ("image", "characters", "text", "table", "array")
 """The encoders with a name of their own."""
 
 
+@checked
 def get_embedder(
     encoder: str | os.PathLike[str] | Mapping[str, Any] | nn.Module | Callable[..., Any] | Embedder,
     *,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,15 +23,15 @@ from quickstudy.core import ConfigError, DataError
 from quickstudy.embedders.base import FixedEmbedder, Item, Vectors
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.ink import ink_on_white
-from quickstudy.embedders.inputs import read_images
 from quickstudy.embedders.networks import Network, hash_of, module_output
+from quickstudy.embedders.pictures import read_images
 from quickstudy.nets.efficientnet import (
     IMAGENET_SHA256,
     EfficientNetLite0,
     find_imagenet_weights,
     imagenet_weights,
 )
-from quickstudy.tasks.images import MAX_PIXELS, open_image
+from quickstudy.tasks.images import MAX_PIXELS, open_image, without_pillow_warnings
 
 __all__ = ["ImageEmbedder", "Transform", "image_embedder"]
 
@@ -178,7 +177,7 @@ class ImageEmbedder(FixedEmbedder):
         return self._dim
 
     def read(self, X: Any) -> list[Item]:
-        """Return images; see :func:`quickstudy.embedders.inputs.read_images`."""
+        """Return images; see :func:`quickstudy.embedders.pictures.read_images`."""
         return read_images(X)
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
@@ -209,11 +208,8 @@ class ImageEmbedder(FixedEmbedder):
 
     def _pixels(self, values: Sequence[Any], names: Sequence[str]) -> Tensor:
         """Return uint8 ``[N, channels, size, size]``."""
-        # Pillow warns about large, truncated or oddly tagged files; here they are an error or do no
-        # harm
         workers = min(4, os.cpu_count() or 1)
-        with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-            warnings.simplefilter("ignore")
+        with without_pillow_warnings(), ThreadPoolExecutor(workers) as pool:
             pixels = np.stack(list(pool.map(self.transform.pixels, values, names)))
         return torch.from_numpy(pixels)
 

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, DataError
+from quickstudy.core.arguments import checked
 from quickstudy.core.values import is_frame
 from quickstudy.embedders.base import Embedder, FixedEmbedder, Item, Vectors
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.images import ImageEmbedder, Transform
-from quickstudy.embedders.inputs import content_key, numeric_rows, read_images, read_texts, rows_of
+from quickstudy.embedders.inputs import content_key, numeric_rows, read_texts, rows_of
 from quickstudy.embedders.networks import (
     Held,
     Network,
@@ -28,6 +29,7 @@ from quickstudy.embedders.networks import (
     module_output,
     weights_hash,
 )
+from quickstudy.embedders.pictures import read_images
 from quickstudy.nets import Encoder
 
 __all__ = ["ArrayEmbedder", "CallableEmbedder", "ModuleEmbedder", "module_embedder"]
@@ -361,6 +363,7 @@ class ModuleEmbedder(_UserEncoder):
         return {"encoder": None, "module": self.name, "fingerprint": self.fingerprint}
 
 
+@checked
 def module_embedder(
     module: nn.Module,
     *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,13 +9,14 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from quickstudy.core import ConfigError, DataError
-from quickstudy.core.values import is_frame, is_missing
 from quickstudy.embedders.base import Embedder, Item, Vectors
+from quickstudy.embedders.columns import read_column, refuse_faults
+from quickstudy.embedders.grids import Grid, read_grid
 from quickstudy.embedders.inputs import content_key
 from quickstudy.embedders.networks import hash_of
+from quickstudy.tables.cells import CATEGORY, KINDS, shown
 
 __all__ = ["Column", "TableEmbedder", "TableRow"]
 
@@ -28,12 +28,14 @@ _MOST_COLUMNS_SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row as it was given.
+    """One row, each cell read by the kind of its column.
 
     Args:
         columns: names of the columns; ``x0``, ``x1``, ... if the table has none.
         values: for each column a number, or a category as text; float64 ``[F]`` if all are numbers.
         named: whether the names are the table's own.
+        kinds: of the columns, see :data:`quickstudy.tables.cells.KINDS`; empty = not known, as in
+            task files of the first version.
 
     Example::
 
@@ -45,17 +47,23 @@ class TableRow:
     columns: tuple[str, ...]
     values: tuple[float | str, ...] | Numbers
     named: bool
+    kinds: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """How a column is embedded, as fitted to the support set.
+    """How a column is read and embedded, as fitted to the support set.
 
     Args:
         name: of the column.
         mean: of the support's numbers.
         scale: their standard deviation; 1 if all are equal.
         categories: of the support, sorted; ``None`` = the column is numeric.
+        kind: how its cells are read, one of :data:`quickstudy.tables.cells.KINDS`; ``None`` = not
+            known, as in task files of the first version.
+
+    Raises:
+        ConfigError: if there is no such kind, or it does not go with the categories.
 
     Example::
 
@@ -69,6 +77,22 @@ class Column:
     mean: float = 0.0
     scale: float = 1.0
     categories: tuple[str, ...] | None = None
+    kind: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind is None:
+            return
+        if self.kind not in KINDS or (self.kind == CATEGORY) != (self.categories is not None):
+            raise ConfigError(
+                f"column {self.name!r}: the kind {self.kind!r} does not go with "
+                f"{'no ' if self.categories is None else ''}categories, or there is none such. "
+                f"Kinds: {', '.join(KINDS)}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values; no kind where none is known, as the first version wrote it."""
+        found = asdict(self)
+        return found if self.kind is not None else {k: v for k, v in found.items() if k != "kind"}
 
 
 class TableEmbedder(Embedder):
@@ -79,9 +103,10 @@ class TableEmbedder(Embedder):
     squared distance 2, which is also the mean one of two random standardised numbers. A category
     that the support does not have is 0 in all columns.
 
-    Of numpy, a numeric array has numeric columns; in an array of objects a column is numeric if all
-    its values are. Of pandas, columns of numbers and truth values are numeric, dates are numbers of
-    days since 1970, all other columns are categorical.
+    Dates are numbers of days since 1970, times of day numbers of hours, truth values 1 and 0. The
+    kind of each column is found once, from the first rows that are read, whatever form they have:
+    a text ``"2024-01-31"`` is a date as well. Later cells are read by the kind of their column.
+    Columns of pandas with the dtype ``category`` are categories, also of numbers.
 
     Args:
         columns: as fitted to a support set; ``None`` = not fitted yet.
@@ -116,9 +141,14 @@ class TableEmbedder(Embedder):
         return self._columns
 
     @property
+    def named(self) -> bool:
+        """Whether the columns' names are the table's own."""
+        return self._named
+
+    @property
     def fingerprint(self) -> str:
-        """sha256 over means, scales, categories and version."""
-        known = None if self._columns is None else [asdict(column) for column in self._columns]
+        """sha256 over means, scales, categories, kinds and version."""
+        known = None if self._columns is None else [column.to_dict() for column in self._columns]
         return hash_of({"version": _VERSION, "kind": "table", "columns": known})
 
     @property
@@ -130,54 +160,63 @@ class TableEmbedder(Embedder):
         """Return the rows of a table as items.
 
         Args:
-            X: array ``[N, F]``, list of rows, DataFrame or ``pyarrow.Table``. Columns of the last
-                two are found by name, those of the others by position.
+            X: see :func:`quickstudy.embedders.grids.read_grid`. Columns of arrays and lists of rows
+                are found by position, those of all others by name; further columns are left out.
 
         Raises:
-            DataError: if a value is missing or infinite (the message names row and column), or the
-                columns are not those of the support set.
+            DataError: if a value is missing, infinite or does not fit its column (the message names
+                row and column), or the columns are not those of the support set.
         """
-        names, cells, labels = _cells(X)
-        named = is_frame(X) or isinstance(X, pa.Table)
-        order = self._order(names, named)
-        used = names if self._columns is None else tuple(column.name for column in self._columns)
-        if isinstance(cells, np.ndarray):
-            _check_finite(cells, names, labels)
-            cells = np.ascontiguousarray(cells[:, order])
+        grid = read_grid(X)
+        order = self._order(grid)
+        if self._columns is None:
+            used = grid.names
+            kinds: tuple[str | None, ...] = tuple(grid.kind(i) for i in order)
+            read = [read_column(grid.columns[i], kinds[i]) for i in order]
         else:
-            _check_missing([[cell[i] for i in order] for cell in cells], used, labels)
+            used = tuple(column.name for column in self._columns)
+            kinds = tuple(column.kind for column in self._columns)
+            read = [
+                read_column(grid.columns[i], c.kind, categories=c.categories, fitted=True)
+                for i, c in zip(order, self._columns, strict=True)
+            ]
+        refuse_faults(read, used, grid)
         about = json.dumps(used).encode()
+        cells: Numbers | list[tuple[float | str, ...]]
+        if all(isinstance(column.values, np.ndarray) for column in read):
+            cells = np.stack([column.values for column in read], axis=1)
+        else:
+            cells = list(zip(*(list(map(_plain, column.values)) for column in read), strict=True))
         items = []
-        for row, (cell, label) in enumerate(zip(cells, labels, strict=True)):
-            if isinstance(cell, np.ndarray):
-                key = content_key("numbers", about, cell.tobytes())
-                items.append(Item(TableRow(used, cell, named), key, label))
-                continue
-            values = tuple(_value(cell[i], _where(row, label), names[i]) for i in order)
-            key = content_key("table", about, json.dumps(values).encode())
-            items.append(Item(TableRow(used, values, named), key, label))
+        for value, name in zip(cells, grid.rows, strict=True):
+            if isinstance(value, np.ndarray):
+                key = content_key("numbers", about, value.tobytes())
+            else:
+                key = content_key("table", about, json.dumps(value).encode())
+            items.append(Item(TableRow(used, value, grid.named, kinds), key, name))
         return items
 
-    def _order(self, names: Sequence[str], named: bool) -> list[int]:
+    def _order(self, grid: Grid) -> list[int]:
         """Return the positions in a new table of the support set's columns."""
+        names = grid.names
         if self._columns is None:
             return list(range(len(names)))
-        by_name = named and self._named
-        missing = [c.name for c in self._columns if c.name not in names] if by_name else []
-        # a table with names may have further columns: a group, a label, a note
-        if len(names) != len(self._columns) and (missing or not by_name):
-            raise DataError(
-                f"X has {len(names)} features, but the table embedder is expecting "
-                f"{len(self._columns)} features as input. Give the columns of the support set."
-            )
+        by_name = grid.named and self._named
         if not by_name:
+            if len(names) != len(self._columns):
+                raise DataError(
+                    f"X has {len(names)} features, but the table embedder is expecting "
+                    f"{len(self._columns)} features as input. Give the columns of the support set."
+                )
             return list(range(len(names)))
-        if missing:
+        # a table with names may have further columns: a group, a label, a note
+        if missing := [column.name for column in self._columns if column.name not in names]:
             shown = ", ".join(map(repr, missing[:_MOST_COLUMNS_SHOWN]))
             raise DataError(
                 f"the table lacks the column(s) {shown} of the support set. Give the same columns."
             )
-        return [list(names).index(column.name) for column in self._columns]
+        place = {name: i for i, name in enumerate(names)}
+        return [place[column.name] for column in self._columns]
 
     def fit(self, items: Sequence[Item]) -> Self:
         """Return the embedder of this support set."""
@@ -191,18 +230,23 @@ class TableEmbedder(Embedder):
                 f"{len(first.values)} features as input. Give the columns of the support set."
             )
         rows = [item.value.values for item in items]
-        columns = []
-        if all(isinstance(row, np.ndarray) for row in rows):
-            table = np.stack(rows)
-            columns = [_numeric(name, table[:, i]) for i, name in enumerate(first.columns)]
+        if self._columns is None:
+            said = {item.value.kinds for item in items}
+            kinds = [_common(set(column)) for column in zip(*said, strict=True)]
         else:
-            for i, name in enumerate(first.columns):
-                values = [row[i] for row in rows]
-                if all(isinstance(value, float) for value in values):
-                    columns.append(_numeric(name, np.asarray(values, dtype=np.float64)))
-                else:
-                    categories = tuple(sorted({_text(value) for value in values}))
-                    columns.append(Column(name, categories=categories))
+            kinds = [column.kind for column in self._columns]
+        kinds = kinds or [None] * len(first.values)
+        if CATEGORY not in kinds and all(isinstance(row, np.ndarray) for row in rows):
+            table = np.stack(rows)
+            columns = [
+                _numeric(name, table[:, i], kind)
+                for i, (name, kind) in enumerate(zip(first.columns, kinds, strict=True))
+            ]
+        else:
+            columns = [
+                _column([row[i] for row in rows], name, kind)
+                for i, (name, kind) in enumerate(zip(first.columns, kinds, strict=True))
+            ]
         return type(self)(columns, named=first.named)
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
@@ -221,7 +265,7 @@ class TableEmbedder(Embedder):
 
     def config(self) -> dict[str, Any]:
         """Return JSON from which ``get_embedder`` makes this embedder again."""
-        known = None if self._columns is None else [asdict(column) for column in self._columns]
+        known = None if self._columns is None else [column.to_dict() for column in self._columns]
         return {
             "encoder": "table",
             "columns": known,
@@ -234,7 +278,13 @@ class TableEmbedder(Embedder):
         if item.preview is not None or item.value is None:
             return item.preview
         row: TableRow = item.value
-        pairs = [f"{c}={_text(v)}" for c, v in zip(row.columns, row.values, strict=True)]
+        kinds: Sequence[str | None] = row.kinds
+        if not kinds and self._columns is not None:
+            kinds = [column.kind for column in self._columns]
+        kinds = kinds or [None] * len(row.values)
+        pairs = [
+            f"{c}={shown(v, k)}" for c, v, k in zip(row.columns, row.values, kinds, strict=True)
+        ]
         most = _MOST_COLUMNS_SHOWN
         return ", ".join(pairs[:most]) + (", ..." if len(pairs) > most else "")
 
@@ -255,6 +305,7 @@ def table_from_config(config: dict[str, Any]) -> TableEmbedder:
                 float(c["mean"]),
                 float(c["scale"]),
                 None if c["categories"] is None else tuple(map(str, c["categories"])),
+                None if c.get("kind") is None else str(c["kind"]),
             )
             for c in known
         ]
@@ -263,12 +314,31 @@ def table_from_config(config: dict[str, Any]) -> TableEmbedder:
         raise DataError(f"the columns of the table are damaged ({error}). Fit again.") from error
 
 
-def _numeric(name: str, numbers: Numbers) -> Column:
+def _numeric(name: str, numbers: Numbers, kind: str | None) -> Column:
     # longdouble: the sum of squares of large numbers must not overflow
     scale = float(numbers.astype(np.longdouble).std())
     # a constant column may have a tiny standard deviation by rounding: do not divide by it
     flat = not scale > 1e-12 * float(np.abs(numbers).max())
-    return Column(name, float(numbers.mean()), 1.0 if flat else scale)
+    return Column(name, float(numbers.mean()), 1.0 if flat else scale, kind=kind)
+
+
+def _column(values: Sequence[float | str], name: str, kind: str | None) -> Column:
+    """Return the column of a support set's values."""
+    numeric = all(isinstance(value, float) for value in values)
+    if kind != CATEGORY and numeric:
+        return _numeric(name, np.asarray(values, dtype=np.float64), kind)
+    categories = tuple(sorted({_text(value) for value in values}))
+    return Column(name, categories=categories, kind=None if kind is None else CATEGORY)
+
+
+def _common(kinds: set[str | None]) -> str | None:
+    """Return the kind of a column that was read in several parts."""
+    return next(iter(kinds)) if len(kinds) == 1 else CATEGORY
+
+
+def _plain(value: Any) -> float | str:
+    """Return a plain number, as JSON has it, or the text."""
+    return value if isinstance(value, str) else float(value)
 
 
 def _column_of(column: Column, cells: Sequence[float | str], names: Sequence[str]) -> Numbers:
@@ -283,143 +353,6 @@ def _column_of(column: Column, cells: Sequence[float | str], names: Sequence[str
                 "has numbers in this column. Correct it."
             )
     return (np.asarray(cells, dtype=np.float64)[:, None] - column.mean) / column.scale
-
-
-def _cells(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]], list[str | None]]:
-    """Return the names of the columns, the rows, and the names of the rows."""
-    rows: Numbers | list[list[Any]]
-    if is_frame(X):
-        names, rows = _cells_of_frame(X)
-        plain = type(X.index).__name__ == "RangeIndex"
-        labels = [None if plain else str(label) for label in X.index]
-    elif isinstance(X, pa.Table):
-        names, rows = _cells_of_columns({n: X.column(n).to_pylist() for n in X.column_names})
-        labels = [None] * X.num_rows
-    else:
-        try:
-            array = np.asarray(X)
-            if array.dtype.kind in "US":  # a mixed list: numpy has turned its numbers into text
-                array = np.asarray(X, dtype=object)
-        except ValueError as error:
-            raise DataError("the rows have different numbers of columns. Give a table.") from error
-        if array.ndim != 2:
-            raise DataError(
-                f"a table has shape [N, F]; got {list(array.shape)}. Expected 2D array, got "
-                f"{array.ndim}D array instead. Reshape your data: a single row is X[None]."
-            )
-        if array.dtype.kind == "c":
-            raise DataError("Complex data not supported. Give real and imaginary parts as columns.")
-        rows = array.astype(np.float64) if array.dtype.kind in "biuf" else array.tolist()
-        names = tuple(f"x{i}" for i in range(array.shape[1]))
-        labels = [None] * len(rows)
-    if not len(rows):
-        raise DataError(f"found array with 0 sample(s) and {len(names)} columns. Give a row.")
-    if not names:
-        raise DataError(f"0 feature(s) (shape=({len(rows)}, 0)) while a minimum of 1 is required.")
-    return names, rows, labels
-
-
-def _cells_of_columns(
-    columns: dict[str, list[Any]],
-) -> tuple[tuple[str, ...], Numbers | list[list[Any]]]:
-    """Return names and rows of columns by name; an array if all are numeric, NaN = missing."""
-    columns = {name: [_days(v) for v in values] for name, values in columns.items()}
-    numeric = [
-        all(is_missing(v) or isinstance(v, int | float) for v in values)
-        for values in columns.values()
-    ]
-    if all(numeric):
-        cells = [
-            [np.nan if is_missing(v) else float(v) for v in values] for values in columns.values()
-        ]
-        return tuple(columns), np.array(cells, dtype=np.float64).T
-    return tuple(columns), [list(row) for row in zip(*columns.values(), strict=True)]
-
-
-def _cells_of_frame(X: Any) -> tuple[tuple[str, ...], Numbers | list[list[Any]]]:
-    """Return names and rows of a DataFrame; an array if all columns are numeric, NaN = missing."""
-    import pandas as pd
-
-    names = tuple(str(name) for name in X.columns)
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"two columns are called {double!r}. Rename one.")
-    numeric = [pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes]
-    if all(numeric):
-        return names, X.to_numpy(dtype=np.float64, na_value=np.nan)
-    columns = [[_days(cell) for cell in X.iloc[:, i].tolist()] for i in range(len(names))]
-    dated = [pd.api.types.is_datetime64_any_dtype(dtype) for dtype in X.dtypes]
-    columns = [
-        column if number or date else [cell if is_missing(cell) else str(cell) for cell in column]
-        for column, number, date in zip(columns, numeric, dated, strict=True)
-    ]
-    return names, [list(row) for row in zip(*columns, strict=True)]
-
-
-def _days(cell: Any) -> Any:
-    """Return a date as days since 1970, everything else as it is.
-
-    As a category, a date would be of no use: hardly another row has the same one.
-    """
-    if isinstance(cell, datetime.date) and not is_missing(cell):
-        moment = cell if isinstance(cell, datetime.datetime) else None
-        utc = datetime.UTC
-        if moment is None:
-            moment = datetime.datetime(cell.year, cell.month, cell.day, tzinfo=utc)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=utc)
-        return moment.timestamp() / 86400
-    return cell
-
-
-def _where(row: int, label: str | None) -> str:
-    """Return the name of a row in errors."""
-    return f"row {row}" if label is None else f"row {row} ({label})"
-
-
-def _check_missing(
-    cells: Sequence[Sequence[Any]], names: Sequence[str], labels: Sequence[str | None]
-) -> None:
-    """Refuse missing values, naming the place of the first and the number of all."""
-    bad = [(r, c) for r, row in enumerate(cells) for c, v in enumerate(row) if is_missing(v)]
-    if not bad:
-        return
-    row, column = bad[0]
-    more = ""
-    if len(bad) > 1:
-        columns = len({c for _, c in bad})
-        more = f" {len(bad)} are missing in all, in {columns} column{'s' * (columns > 1)}."
-    raise DataError(
-        f"{_where(row, labels[row])}, column {names[column]!r}: the value is missing (NaN).{more} "
-        "Fill it in (an imputer in a Pipeline does) or leave the row out."
-    )
-
-
-def _check_finite(table: Numbers, names: Sequence[str], labels: Sequence[str | None]) -> None:
-    if np.isnan(table).any():
-        _check_missing(table.tolist(), names, labels)
-    bad = np.argwhere(~np.isfinite(table))
-    if len(bad):
-        row, column = (int(i) for i in bad[0])
-        _value(float(table[row, column]), _where(row, labels[row]), names[column])
-
-
-def _value(cell: Any, where: str, column: str) -> float | str:
-    """Return a cell that is not missing as a number, or as the name of a category."""
-    if isinstance(cell, bool | int | float | np.number | np.bool_):
-        number = float(cell)
-        if not np.isfinite(number):
-            raise DataError(
-                f"{where}, column {column!r}: the value is infinite (inf). Correct it or leave the "
-                "row out."
-            )
-        return number
-    if isinstance(cell, list | tuple | dict | np.ndarray):
-        raise DataError(
-            f"{where}, column {column!r}: {type(cell).__name__} is no number and no category. Give "
-            "one value per cell."
-        )
-    return str(cell)
 
 
 def _text(value: float | str) -> str:

@@ -28,7 +28,7 @@ from quickstudy.recipes import (
 )
 from quickstudy.runs.folder import load_run, read_recipe
 from quickstudy.storage.tensors import load_tensors, load_weights, save_tensors
-from quickstudy.tasks.catalogue import DATASETS, INK_SETS
+from quickstudy.tasks.catalogue import INK_SETS
 
 __all__ = ["character_embedder", "run_embedder", "save_characters"]
 
@@ -87,7 +87,7 @@ def _check_recipe(recipe: Recipe, folder: Path) -> None:
     Raises:
         ConfigError: saying why.
     """
-    if recipe.encoder.in_features is not None or recipe.data.name not in DATASETS:
+    if recipe.encoder.in_features is not None or recipe.data.regression:
         raise ConfigError(
             f"{folder}: the run learns {recipe.data.name}, not images. Take a run on images."
         )

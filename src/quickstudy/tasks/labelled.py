@@ -1,15 +1,23 @@
-"""Examples as users have them on disk: folders of images; tables of images, texts or numbers."""
+"""Examples as users have them: folders of images; tables of images, texts or numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quickstudy.core import ConfigError, DataError, nearest_names
+from quickstudy.core.arguments import checked
 from quickstudy.core.values import is_missing
-from quickstudy.tasks.folders import find_images, split_folders
+from quickstudy.core.words import printable
+from quickstudy.tables.cells import is_empty
+from quickstudy.tables.read import STANDARD_INPUT, TABLES, Rows, Table, read_table
+from quickstudy.tasks.examples import LabelledFiles, by_roles, labels_in, table_inputs
+from quickstudy.tasks.folders import split_folders
+from quickstudy.tasks.images import unreadable_images
+from quickstudy.tasks.listing import DAMAGED, folder_contents, not_read
+from quickstudy.tasks.roles import LABEL_COLUMNS, Roles, find_label, find_roles, tells_part
 
 __all__ = [
     "TABLES",
@@ -19,58 +27,27 @@ __all__ = [
     "read_examples",
     "read_inputs",
     "training_rows",
+    "without_damaged",
 ]
 
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-"""Endings of the tables that are read."""
-
-_OTHER_TABLES = (".xlsx", ".xls", ".ods", ".json", ".txt", ".feather", ".arrow", ".arff", ".zip")
-_LABEL_COLUMNS = ("label", "target", "class", "intent", "category", "y")
-_TEXT_COLUMNS = ("text", "sentence", "utterance", "question", "title", "headline", "content")
-_IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name")
-_SPLIT_COLUMN, _TRAINING_PARTS = "split", ("train", "training", "background")
+_TRAINING_PARTS = ("train", "training", "background")
+_OTHER_FILES = (".xls", ".ods", ".txt", ".feather", ".arrow", ".arff", ".zip", ".gz", ".dat")
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledFiles:
-    """Examples read from disk.
-
-    Args:
-        x: paths, encoded images, texts, or a ``pyarrow.Table``.
-        y: labels, or ``None`` if there are none.
-        kind: ``"image"``, ``"text"`` or ``"table"``: also the name of the encoder that fits.
-        names: name of each example, for reports.
-        columns: the other columns of a table of texts or images, and the column ``split`` of any
-            table.
-        note: which examples were left out, and why; empty if none were.
-    """
-
-    x: Any
-    y: list[Any] | None
-    kind: str
-    names: list[str]
-    columns: Mapping[str, list[Any]] = field(default_factory=dict)
-    note: str = ""
-
-    def take(self, rows: Sequence[int]) -> LabelledFiles:
-        """Return the examples of these rows."""
-        table = self.kind == "table"
-        return replace(
-            self,
-            x=self.x.take(rows) if table else [self.x[i] for i in rows],
-            y=None if self.y is None else [self.y[i] for i in rows],
-            names=[self.names[i] for i in rows],
-            columns={name: [values[i] for i in rows] for name, values in self.columns.items()},
-        )
-
-
+@checked
 def read_examples(
-    path: str | Path, *, label: str | None = None, every_part: bool = False
+    source: str | Path | Rows,
+    *,
+    label: str | None = None,
+    every_part: bool = False,
+    column: str | None = None,
+    group: str | None = None,
+    format: str | None = None,
 ) -> LabelledFiles:
     """Read labelled examples to learn from: a folder of class folders of images, or a table.
 
-    A table is CSV, TSV, JSON lines or Parquet with a column of labels and a column ``path`` (or
-    ``image``, or a Hugging Face ``image`` struct), a column ``text``, or else columns of numbers.
+    A table is CSV, TSV, JSON, JSON lines, Parquet or Excel, or rows in memory; which of its columns
+    is what follows the rule in :mod:`quickstudy.tasks.roles`.
 
     Where the data is published in parts, only the training part is read. In a table with a column
     ``split`` these are the rows ``train`` (or ``training`` or ``background``, in any case); in a
@@ -78,28 +55,61 @@ def read_examples(
     is never an input.
 
     Args:
-        path: folder or table.
+        source: folder or table, see :func:`quickstudy.tables.read.read_table`.
         label: name of the column of labels; found by its usual names if not given.
         every_part: read all parts of a table.
+        column: name of the column of texts or images, where there are several.
+        group: name of a column that is no input, as it groups the rows.
+        format: of a table without an ending, see :func:`quickstudy.tables.read.read_table`.
 
     Raises:
         DataError: if there is nothing to read, a row lacks what it needs, or there are parts and
             none of them is for training.
         ConfigError: if a column is not there.
     """
-    source = Path(path)
-    if source.is_dir():
-        _refuse_column(label, source)
-        return _training_folder(source)
-    read = read_inputs([source], label=label)
-    if read.y is None:
+    if isinstance(source, str) and not source.strip():
+        raise ConfigError("got an empty path. Name a folder or a table of examples.")
+    if isinstance(source, str | Path) and _is_folder(Path(source)):
+        if named := [name for name in (label, column, group) if name is not None]:
+            raise ConfigError(
+                f"{named[0]!r} names a column of a table, and {printable(source)} is a folder. "
+                f"Leave it out, or give a table with the columns path and {named[0]}."
+            )
+        return _training_folder(Path(source))
+    table = _table_of(source, format)
+    wanted = find_label(table, label)
+    if wanted is None:
+        numbers = any(name.replace(".", "").isdigit() for name in table.names)
+        hint = " Its first line looks like values: does it lack a header?" if numbers else ""
         raise ConfigError(
-            f"{source} has no column of labels (looked for {', '.join(_LABEL_COLUMNS)}). Name it "
-            "with --label."
+            f"{table.source} has no column of labels (looked for {', '.join(LABEL_COLUMNS)}; it "
+            f"has {', '.join(map(repr, table.names[:8]))}). Name the column of labels with label=."
+            f"{hint}"
         )
-    return read if every_part else training_rows(read, source=str(source))
+    note = ""
+    if not every_part:
+        table, note = _training_part(table)
+    roles = find_roles(table, label=wanted, column=column, group=group)
+    y = labels_in(table, wanted)
+    read = by_roles(table, roles, y)
+    notes = [note, *(f"{table.source}: {said}." for said in table.notes)]
+    return replace(read, note=" ".join(filter(None, notes)))
 
 
+def _table_of(source: Any, format: str | None) -> Table:
+    """Return a table; a file that is none is named as such before it is opened."""
+    if isinstance(source, str | Path) and str(source).strip() not in ("", STANDARD_INPUT):
+        path = Path(source)
+        ending = path.suffix.lower()
+        if format is None and ending not in (*TABLES, *_OTHER_FILES, "") and _exists(path):
+            raise ConfigError(
+                f"{printable(path)}: is neither a folder nor a table. Give a folder of class "
+                f"folders, or a table that ends in one of {', '.join(TABLES)}."
+            )
+    return read_table(source, format=format)
+
+
+@checked
 def training_rows(read: LabelledFiles, *, source: str = "the table") -> LabelledFiles:
     """Return the training rows: those that the column ``split`` says, or all if there is none.
 
@@ -111,45 +121,62 @@ def training_rows(read: LabelledFiles, *, source: str = "the table") -> Labelled
         DataError: if the column tells two or more parts, and none of them is for training.
     """
     read = _split_aside(read)
-    name = next((name for name in read.columns if _tells_part(name)), None)
+    name = next((name for name in read.columns if tells_part(name)), None)
     if name is None:
         return read
-    values = [str(value).strip().lower() for value in read.columns[name]]
+    rows, note = _training_of(read.columns[name], name, source)
+    return replace(read if rows is None else read.take(rows), note=note or read.note)
+
+
+def _training_part(table: Table) -> tuple[Table, str]:
+    """Return the training rows of a table, and a note if there are others."""
+    name = next((name for name in table.names if tells_part(name)), None)
+    if name is None:
+        return table, ""
+    rows, note = _training_of(table.columns[name], name, table.source)
+    return (table if rows is None else table.take(rows)), note
+
+
+def _training_of(cells: Sequence[Any], name: str, source: str) -> tuple[list[int] | None, str]:
+    """Return the rows for training (``None`` = all), and a note about the others."""
+    values = [str(value).strip().lower() for value in cells]
     rows = [i for i, value in enumerate(values) if value in _TRAINING_PARTS]
     only = sorted(set(values))
     if not rows and len(only) == 1:
         note = f"Every row is {only[0]!r} in the column {name}: all were read."
-        return read if only == ["all"] else replace(read, note=note)
+        return None, "" if only == ["all"] else note
     if not rows:
-        shown = ", ".join(map(repr, sorted({str(value) for value in read.columns[name]})[:5]))
+        shown = ", ".join(map(repr, sorted({str(value) for value in cells})[:5]))
         raise DataError(
             f"{source}: its column {name!r} tells the parts of a data set, and no row is 'train' "
             f"(it says {shown}). Name the rows to learn from 'train', or rename or remove the "
             "column: as an input it would reveal the part."
         )
     if len(rows) == len(values):
-        return read
-    note = (
+        return None, ""
+    return rows, (
         f"There is a column {name}: the {len(rows):,} rows 'train' were read, and none of the "
         f"other {len(values) - len(rows):,}."
     )
-    return replace(read.take(rows), note=note)
 
 
-def _tells_part(column: str) -> bool:
-    """Return whether a column says which part of a data set each row belongs to."""
-    return column.strip().lower() == _SPLIT_COLUMN
+def _as_table(read: LabelledFiles) -> Table:
+    """Return the inputs of examples that are a table, in whatever form they were given."""
+    return read.x if isinstance(read.x, Table) else read_table(read.x)
 
 
 def _split_aside(read: LabelledFiles) -> LabelledFiles:
     """Move the column ``split`` of a table from the inputs to the other columns."""
     if read.kind != "table":
         return read
-    aside = [name for name in read.x.column_names if _tells_part(name)]
-    columns = {name: read.x.column(name).to_pylist() for name in aside}
-    return replace(read, x=read.x.drop_columns(aside), columns={**read.columns, **columns})
+    table = _as_table(read)
+    aside = {name: table.columns[name] for name in table.names if tells_part(name)}
+    if not aside:
+        return read
+    return replace(read, x=table.without(aside), columns={**read.columns, **aside})
 
 
+@checked
 def grouped(read: LabelledFiles, group: str | None) -> tuple[LabelledFiles, list[Any] | None]:
     """Return the examples without the column that groups them, and the group of each.
 
@@ -164,19 +191,48 @@ def grouped(read: LabelledFiles, group: str | None) -> tuple[LabelledFiles, list
     if group is None:
         return read, None
     columns = dict(read.columns)
-    inside = read.kind == "table" and group in read.x.column_names
+    if read.table is not None:
+        columns |= read.table.columns
     if read.kind == "table":
-        columns |= {n: read.x.column(n).to_pylist() for n in read.x.column_names}
+        table = _as_table(read)
+        columns |= table.columns
+        if group in table.columns:
+            read = replace(read, x=table.without([group]))
     if group not in columns:
         raise ConfigError(
             f"there is no column {group!r} to group by. {nearest_names(group, columns)}"
         )
-    groups = columns[group]
-    if none := [i for i, value in enumerate(groups) if is_missing(value)]:
-        raise DataError(f"row {none[0]}: there is no group in {group!r}. Fill it in.")
-    return (replace(read, x=read.x.drop_columns([group])) if inside else read), groups
+    groups = list(columns[group])
+    if none := [i for i, value in enumerate(groups) if is_missing(value) or is_empty(value)]:
+        raise DataError(f"{read.names[none[0]]}: there is no group in {group!r}. Fill it in.")
+    return read, groups
 
 
+def without_damaged(read: LabelledFiles) -> LabelledFiles | None:
+    """Return the examples without the images of a folder that cannot be decoded, and a note.
+
+    Every image is decoded, so ask only after one could not be. ``None`` if nothing is to be left
+    out: a row of a table is never dropped, as somebody wrote it.
+
+    Raises:
+        DataError: if a class would lose all its images.
+    """
+    if read.kind != "image" or read.table is not None:
+        return None
+    bad = unreadable_images([Path(value) for value in read.x])
+    rows = [row for row in range(len(read.x)) if row not in bad]
+    if not bad:
+        return None
+    labels = read.y or []
+    if lost := sorted({str(labels[row]) for row in bad} - {str(labels[row]) for row in rows}):
+        raise DataError(
+            f"no image of the class {lost[0]!r} can be read: {next(iter(bad.values()))}"
+        )
+    note = not_read({read.names[row]: DAMAGED for row in bad})
+    return replace(read.take(rows), note=note)
+
+
+@checked
 def continuous(classes: Sequence[str]) -> bool:
     """Return whether labels look like measurements: more than ten numbers, not all of them whole.
 
@@ -185,51 +241,90 @@ def continuous(classes: Sequence[str]) -> bool:
     """
     try:
         values = [float(name) for name in classes]
-    except ValueError:
+    except (TypeError, ValueError):
         return False
-    return len(values) > 10 and any(value != round(value) for value in values)
+    return len(values) > 10 and any(value != round(value, 0) for value in values)
 
 
-def read_inputs(paths: Sequence[str | Path], *, label: str | None = None) -> LabelledFiles:
+@checked
+def read_inputs(
+    paths: str | Path | Sequence[Any],
+    *,
+    label: str | None = None,
+    roles: Roles | None = None,
+    format: str | None = None,
+) -> LabelledFiles:
     """Read inputs to classify: image files, folders of images, or one table.
 
     Args:
-        paths: of files and folders; a table must be alone.
+        paths: of files and folders; a table must be alone, and may be an open file or rows in
+            memory. ``"-"`` is a table on standard input.
         label: name of the column of labels, which is no input.
+        roles: of the columns, as a task was learned from them; ``None`` = found by the rule in
+            :mod:`quickstudy.tasks.roles`.
+        format: of a table without an ending.
+
+    Raises:
+        ConfigError: if there are several tables, or a column is not there.
+        DataError: if there is nothing to read.
     """
-    sources = [Path(path) for path in paths]
-    if not sources:
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not given:
         raise ConfigError("name at least one file to read.")
-    if other := [s for s in sources if s.suffix.lower() in _OTHER_TABLES]:
-        raise ConfigError(
-            f"{other[0]}: {other[0].suffix} is not read. Save the table as one of "
-            f"{', '.join(TABLES)}."
-        )
-    tables = [s for s in sources if s.suffix.lower() in TABLES]
-    if tables:
+    if len(given) == 1 and not isinstance(given[0], str | Path):
+        return table_inputs(read_table(given[0], format=format), label, roles)
+    sources = [Path(path) for path in given]
+    tables = [
+        s
+        for s in sources
+        if (s.suffix.lower() in (*TABLES, *_OTHER_FILES) or str(s) == STANDARD_INPUT)
+        and not _is_folder(s)
+    ]
+    by_content = format is not None or (roles is not None and roles.kind == "table")
+    if tables or (by_content and not _is_folder(sources[0])):
         if len(sources) > 1:
-            raise ConfigError(f"give one table alone; got {tables[0]} and {len(sources) - 1} more.")
-        return _table(sources[0], label)
-    _refuse_column(label, sources[0])
-    files: list[Path] = []
-    for source in sources:
-        if source.is_dir():
-            found, _ = find_images(source)
-            files += [source / name for name in found]
-            if not found:
-                raise DataError(f"{source}: there are no images in this folder. Check the path.")
-        else:
-            files.append(source)
-    names = [str(file) for file in files]
-    return LabelledFiles(names, None, "image", names)
-
-
-def _refuse_column(label: str | None, source: Path) -> None:
+            raise ConfigError(
+                f"give one table alone; got {printable((tables or sources)[0])} and "
+                f"{len(sources) - 1} more."
+            )
+        return table_inputs(read_table(sources[0], format=format), label, roles)
     if label is not None:
         raise ConfigError(
-            f"--label names a column of a table, and {source} is none. Leave it out, or give a "
-            f"table with the columns path and {label}."
+            f"{label!r} names a column of a table, and {printable(sources[0])} is none. Leave it "
+            f"out, or give a table with the columns path and {label}."
         )
+    files: list[Path] = []
+    notes: list[str] = []
+    for source in sources:
+        if not _is_folder(source):
+            files.append(source)
+            continue
+        contents = folder_contents(source)
+        note = contents.note(damaged=False)
+        if not contents.by_ending:
+            raise DataError(
+                f"{printable(source)}: there are no images in this folder. {note or 'It is empty.'}"
+            )
+        files += [source / name for name in contents.by_ending]
+        notes += [f"{printable(source)}: {note}"] if note else []
+    return LabelledFiles(
+        list(map(str, files)), None, "image", list(map(printable, files)), note=" ".join(notes)
+    )
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether this is a folder; a link that points to itself is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _training_folder(root: Path) -> LabelledFiles:
@@ -243,111 +338,38 @@ def _training_folder(root: Path) -> LabelledFiles:
             f"{root}: holds {', '.join(f'{f.name}/' for f in parts.values())}, which are parts of "
             "a data set and no classes, and not one folder train/. Name the folder to learn from."
         )
-    others = [f"{folder.name}/" for folder in parts.values() if folder != training[0]]
-    note = f"{training[0]} was read, and not {', '.join(others)} beside it."
-    return replace(_class_folders(training[0]), note=note)
+    others = [f"{printable(folder.name)}/" for folder in parts.values() if folder != training[0]]
+    note = f"{printable(training[0])} was read, and not {', '.join(others)} beside it."
+    read = _class_folders(training[0])
+    return replace(read, note=f"{note} {read.note}".strip())
 
 
 def _class_folders(root: Path) -> LabelledFiles:
     """Read ``root/class/.../image.png``."""
-    found, _ = find_images(root)
-    loose = [name for name in found if "/" not in name]
-    if not found or loose:
-        where = f"{root / loose[0]} lies outside of one" if loose else "there are no images"
+    contents = folder_contents(root)
+    shown = printable(root)
+    found = [name for name in contents.images if "/" in name]
+    if not found:
+        where = "there are no images"
+        if contents.loose:
+            where = f"{printable(root / contents.loose[0])} lies outside of one"
+        note = contents.note()
         raise DataError(
-            f"{root}: expected a folder for each class with its images inside; {where}. Make "
-            f"{root}/CLASS/IMAGE, or a table with the columns path and label."
+            f"{shown}: expected a folder for each class with its images inside; {where}. "
+            f"{note}{' ' if note else ''}Make {shown}/CLASS/IMAGE, or a table with the columns "
+            "path and label."
         )
     given = {name.split("/")[0] for name in found}
-    folders = sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
-    if empty := [name for name in folders if name not in given]:
+    damaged = {name.split("/")[0] for name in contents.damaged if "/" in name}
+    if empty := sorted({*contents.empty, *damaged} - given):
+        reasons = {**contents.others, **contents.damaged}
+        inside = {n: why for n, why in reasons.items() if n.startswith(f"{empty[0]}/")}
         raise DataError(
-            f"{root / empty[0]}: there are no images in this class. Add some, or remove the folder."
+            f"{printable(root / empty[0])}: there are no images in this class. "
+            f"{not_read(inside)}{' ' if inside else ''}Add some, or remove the folder."
         )
     paths = [str(root / name) for name in found]
-    return LabelledFiles(paths, [name.split("/")[0] for name in found], "image", paths)
-
-
-def _table(source: Path, label: str | None) -> LabelledFiles:
-    """Read a table of texts, images or numbers, told apart by the names of its columns."""
-    columns = _columns(source, label)
-    if not columns or not len(next(iter(columns.values()))):
-        raise DataError(f"{source}: the table has no rows. Give one row per example.")
-    wanted = label or next((name for name in _LABEL_COLUMNS if name in columns), None)
-    if label is not None and label not in columns:
-        raise ConfigError(f"{source}: no column {label!r}. {nearest_names(label, columns)}")
-    y = None if wanted is None else columns.pop(wanted)
-    if y is not None and (none := [i for i, v in enumerate(y) if v is None or v == ""]):
-        raise DataError(
-            f"{source}, row {none[0]}: there is no label in {wanted!r}. Fill it in, or leave the "
-            "row out."
-        )
-    columns.pop("", None)  # pandas writes row numbers into a column without a name
-    rows = [f"{source.name}, row {i}" for i in range(len(next(iter(columns.values()), y or [])))]
-    if (name := next((n for n in _TEXT_COLUMNS if n in columns), None)) is not None:
-        return LabelledFiles(columns.pop(name), y, "text", rows, columns)
-    if (name := next((n for n in _IMAGE_COLUMNS if n in columns), None)) is not None:
-        return replace(_images(source, columns.pop(name), y, rows), columns=columns)
-    if not any(_is_number(value) for values in columns.values() for value in values):
-        raise DataError(
-            f"{source}: needs a column of texts ({_TEXT_COLUMNS[0]}), of image paths "
-            f"({_IMAGE_COLUMNS[0]}), or of numbers; it has "
-            f"{', '.join(map(repr, list(columns)[:5])) or 'none'}. Rename the column that counts."
-        )
-    import pyarrow as pa
-
-    return _split_aside(LabelledFiles(pa.table(columns), y, "table", rows))
-
-
-def _images(source: Path, values: list[Any], y: list[Any] | None, rows: list[str]) -> LabelledFiles:
-    """Return images by their paths, relative to the table, or by their bytes, as the Hugging Face
-    Hub stores them."""
-    if isinstance(values[0], Mapping):
-        data = [value.get("bytes") if isinstance(value, Mapping) else None for value in values]
-        if None in data:
-            raise DataError(f"{source}, row {data.index(None)}: the image has no bytes.")
-        return LabelledFiles(data, y, "image", rows)
-    if empty := [i for i, value in enumerate(values) if not isinstance(value, str) or not value]:
-        raise DataError(f"{source}, row {empty[0]}: the path is empty. Fill it in.")
-    paths = [str(source.parent / value) for value in values]  # an absolute path stays itself
-    return LabelledFiles(paths, y, "image", [str(value) for value in values])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _columns(source: Path, label: str | None) -> dict[str, list[Any]]:
-    """Return a table as lists by column."""
-    import pyarrow as pa
-    import pyarrow.csv as pa_csv
-    import pyarrow.json as pa_json
-    import pyarrow.parquet as pa_parquet
-
-    ending = source.suffix.lower()
-    try:
-        # pyarrow refuses a row that does not fit into a block, and a cell can be a long document
-        block = min(max(source.stat().st_size, 1 << 20), 1 << 30)
-        if ending == ".parquet":
-            table = pa_parquet.read_table(source)
-        elif ending in (".jsonl", ".ndjson"):
-            table = pa_json.read_json(source, pa_json.ReadOptions(block_size=block))
-        else:
-            parse = pa_csv.ParseOptions(
-                delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True
-            )
-            # labels, texts and paths are kept as they are written: 007 is not 7
-            as_written = {
-                n: pa.string()
-                for n in (*_LABEL_COLUMNS, *_TEXT_COLUMNS, *_IMAGE_COLUMNS, label)
-                if n
-            }
-            convert = pa_csv.ConvertOptions(column_types=as_written)
-            read = pa_csv.ReadOptions(block_size=block)
-            table = pa_csv.read_csv(source, read, parse, convert)
-    except FileNotFoundError as error:
-        raise DataError(f"{source}: there is no such file. Check the path.") from error
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{source}: cannot be read as a table ({reason}). Check it.") from error
-    return {name: table.column(name).to_pylist() for name in dict.fromkeys(table.column_names)}
+    labels = [printable(name.split("/")[0]) for name in found]
+    return LabelledFiles(
+        paths, list(labels), "image", list(map(printable, paths)), note=contents.note(loose=True)
+    )
