@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quickstudy.core import DataError, EpisodeSpec
+from quickstudy.core import ConfigError, DataError, EpisodeSpec
 from quickstudy.tasks import Pool, PoolSource
 from quickstudy.testing import gaussian_pool
 
@@ -103,8 +103,8 @@ def test_the_hash_sees_every_content():
 @pytest.mark.parametrize(
     ("x", "y", "says"),
     [
-        (np.zeros((2, 3), np.float32), torch.tensor([0, 1]), "x must be a torch tensor"),
-        (torch.zeros(2, 3), np.array([0, 1]), "y must be a torch tensor"),
+        (np.zeros((2, 3), np.float32), torch.tensor([0, 1]), "x needs a Tensor"),
+        (torch.zeros(2, 3), np.array([0, 1]), "y needs a Tensor"),
         (torch.zeros(2, 3, dtype=torch.int64), torch.tensor([0, 1]), "x must be uint8"),
         (torch.zeros(2, 3), torch.tensor([0.0, 1.0]), "y must be int64"),
         (torch.zeros(2, 3), torch.tensor([-1, 0]), "label -1; classes are numbered from 0"),
@@ -112,7 +112,7 @@ def test_the_hash_sees_every_content():
     ],
 )
 def test_wrong_types_are_named(x, y, says):
-    with pytest.raises(DataError, match=says):
+    with pytest.raises((ConfigError, DataError), match=says):
         Pool(x, y, ("a", "b"))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from quickstudy.core.arguments import checked
+
 __all__ = ["DATASETS", "INK_SETS", "DatasetInfo", "RemoteFile", "same_images"]
 
 INK_SETS = ("omniglot", "quickdraw", "glyphs", "digits", "mnist")
@@ -215,6 +217,7 @@ DATASETS: dict[str, DatasetInfo] = {
 """Every data set that can be loaded by name."""
 
 
+@checked
 def same_images(first: str, second: str) -> bool:
     """Return whether two names mean the same images, even if split differently, as CIFAR-FS and
     FC100 are."""

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from quickstudy.core import ChecksumError, ConfigError, DataError, nearest_names
+from quickstudy.core.arguments import checked
 from quickstudy.storage import downloads
 from quickstudy.storage.downloads import sha256_of, verify
 from quickstudy.storage.places import cache_home, data_home, find_file
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 
+@checked
 def load_pool(
     name: str,
     *,
@@ -312,6 +314,7 @@ class DatasetStatus:
     message: str
 
 
+@checked
 def dataset_status(name: str) -> DatasetStatus:
     """Say where a data set would be read from, without reading or downloading it.
 
@@ -334,6 +337,7 @@ def dataset_status(name: str) -> DatasetStatus:
     return DatasetStatus(name, "missing", None, _how_to_get(info))
 
 
+@checked
 def get_dataset(name: str) -> DatasetStatus:
     """Make a data set available: download it if it is not there and may be downloaded.
 
@@ -353,6 +357,7 @@ def get_dataset(name: str) -> DatasetStatus:
     return status
 
 
+@checked
 def check_dataset(name: str) -> DatasetStatus:
     """Check the files of a data set against their checksums.
 
@@ -407,6 +412,7 @@ class LakeRuns:
     alphabets: tuple[str, ...]
 
 
+@checked
 def load_lake_runs(path: str | Path | None = None, *, size: int = 28) -> LakeRuns:
     """Return the published one-shot runs, prepared as :func:`load_pool` prepares Omniglot.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from quickstudy.core import ConfigError, DataError, nearest_names
+from quickstudy.core.words import printable, quiet
 from quickstudy.tasks.images import IMAGE_SUFFIXES, decode_many
+from quickstudy.tasks.listing import DAMAGED, FolderContents, find_images, folder_contents, not_read
 from quickstudy.tasks.pool import Pool
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "split_folders",
 ]
 
-_NodeId = tuple[int, int]
 _PART_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 
 
@@ -37,12 +37,13 @@ def pool_from_folder(
     split: str = "all",
     min_per_class: int = 1,
     on_error: str = "raise",
+    say: Callable[[str], None] = quiet,
 ) -> Pool:
     """Return a pool from class folders of images.
 
     A class is a folder that directly holds images; its name is its path below ``path``
-    (``koala``, ``Greek/character01``). Hidden files and files without the ending of an image are
-    skipped. Links to folders are followed, but not in circles.
+    (``koala``, ``Greek/character01``). What else the folder holds is not read, see
+    :func:`quickstudy.tasks.listing.folder_contents`, and counted in a note.
 
     Args:
         path: the folder.
@@ -54,6 +55,7 @@ def pool_from_folder(
         min_per_class: leave out classes with fewer images.
         on_error: ``"raise"`` stops at an image that cannot be read or lies in no class folder,
             ``"skip"`` leaves it out.
+        say: called with a note that counts the files that were not read, with the reasons.
 
     Returns:
         Pool with ``x`` uint8 ``[M, channels, size, size]``.
@@ -64,21 +66,23 @@ def pool_from_folder(
     """
     root = Path(path)
     name = name or root.resolve().name or "folder"
-    files, others = find_images(root)
-    loose = [file for file in files if "/" not in file]
-    if loose and on_error == "raise":
+    contents = folder_contents(root)
+    if contents.loose and on_error == "raise":
         raise DataError(
-            f"{root}: {len(loose)} image(s) lie directly in it, in no class folder (first: "
-            f"{loose[0]}). Put them into one folder per class, or take them away. In Python, "
-            "pool_from_csv reads a table of files and labels, and on_error='skip' leaves them out."
+            f"{printable(root)}: {len(contents.loose)} image(s) lie directly in it, in no class "
+            f"folder (first: {printable(contents.loose[0])}). Put them into one folder per class, "
+            "or take them away. In Python, pool_from_csv reads a table of files and labels, and "
+            "on_error='skip' leaves them out."
         )
-    labelled = [(file, file.rsplit("/", 1)[0]) for file in files if "/" in file]
+    # damaged files stay in the list: decoding names the first, or skips them
+    labelled = [(file, file.rsplit("/", 1)[0]) for file in contents.by_ending if "/" in file]
     if not labelled:
         raise DataError(
-            f"{root}: no images in class folders (looked for {', '.join(sorted(IMAGE_SUFFIXES))}; "
-            f"found {others} other file(s)). Make one folder of images per class."
+            f"{printable(root)}: no images in class folders (looked for "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}; found {len(contents.others)} other file(s)). "
+            "Make one folder of images per class."
         )
-    pool, _ = _build(
+    pool, _, unreadable = _build(
         root,
         labelled,
         size=size,
@@ -89,7 +93,15 @@ def pool_from_folder(
         min_per_class=min_per_class,
         on_error=on_error,
     )
+    if note := not_read({**dict.fromkeys(unreadable, DAMAGED), **_reasons(contents)}):
+        say(f"note: {note}")
     return pool
+
+
+def _reasons(contents: FolderContents) -> dict[str, str]:
+    """Return why files outside of the pool were not read."""
+    loose = dict.fromkeys(contents.loose, "in no class folder")
+    return {**contents.others, **contents.damaged, **loose}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +112,10 @@ class FolderReading:
         pool: the images.
         files: for each row of the pool its path below the folder.
         unreadable: images that cannot be read.
-        passed_over: files without the ending of an image, and images in no class folder.
+        passed_over: everything else that is not read: other formats, hidden files and folders,
+            images in no class folder.
         empty: folders without any image.
+        reasons: why each of them was not read, by its name.
     """
 
     pool: Pool
@@ -109,6 +123,18 @@ class FolderReading:
     unreadable: tuple[str, ...]
     passed_over: tuple[str, ...]
     empty: tuple[str, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """A sentence that counts what was not read, with the reasons; empty if all was."""
+        return not_read(self.reasons)
+
+    @property
+    def passed_over_note(self) -> str:
+        """The sentence without the images that cannot be read."""
+        passed = set(self.passed_over)
+        return not_read({n: why for n, why in self.reasons.items() if printable(n) in passed})
 
 
 def read_folder(
@@ -127,9 +153,9 @@ def read_folder(
         DataError: if the folder is missing, or holds less than two classes of readable images.
     """
     root = Path(path)
-    images, others = _listed(root)
-    inside = [file for file in images if "/" in file]
-    pool, files = _build(
+    contents = folder_contents(root)
+    inside = [file for file in contents.images if "/" in file]
+    pool, files, unreadable = _build(
         root,
         [(file, file.rsplit("/", 1)[0]) for file in inside],
         size=size,
@@ -140,15 +166,15 @@ def read_folder(
         min_per_class=1,
         on_error="skip",
     )
-    held = {file.split("/")[0] for file in inside}
-    folders = [f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith(".")]
-    read = set(files)
+    faults = [f for f in contents.damaged if "/" in f]
+    passed_over = (*contents.others, *contents.loose, *(set(contents.damaged) - set(faults)))
     return FolderReading(
         pool,
-        tuple(files),
-        tuple(file for file in inside if file not in read),
-        tuple(sorted([*others, *(file for file in images if "/" not in file)])),
-        tuple(sorted(name for name in folders if name not in held and name != "__MACOSX")),
+        tuple(map(printable, files)),
+        tuple(map(printable, sorted([*faults, *unreadable]))),
+        tuple(map(printable, sorted(passed_over))),
+        tuple(map(printable, contents.empty)),
+        {**dict.fromkeys(unreadable, DAMAGED), **_reasons(contents)},
     )
 
 
@@ -205,7 +231,7 @@ def pool_from_csv(
         labelled.append((f"images/{file}" if (images / file).is_file() else file, text))
     if not labelled:
         raise DataError(f"{source}: the table has no rows. Give one row per image.")
-    pool, _ = _build(
+    pool, _, _ = _build(
         root,
         labelled,
         size=size,
@@ -230,17 +256,17 @@ def _build(
     split: str,
     min_per_class: int,
     on_error: str,
-) -> tuple[Pool, list[str]]:
+) -> tuple[Pool, list[str], list[str]]:
     """Decode ``(file, label)`` pairs without the small classes; one class alone is an error.
 
     Returns:
-        The pool, and the file of each of its rows.
+        The pool, the file of each of its rows, and the files that could not be read.
     """
     if min_per_class < 1:
         raise ConfigError(f"min_per_class must be at least 1; got {min_per_class}.")
     labelled = _large_classes(root, labelled, min_per_class)
     x, kept = decode_many(
-        [(str(root / file), root / file) for file, _ in labelled],
+        [(printable(root / file), root / file) for file, _ in labelled],
         size=size,
         channels=channels,
         invert=invert,
@@ -248,14 +274,17 @@ def _build(
         on_error=on_error,
     )
     readable = [labelled[i] for i in kept]
+    unreadable = sorted({file for file, _ in labelled} - {file for file, _ in readable})
     if len(readable) < len(labelled):  # unreadable images may have left a class too small
         counts = Counter(label for _, label in readable)
         rows = [i for i, (_, label) in enumerate(readable) if counts[label] >= min_per_class]
         x, readable = x[rows], [readable[i] for i in rows]
         _large_classes(root, readable, min_per_class)
-    pool = Pool.build(x, [label for _, label in readable], name=name, split=split)
+    labels = [printable(label) for _, label in readable]
+    pool = Pool.build(x, labels, name=printable(name), split=split)
     # a pool sorts its rows by class, and a stable sort does the same to the files
-    return pool, [file for file, _ in sorted(readable, key=lambda pair: pair[1])]
+    order = sorted(range(len(labels)), key=lambda i: labels[i])
+    return pool, [readable[i][0] for i in order], unreadable
 
 
 def _large_classes(
@@ -272,7 +301,8 @@ def _large_classes(
             + (
                 "This is a folder with one class: give the folder above it, or add folders."
                 if len(counts) == 1
-                else "Add images or lower min_per_class."
+                else "Add images"
+                + (" or lower min_per_class." if min_per_class > 1 else " or classes.")
             )
         )
     return [pair for pair in labelled if pair[1] in large]
@@ -288,7 +318,7 @@ def split_folders(root: Path) -> dict[str, Path]:
         Empty unless the folder holds two or more of ``train/``, ``val/``, ``test/`` and the like,
         with class folders of images in each.
     """
-    inside = [folder for folder in root.iterdir() if folder.is_dir()]
+    inside = [folder for folder in root.iterdir() if _is_folder(folder)]
     parts = {folder.name.lower(): folder for folder in inside if folder.name.lower() in _PART_NAMES}
     split = len(parts) > 1 and all(
         any("/" in file for file in find_images(part)[0]) for part in parts.values()
@@ -296,62 +326,12 @@ def split_folders(root: Path) -> dict[str, Path]:
     return dict(sorted(parts.items(), key=lambda p: _PART_NAMES.index(p[0]))) if split else {}
 
 
-def find_images(root: Path) -> tuple[list[str], int]:
-    """Return the images below ``root`` as sorted relative paths, and the number of other files."""
-    files, others = _listed(root)
-    return files, len(others)
-
-
-def _listed(root: Path) -> tuple[list[str], list[str]]:
-    """Return the images below ``root`` and the other files, as sorted relative paths."""
-    if not root.exists():
-        raise DataError(f"{root}: there is no such folder. Check the path.")
-    if not root.is_dir():
-        raise DataError(
-            f"{root}: this is a file, not a folder. Give a folder of class folders, or use "
-            "pool_from_parquet for a Parquet file."
-        )
-    resolved = root.resolve()
-    above = frozenset(_node(folder) for folder in (resolved, *resolved.parents))
-    files: list[str] = []
-    others: list[str] = []
-    for file, there in _walk(root, "", above):
-        known = there and Path(file).suffix.lower() in IMAGE_SUFFIXES
-        (files if known else others).append(file)
-    return sorted(files), sorted(others)
-
-
-def _walk(folder: Path, prefix: str, above: frozenset[_NodeId]) -> Iterator[tuple[str, bool]]:
-    """Yield the path of each visible file, and whether the file exists, as a link may be broken.
-
-    Args:
-        folder: where to look, with all its subfolders.
-        prefix: path of this folder below the root, put before each name.
-        above: this folder and those around it; a link to one of them is not followed.
-    """
+def _is_folder(path: Path) -> bool:
+    """Return whether this is a folder; a link that points to itself is none."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be listed ({error.strerror}). Change its rights."
-        ) from error
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
-            continue
-        if entry.is_file():
-            yield prefix + entry.name, True
-        elif entry.is_dir():
-            node = _node(Path(entry.path))
-            if node not in above:
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {node})
-        elif entry.is_symlink():
-            yield prefix + entry.name, False
-
-
-def _node(folder: Path) -> _NodeId:
-    """Return what identifies a folder, by whatever link it is reached."""
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _read_rows(source: Path, filename: str, label: str) -> Iterator[tuple[int, str, str]]:

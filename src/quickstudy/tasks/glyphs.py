@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from quickstudy.core import ConfigError, DataError, uniforms
+from quickstudy.core.arguments import checked
 from quickstudy.tasks.pool import Pool
 
 __all__ = ["default_fonts", "glyph_split", "render_glyphs"]
@@ -55,12 +56,14 @@ def default_fonts() -> list[Path]:
     return [folder / f"{name}.ttf" for name in _FONTS if (folder / f"{name}.ttf").is_file()]
 
 
+@checked
 def glyph_split(character: str) -> str:
     """Return the part of a character, which never changes: 70 % train, 15 % val, 15 % test."""
     draw = float(uniforms(_SPLIT_SEED, ord(character)))
     return "train" if draw < 0.7 else "val" if draw < 0.85 else "test"
 
 
+@checked
 def render_glyphs(
     *,
     size: int = 28,

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import DataError
+from quickstudy.core.arguments import checked
 
 __all__ = ["Pool"]
 
 Ints = npt.NDArray[np.int64]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Pool:
     """Examples of many classes, sorted by class.
@@ -77,12 +79,6 @@ class Pool:
             )
 
     def _check_types(self) -> None:
-        for what, value in (("x", self.x), ("y", self.y), ("groups", self.groups)):
-            if value is not None and not isinstance(value, Tensor):
-                raise DataError(
-                    f"{self.name}: {what} must be a torch tensor; got {type(value).__name__}. "
-                    "torch.as_tensor makes one."
-                )
         if self.x.dtype != torch.uint8 and not self.x.is_floating_point():
             raise DataError(
                 f"{self.name}: x must be uint8 images or floating numbers; got {self.x.dtype}. "

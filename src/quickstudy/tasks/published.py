@@ -20,7 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quickstudy.core import DataError, EpisodeSpec, ProtocolError, TaskError
+from quickstudy.core import CheckpointError, ConfigError, DataError, EpisodeSpec, ProtocolError
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_seed
+from quickstudy.storage.files import write_atomically
+from quickstudy.storage.outputs import is_episode_list, refuse_foreign
 from quickstudy.tasks.pool import Pool
 from quickstudy.tasks.sampling import EpisodeIndex
 from quickstudy.tasks.source import PoolSource
@@ -79,15 +83,16 @@ class EpisodeList:
         """Write one file: a zip of plain arrays (``numpy.load`` reads it) with JSON beside them.
 
         Raises:
+            ConfigError: if another file that is no list of episodes is there.
             DataError: if it cannot be written.
         """
+        refuse_foreign(path, name="the list", ours=is_episode_list)
         facts = json.dumps({**self._facts(), "sha256": self.sha256}, sort_keys=True)
         out = io.BytesIO()
         np.savez_compressed(out, about=np.array(facts), **self._arrays())  # type: ignore[arg-type]
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_bytes(out.getvalue())
-        except OSError as error:
+            write_atomically(Path(path), out.getvalue())
+        except CheckpointError as error:
             raise DataError(f"{path} cannot be written ({error}). Name another file.") from error
 
     def faults(self, pool: Pool | None = None) -> list[str]:
@@ -175,6 +180,7 @@ class EpisodeList:
         return {**sides, "rows": self.rows, "digests": self.digests}
 
 
+@checked
 def draw_episodes(
     source: PoolSource,
     spec: EpisodeSpec,
@@ -193,10 +199,12 @@ def draw_episodes(
         about: how the data was prepared: JSON-ready facts.
 
     Raises:
+        ConfigError: if there would be no episode, or the seed is too large.
         TaskError: if the data cannot give such episodes.
     """
     if episodes < 1:
-        raise TaskError(f"episodes must be at least 1; got {episodes}.")
+        raise ConfigError(f"episodes= must be at least 1; got {episodes}.")
+    check_seed(seed)
     index = source.index(spec, range(episodes), seed=seed)
     rows = np.unique(np.concatenate([index.support.ravel(), index.query.ravel()]))
     rows = rows[rows >= 0]
@@ -215,6 +223,7 @@ def draw_episodes(
     )
 
 
+@checked
 def read_episodes(path: str | Path) -> EpisodeList:
     """Return the list in a file.
 
@@ -257,8 +266,9 @@ def read_episodes(path: str | Path) -> EpisodeList:
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there. Name a file that 'episodes write' wrote.") from error
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        why = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{path} is no list of episodes ({error}). Name a file that 'episodes write' wrote."
+            f"{path} is no list of episodes ({why}). Name a file that 'episodes write' wrote."
         ) from error
     if found.sha256 != facts.get("sha256"):
         raise ProtocolError(

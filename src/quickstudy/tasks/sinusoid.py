@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError, uniforms
+from quickstudy.core.arguments import checked
 
 __all__ = ["SinusoidSource"]
 
@@ -16,6 +17,7 @@ _SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2}
 _TASK_STREAM, _SUPPORT_STREAM, _QUERY_STREAM = 0, 1, 2  # of random numbers
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class SinusoidSource:
     """Regression onto ``y = amplitude * sin(x - phase)``, no noise.

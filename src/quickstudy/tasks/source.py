@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Episode, EpisodeSpec, Examples, TaskError, keys, uniforms
+from quickstudy.core.arguments import checked
 from quickstudy.tasks.augment import AffineJitter
 from quickstudy.tasks.pool import Pool
 from quickstudy.tasks.sampling import EpisodeIndex, sample_index
@@ -66,6 +67,7 @@ def as_input(x: Tensor) -> Tensor:
     return x.to(torch.float32).div_(255.0) if x.dtype == torch.uint8 else x.to(torch.float32)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class PoolSource:
     """Episodes from a pool in memory.
@@ -129,6 +131,7 @@ class PoolSource:
         return self.gather(self.index(spec, task_ids, seed=seed))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class AugmentedSource:
     """Episodes of warped images.
@@ -183,6 +186,7 @@ class AugmentedSource:
         )
 
 
+@checked
 class MixtureSource:
     """Each task comes from one of several sources, drawn with given weights.
 
@@ -220,6 +224,9 @@ class MixtureSource:
         self._sources = tuple(sources)
         self._edges = np.cumsum(np.asarray(weights, dtype=np.float64) / total)
         self._name = name
+        self._depth = 1 + max(map(_depth, sources))
+        # a mixture in a mixture needs draws of its own, or the outer choice would decide the inner
+        self._stream = (_MIXTURE,) if self._depth == 1 else (_MIXTURE, self._depth)
 
     @property
     def name(self) -> str:
@@ -227,26 +234,46 @@ class MixtureSource:
         return self._name
 
     @property
+    def depth(self) -> int:
+        """How many mixtures lie within one another: 1 if no source is a mixture."""
+        return self._depth
+
+    @property
+    def n_pools(self) -> int:
+        """Number of sources with classes of their own, those of mixtures in the mixture counted."""
+        return sum(_n_pools(source) for source in self._sources)
+
+    @property
     def split(self) -> str:
         """The split of all sources, or their different splits joined by ``+``."""
         return "+".join(sorted({source.split for source in self._sources}))
 
     def episodes(self, spec: EpisodeSpec, task_ids: Sequence[int], *, seed: int) -> Episode:
-        """Return the episodes named ``(seed, task_ids)``; ``info["source"]`` ``[T]`` numbers each
-        task's source."""
+        """Return the episodes named ``(seed, task_ids)``.
+
+        ``info["source"]`` ``[T]`` numbers each task's source. If all sources name the classes of
+        their episodes, ``info["classes"]`` ``[T, C]`` does too, each in the numbers of its own
+        source, and ``info["pool"]`` ``[T]`` tells these sources apart, also those of a mixture in
+        the mixture.
+        """
         ids = np.asarray(task_ids, dtype=np.int64)
         # the last edge may be 0.999..., and a draw above it would name a source too many
         chosen = np.minimum(
-            np.searchsorted(self._edges, uniforms(seed, _MIXTURE, ids), side="right"),
+            np.searchsorted(self._edges, uniforms(seed, *self._stream, ids), side="right"),
             len(self._sources) - 1,
         )
         parts: list[Episode] = []
         places: list[np.ndarray] = []
+        pools: list[Tensor] = []
+        first_pool = 0
         for number, source in enumerate(self._sources):
             where = np.flatnonzero(chosen == number)
             if len(where):
                 parts.append(source.episodes(spec, ids[where].tolist(), seed=seed))
                 places.append(where)
+                here = parts[-1].info.get("pool", torch.zeros(len(where), dtype=torch.int64))
+                pools.append(first_pool + here)
+            first_pool += _n_pools(source)
         shapes = {tuple(part.support.x.shape[2:]) for part in parts}
         if len(shapes) > 1:
             raise TaskError(f"the sources of a mixture need one input shape; got {sorted(shapes)}.")
@@ -254,7 +281,31 @@ class MixtureSource:
         support = _concatenate([part.support for part in parts], back)
         query = _concatenate([part.query for part in parts], back)
         info = {"source": torch.from_numpy(chosen.astype(np.int64))}
+        if all("classes" in part.info for part in parts):
+            info["pool"] = torch.cat(pools)[back]
+            info["classes"] = _joined_classes([part.info["classes"] for part in parts], back)
         return Episode(support, query, max(part.n_way for part in parts), info)
+
+
+def _depth(source: TaskSource) -> int:
+    """Return how many mixtures lie within one another in a source."""
+    if isinstance(source, AugmentedSource):
+        return _depth(source.source)
+    return source.depth if isinstance(source, MixtureSource) else 0
+
+
+def _n_pools(source: TaskSource) -> int:
+    """Return how many sources with classes of their own are in a source."""
+    if isinstance(source, AugmentedSource):
+        return _n_pools(source.source)
+    return source.n_pools if isinstance(source, MixtureSource) else 1
+
+
+def _joined_classes(parts: list[Tensor], order: Tensor) -> Tensor:
+    """Return the classes of all batches ``[T, C]``, with -1 for absent ones, in a given order."""
+    width = max(part.shape[1] for part in parts)
+    wide = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=-1) for part in parts]
+    return torch.cat(wide)[order]
 
 
 def _concatenate(parts: list[Examples], order: Tensor) -> Examples:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from quickstudy.core import ConfigError, ProtocolError, nearest_names
+from quickstudy.core.arguments import checked
 
 __all__ = ["SPLITS", "Split", "load_split"]
 
@@ -25,6 +26,7 @@ SPLITS = (
 _DISJOINT_PARTS = ("train", "val", "test")
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Split:
     """Which classes belong to which part of a data set.
@@ -76,6 +78,7 @@ class Split:
         return frozenset(c for members in self.parts.values() for c in members)
 
 
+@checked
 def load_split(name: str) -> Split:
     """Return a split file by its name, one of :data:`SPLITS`.
 
