@@ -70,15 +70,38 @@ def pieces(episode: Episode, w: torch.Tensor, lr: float, steps: int):
     return after, hessian, query
 
 
+WHERE = {"device": "cpu"}
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(
+                not torch.cuda.is_available(), reason="no CUDA device on this machine"
+            ),
+        ),
+    ]
+)
+def on_each_device(request, monkeypatch):
+    monkeypatch.setitem(WHERE, "device", request.param)
+
+
 def gradient_of(learner, episode) -> dict[str, torch.Tensor]:
-    loss = learner.train().training_loss(episode, progress=1.0).mean()
+    """Return the meta-gradient, computed on the device of the test."""
+    learner.to(WHERE["device"])
+    loss = learner.train().training_loss(episode.to(WHERE["device"]), progress=1.0).mean()
     names, values = zip(*learner.named_parameters(), strict=True)
-    return dict(zip(names, torch.autograd.grad(loss, values), strict=True))
+    found = torch.autograd.grad(loss, values)
+    learner.to("cpu")
+    return {name: gradient.cpu() for name, gradient in zip(names, found, strict=True)}
 
 
 # ---------------------------------------------------------------------------- closed forms
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_maml_on_linear_regression():
     learner, episode = MAML(linear_net(), head=None), regression()
     lr, steps = learner.inner.lr, learner.inner.steps
@@ -91,6 +114,7 @@ def test_maml_on_linear_regression():
 
 @pytest.mark.parametrize("memory", ["flat", "unrolled"])
 @pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.usefixtures("on_each_device")
 def test_maml_on_linear_regression_with_more_steps(memory, steps):
     loop = InnerLoop(steps=steps, lr=0.05, memory=memory)
     learner, episode = MAML(linear_net(), head=None, inner=loop), regression()
@@ -101,6 +125,7 @@ def test_maml_on_linear_regression_with_more_steps(memory, steps):
     assert torch.allclose(got, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_fomaml_on_linear_regression_is_the_gradient_at_the_adapted_parameters():
     learner, episode = FOMAML(linear_net(), head=None), regression()
     _, _, query = pieces(episode, normal(D, stream=90), learner.inner.lr, learner.inner.steps)
@@ -108,6 +133,7 @@ def test_fomaml_on_linear_regression_is_the_gradient_at_the_adapted_parameters()
     assert torch.allclose(got, query.mean(0), rtol=0, atol=1e-10)
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_meta_sgd_on_linear_regression():
     learner, episode = MetaSGD(linear_net(), head=None).double(), regression()
     # the rate as it is: 0.4 in float32, widened
@@ -121,6 +147,7 @@ def test_meta_sgd_on_linear_regression():
     assert torch.allclose(found["rates.net/weight"][0, 0], -(query * slope).mean(0), atol=1e-10)
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_anil_on_linear_regression():
     """The head is adapted, with a bias: regression on inputs with a column of ones."""
     learner, episode = ANIL(nn.Identity(), n_way=1, features=D).double(), regression()
@@ -139,6 +166,7 @@ def test_anil_on_linear_regression():
     assert torch.allclose(got, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_imaml_on_linear_regression_is_the_derivative_of_the_minimum():
     # the implicit gradient holds at the minimum: unlike the others, it needs enough steps
     strength = 2.0
@@ -161,6 +189,7 @@ def test_imaml_on_linear_regression_is_the_derivative_of_the_minimum():
     assert torch.allclose(got, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_imaml_with_default_arguments_is_the_implicit_formula_where_the_loop_ended():
     learner, episode = IMAML(linear_net(), head=None), regression()
     phi = learner.adapt(episode.support, n_way=1)["net.weight"][:, 0].detach()
@@ -176,6 +205,7 @@ def test_imaml_with_default_arguments_is_the_implicit_formula_where_the_loop_end
     assert torch.allclose(got, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_one_step_of_reptile_is_joint_training():
     episode = regression()
     learner = Reptile(linear_net(), head=None, inner=InnerLoop(steps=1, lr=0.03))
@@ -188,6 +218,7 @@ def test_one_step_of_reptile_is_joint_training():
     assert torch.allclose(got, 0.03 * expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_reptile_goes_from_the_start_to_where_plain_training_ends():
     episode = regression()
     learner = Reptile(linear_net(), head=None)
@@ -230,6 +261,7 @@ def flat(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([g.flatten() for g in gradients.values()])
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_first_order_is_visibly_different_where_the_loss_bends():
     episode, found = classification(), {}
     for learner in (MAML, FOMAML):
@@ -377,6 +409,7 @@ def layer_gradient(net, shape, engine, memory, order):
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("order", ["second", "first"])
+@pytest.mark.usefixtures("on_each_device")
 def test_batched_over_tasks_equals_one_by_one_for_every_layer(layer, order):
     torch.manual_seed(0)
     net, shape = LAYERS[layer]()
@@ -394,6 +427,7 @@ def test_batched_over_tasks_equals_one_by_one_for_every_layer(layer, order):
         lambda: ResNet12(in_channels=1, image_size=16, widths=(4, 4, 4, 4), norm="support"),
     ],
 )
+@pytest.mark.usefixtures("on_each_device")
 def test_our_encoders_batched_over_tasks_equal_one_by_one(make):
     episode, found = classification((1, 16, 16)), {}
     for engine, memory in itertools.product(("batched", "loop"), ("flat", "unrolled")):
@@ -414,6 +448,7 @@ def test_an_lstm_runs_one_by_one_and_says_why():
         TaskModule(Recurrent(nn.LSTM), "batched")(params, torch.randn(2, 5, *SEQUENCE))
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_second_order_is_right_in_float32_too():
     """Where native kernels exist for float32 alone, as for recurrent layers."""
     for layer in ("LSTM", "batch norm, pooling, groups"):
@@ -441,6 +476,7 @@ def test_second_order_is_right_in_float32_too():
         lambda loop: ANIL(Conv4(image_size=16, channels=4, norm="support"), inner=loop),
     ],
 )
+@pytest.mark.usefixtures("on_each_device")
 def test_flat_memory_gives_the_unrolled_gradient(make):
     episode, found = classification((1, 16, 16)), []
     for memory in ("flat", "unrolled"):
@@ -450,6 +486,7 @@ def test_flat_memory_gives_the_unrolled_gradient(make):
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-10
 
 
+@pytest.mark.usefixtures("on_each_device")
 def test_learned_rates_get_their_gradient():
     """Also beyond the closed form: the difference quotient of each rate."""
     torch.manual_seed(0)

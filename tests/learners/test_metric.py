@@ -1,5 +1,6 @@
 """Metric learners against their formulas."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,14 @@ from hypothesis import strategies as st
 from quickstudy.core import ConfigError, Episode, EpisodeSpec, Examples, generator
 from quickstudy.evaluation import evaluate
 from quickstudy.learners import NearestNeighbour, meta_loss
-from quickstudy.learners.metric import FullContext, MatchingHead, PrototypeHead
+from quickstudy.learners.metric import (
+    FullContext,
+    MatchingHead,
+    MatchingNetwork,
+    PrototypeHead,
+    PrototypicalNetwork,
+)
+from quickstudy.nets import MLP
 from quickstudy.tasks import PoolSource
 from quickstudy.testing import ConstantLearner, OracleLearner, PositionLearner, gaussian_pool
 
@@ -156,3 +164,112 @@ def test_any_shape(tasks, n_way, shots, queries, features):
         logits = learner.predict(learner.adapt(support, n_way=n_way), x)
         assert logits.shape == (tasks, queries, n_way)
         assert torch.isfinite(logits).all()
+
+
+# ------------------------------------------------------------- full context, by the paper
+
+
+def sigmoid(v):
+    return 1 / (1 + np.exp(-v))
+
+
+def lstm(cell, x, h, c):
+    """One step of an LSTM with PyTorch's parameters, in NumPy: input, forget, cell, output gate."""
+    w_x, w_h, b_x, b_h = (
+        getattr(cell, n).detach().numpy() for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    i, f, g, o = np.split(x @ w_x.T + b_x + h @ w_h.T + b_h, 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def paper_query(context, query, support):
+    """Vinyals et al. (2016), appendix A.1, equations 3 to 6, for one query: written from there."""
+    width = len(query)
+    h, c = query, np.zeros(2 * width)  # before the first step the cell has said nothing
+    for _ in range(context.steps):
+        a = np.exp(support @ h - (support @ h).max())
+        r = (a / a.sum()) @ support  # equations 5 and 6
+        out, c = lstm(context.read_cell, query, np.concatenate([h, r]), c)  # equation 3
+        h = out[:width] + query  # equation 4
+    return h
+
+
+def paper_support(context, support):
+    """The same, appendix A.2: a bidirectional LSTM plus the embedding itself."""
+    found = support.copy()
+    for cell, order in (
+        (context.forward_cell, range(len(support))),
+        (context.backward_cell, range(len(support) - 1, -1, -1)),
+    ):
+        h = c = np.zeros(support.shape[1])
+        for i in order:
+            h, c = lstm(cell, support[i], h, c)
+            found[i] += h
+    return found
+
+
+def full_context(steps, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FullContext(4, steps=steps).double()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_full_context_is_the_papers(steps):
+    context, z, x = full_context(steps), normal(2, 5, 4), normal(2, 3, 4, seed=1)
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 3:] = False
+    read = context.support(z, mask)
+    found = context.query(x, read, mask)
+    for t in range(2):
+        support = paper_support(context, z[t, mask[t]].numpy())
+        np.testing.assert_allclose(read[t, mask[t]].detach(), support, rtol=1e-12)
+        for q in range(3):
+            expected = paper_query(context, x[t, q].numpy(), support)
+            np.testing.assert_allclose(found[t, q].detach(), expected, rtol=1e-12)
+
+
+def test_one_step_reads_the_support_and_each_further_one_changes_the_answer():
+    x, mask = normal(1, 3, 4, seed=1), torch.ones(1, 5, dtype=torch.bool)
+    supports = normal(1, 5, 4), normal(1, 5, 4, seed=9)
+    one, other = (full_context(1).query(x, s, mask) for s in supports)
+    assert (one - other).abs().amax(2).min() > 1e-3
+    before = x
+    for steps in range(1, 4):
+        now = full_context(steps).query(x, supports[0], mask)
+        assert (now - before).abs().amax(2).min() > 1e-6
+        before = now
+
+
+def test_every_step_has_a_gradient_through_what_it_read():
+    context, mask = full_context(1), torch.ones(1, 5, dtype=torch.bool)
+    support = normal(1, 5, 4).requires_grad_()
+    context.query(normal(1, 2, 4, seed=1), support, mask).square().sum().backward()
+    assert (support.grad.abs().sum(2) > 0).all()
+    assert (context.read_cell.weight_hh.grad[:, 4:].abs().sum() > 0).all()  # columns of the readout
+
+
+# ------------------------------------------------------------------- settings out of range
+
+
+@pytest.mark.parametrize("temperature", ["1", None, True, float("inf")])
+def test_settings_of_another_type_are_refused_by_name(temperature):
+    with pytest.raises(ConfigError, match="temperature"):
+        MatchingHead(4, temperature=temperature)
+
+
+@pytest.mark.parametrize("bad", [{"features": 0}, {"features": 10**12}, {"features": 2.5}])
+def test_impossible_widths_are_refused(bad):
+    with pytest.raises(ConfigError, match="features"):
+        MatchingHead(**bad, full_context=True)
+    with pytest.raises(ConfigError, match="steps"):
+        FullContext(4, steps=-1)
+
+
+def test_a_class_is_no_encoder():
+    for network in (PrototypicalNetwork, MatchingNetwork):
+        with pytest.raises(ConfigError, match="encoder"):
+            network(MLP)
+        with pytest.raises(ConfigError, match="encoder"):
+            network("conv4")

@@ -117,7 +117,7 @@ def test_published_sizes():
         (lambda: Conv4(activation="gelu"), "gelu"),
         (lambda: Conv4(norm="layer"), "layer"),
         (lambda: ResNet12(image_size=8), "image_size >= 16"),
-        (lambda: ResNet12(widths=(1, 2, 3)), "four widths"),
+        (lambda: ResNet12(widths=(1, 2, 3)), "4 values in a tuple"),
     ],
 )
 def test_impossible_settings_are_refused(build, says):

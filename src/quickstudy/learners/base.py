@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import ConfigError, Episode, Examples, TaskState, slice_tasks
+from quickstudy.core import ConfigError, Episode, Examples, TaskError, TaskState, slice_tasks
+from quickstudy.core.arguments import checked
 from quickstudy.core.workers import Schedule
-from quickstudy.nets import BatchNorm, Encoder
+from quickstudy.nets import BatchNorm, Encoder, as_encoder
 
 __all__ = [
     "EmbeddingLearner",
     "Family",
     "Learner",
     "Roles",
+    "check_queries",
     "mean_loss",
     "meta_loss",
     "predict_queries",
@@ -64,6 +67,24 @@ class Learner(nn.Module, ABC):
 
     low_precision: bool = True
     """Whether meta-training may run in bfloat16."""
+
+    built_with: Mapping[str, Any]
+    """The arguments that the learner was built with, by name; the network is one of them."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember the arguments, so that the learner can be saved and built again."""
+        made = super().__new__(cls)
+        try:
+            bound = inspect.signature(cls.__init__).bind(made, *args, **kwargs)
+        except (TypeError, ValueError):  # __init__ says what is wrong with them
+            return made
+        names = list(bound.signature.parameters.values())[1:]
+        given = {p.name: bound.arguments[p.name] for p in names if p.name in bound.arguments}
+        for more in [p.name for p in names if p.kind is p.VAR_KEYWORD and p.name in given]:
+            given |= given.pop(more)
+        # past nn.Module, which would take the network for a layer of its own
+        object.__setattr__(made, "built_with", given)
+        return made
 
     divergence_advice: str = ""
     """What to change, beside the outer settings, if the training loss stops being finite."""
@@ -117,8 +138,14 @@ class Learner(nn.Module, ABC):
             progress: share of the meta-training that is done, from 0 to 1.
             roles: exchanges support and query examples before the loss is taken; it may return more
                 than ``T`` tasks. ``None`` = as they were drawn.
+
+        Raises:
+            TaskError: if a query is of a class without support: no learner can give it a
+                probability above zero, so its loss would be infinite.
         """
-        return meta_loss(self, episode if roles is None else roles(episode))
+        episode = episode if roles is None else roles(episode)
+        check_queries(episode)
+        return meta_loss(self, episode)
 
     # -------------------------------------------------- other ways to judge the same weights
 
@@ -147,6 +174,7 @@ class Learner(nn.Module, ABC):
         )
 
 
+@checked
 class EmbeddingLearner(Learner):
     """A learner made of an encoder and a head that learns from embeddings.
 
@@ -155,7 +183,8 @@ class EmbeddingLearner(Learner):
     without touching the encoder.
 
     Args:
-        encoder: inputs to embeddings.
+        encoder: inputs to embeddings; another module becomes a
+            :class:`~quickstudy.nets.ModuleEncoder`.
         head: learns tasks from embeddings.
 
     Example::
@@ -167,15 +196,37 @@ class EmbeddingLearner(Learner):
         logits = learner.predict(learner.adapt(episode.support, n_way=5), episode.query.x)
     """
 
-    def __init__(self, encoder: Encoder, head: Learner) -> None:
+    def __init__(self, encoder: Encoder | nn.Module, head: Learner) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder = as_encoder(encoder)
         self.head = head
-        self.family = head.family
-        self.transductive = head.transductive
-        self.order_sensitive = head.order_sensitive
-        self.label_sensitive = head.label_sensitive
-        self.independent_tasks = not any(isinstance(m, BatchNorm) for m in encoder.modules())
+        # what a class of the user's own declares is kept
+        own = type(self)
+        self.family = head.family if own.family == "other" else own.family
+        self.transductive = own.transductive or head.transductive
+        self.order_sensitive = own.order_sensitive or head.order_sensitive
+        self.label_sensitive = own.label_sensitive or head.label_sensitive
+        self.independent_tasks = own.independent_tasks and not any(
+            isinstance(m, BatchNorm | nn.modules.batchnorm._BatchNorm) for m in encoder.modules()
+        )
+        self._tracks = False
+
+    @property
+    def embeds_once(self) -> bool:
+        """Whether an example has one embedding in all tasks, and the head alone makes the answers
+        of it: then examples may be embedded once, and the head be asked instead of the learner.
+
+        Not with an encoder that uses the statistics of the support, nor in a class of your own that
+        writes ``adapt`` or ``predict`` itself.
+        """
+        return not self.encoder.episodic and self._answers_by_head()
+
+    def _answers_by_head(self) -> bool:
+        return all(
+            # also where one was put on the object: that is no method, so it has no __func__
+            getattr(getattr(self, name), "__func__", None) is getattr(EmbeddingLearner, name)
+            for name in ("adapt", "predict", "_encode")
+        )
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Embed the support set and let the head learn from it."""
@@ -223,10 +274,15 @@ class EmbeddingLearner(Learner):
         pass, and examples change their roles afterwards, so that each is embedded once.
 
         The head computes in float32 also where the encoder runs in bfloat16. An encoder that uses
-        the statistics of the support embeds each side on its own, as in ``adapt`` and ``predict``.
+        the statistics of the support embeds each side on its own, as in ``adapt`` and ``predict``;
+        so does a class that writes one of these itself, as the loss is that of its own answers.
         """
-        if self.encoder.episodic:
-            return super().training_loss(episode, progress=progress, roles=roles)
+        if not self.embeds_once:
+            self._tracks = not self.encoder.episodic
+            try:
+                return super().training_loss(episode, progress=progress, roles=roles)
+            finally:
+                self._tracks = False
         embedded = self.embed_episode(episode, track=True)
         with torch.autocast(embedded.support.x.device.type, enabled=False):
             return self.head.training_loss(embedded, progress=progress, roles=roles)
@@ -241,10 +297,33 @@ class EmbeddingLearner(Learner):
     ) -> tuple[Tensor, TaskState]:
         """Return embeddings in float32 or better, also where the encoder ran in bfloat16: heads and
         losses need the precision."""
-        z, found = self.encoder.encode(x, mask, stats, track=track)
+        z, found = self.encoder.encode(x, mask, stats, track=track or self._tracks)
         return z.to(torch.promote_types(z.dtype, torch.float32)), found
 
 
+def check_queries(episode: Episode) -> None:
+    """Refuse an episode that has queries of a class without support.
+
+    Raises:
+        TaskError: naming the task, the query and the class.
+    """
+    support, query = episode.support, episode.query
+    if episode.regression or support.y.is_floating_point():
+        return
+    own = query.y[..., None] == torch.arange(episode.n_way, device=query.y.device)  # [T, Q, C]
+    shown = support.y[..., None] == torch.arange(episode.n_way, device=support.y.device)
+    present = (shown & support.mask[..., None]).any(1)  # [T, C]
+    lost = query.mask & ~(own & present[:, None]).any(2)
+    if bool(lost.any()):
+        t, q = lost.nonzero()[0].tolist()
+        raise TaskError(
+            f"query {q} of task {t} (of {episode.n_tasks}) is of class {int(query.y[t, q])}, which "
+            f"has no support in that task (n_way={episode.n_way}). Mask the query, or give the "
+            "class a support example."
+        )
+
+
+@checked
 def meta_loss(learner: Learner, episode: Episode) -> Tensor:
     """Return the loss of each task after adapting to it, ``[T]``.
 
@@ -260,9 +339,21 @@ def query_logits(learner: Learner, episode: Episode) -> Tensor:
     Args:
         learner: any learner.
         episode: ``T`` tasks.
+
+    Raises:
+        TaskError: if the learner returns something else.
     """
     state = learner.adapt(episode.support, n_way=episode.n_way)
-    return predict_queries(learner, state, episode.query)
+    output = predict_queries(learner, state, episode.query)
+    wanted = [*episode.query.y.shape, episode.n_way]
+    shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if shape != wanted:
+        what = "values [T, Q, 1]" if episode.regression else "logits [T, Q, C]"
+        raise TaskError(
+            f"{type(learner).__name__}.predict returned {shape}, and these {episode.n_tasks} tasks "
+            f"need {what} = {wanted}. Return a row for each query and a column for each class."
+        )
+    return output
 
 
 def predict_queries(learner: Learner, state: TaskState, query: Examples) -> Tensor:
@@ -271,8 +362,12 @@ def predict_queries(learner: Learner, state: TaskState, query: Examples) -> Tens
     A transductive learner looks at all the queries it is given, so it gets those of one task at a
     time, without padding.
     """
-    if not learner.transductive or bool(query.mask.all()):
+    if bool(query.mask.all()):
         return learner.predict(state, query.x)
+    if not learner.transductive:
+        # padding may hold anything, and zero times NaN would bring it into the gradient
+        wide = query.mask.view(*query.mask.shape, *(1,) * (query.x.ndim - 2))
+        return learner.predict(state, query.x.masked_fill(~wide, 0))
     rows = [
         learner.predict(slice_tasks(state, slice(t, t + 1)), query.x[t : t + 1, query.mask[t]])[0]
         for t in range(len(query.y))
@@ -286,12 +381,13 @@ def mean_loss(output: Tensor, examples: Examples) -> Tensor:
 
     Cross-entropy in nats, or squared error if the targets are real numbers. Padding does not count.
     """
-    if examples.y.is_floating_point():
-        loss = (output[..., 0] - examples.y).square()  # [T, N]
+    # padding may hold anything: NaN, or the label of an absent class, whose logit is minus
+    # infinity. The mask times that would be NaN, in the loss or its gradient: it is taken out first
+    output = output.masked_fill(~examples.mask[..., None], 0.0)
+    y = examples.y.masked_fill(~examples.mask, 0)
+    if y.is_floating_point():
+        loss = (output[..., 0] - y).square()  # [T, N]
     else:
-        # a padded query may carry the label of an absent class, whose logit is minus infinity: the
-        # mask times that infinite loss would be NaN
-        output = output.masked_fill(~examples.mask[..., None], 0.0)
-        loss = F.cross_entropy(output.flatten(0, 1), examples.y.flatten(), reduction="none")
+        loss = F.cross_entropy(output.flatten(0, 1), y.flatten(), reduction="none")
         loss = loss.view_as(examples.y)
     return (loss * examples.mask).sum(1) / examples.mask.sum(1).clamp(min=1)

@@ -5,7 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["class_means", "class_weights", "squared_distance"]
+from quickstudy.core import Examples
+
+__all__ = ["class_means", "class_weights", "moved_to_centre", "squared_distance", "without_padding"]
+
+
+def without_padding(embedded: Examples) -> Examples:
+    """Return the examples with zeros in place of padding, which may hold anything, NaN included.
+
+    A weight of zero does not keep padding out of a sum or of its gradient: zero times NaN is NaN.
+
+    Args:
+        embedded: examples ``[T, N, D]``.
+    """
+    x = embedded.x.masked_fill(~embedded.mask[..., None], 0)
+    return Examples(x, embedded.y.masked_fill(~embedded.mask, 0), embedded.mask)
 
 
 def class_weights(y: Tensor, mask: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
@@ -48,8 +62,36 @@ def class_means(x: Tensor, y: Tensor, mask: Tensor, n_way: int) -> Tensor:
     return means
 
 
-def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return squared Euclidean distances of ``[T, Q, D]`` and ``[T, C, D]`` as ``[T, Q, C]``."""
+def moved_to_centre(a: Tensor, b: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return both minus the mean of ``b``, which changes no difference between their rows.
+
+    Where all points lie far from zero, products of them are large numbers whose small differences
+    are wanted: in float32 nothing is left of those. Products of centred points keep their digits.
+
+    Args:
+        a: points ``[T, Q, D]``.
+        b: points ``[T, C, D]``.
+        valid: which rows of ``b`` count, bool ``[T, C]``; the others become zeros. ``None`` = all.
+    """
+    if valid is not None:
+        b = b.masked_fill(~valid[..., None], 0)
+    count = b.shape[1] if valid is None else valid.sum(1).clamp(min=1)[:, None, None]
+    # only a place to compute from: the gradient is the same wherever it lies
+    centre = (b.sum(1, keepdim=True) / count).detach()  # [T, 1, D]
+    a, b = a - centre, b - centre
+    return a, b if valid is None else b.masked_fill(~valid[..., None], 0)
+
+
+def squared_distance(a: Tensor, b: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return squared Euclidean distances of ``[T, Q, D]`` and ``[T, C, D]`` as ``[T, Q, C]``.
+
+    Args:
+        a: one side of each pair.
+        b: the other side.
+        valid: which rows of ``b`` count, bool ``[T, C]``; distances to the others mean nothing.
+            ``None`` = all.
+    """
+    a, b = moved_to_centre(a, b, valid)
     # |a - b|^2 = |a|^2 + |b|^2 - 2 ab: needs no tensor [T, Q, C, D]
     cross = a @ b.transpose(1, 2)
     return a.square().sum(2)[..., None] + b.square().sum(2)[:, None] - 2 * cross

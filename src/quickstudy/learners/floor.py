@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quickstudy.core import Examples, TaskState, check_state
 from quickstudy.learners.base import Family, Learner
+from quickstudy.learners.classes import moved_to_centre, without_padding
 
 __all__ = ["NearestNeighbour"]
 
@@ -31,8 +32,9 @@ class NearestNeighbour(Learner):
         """Return the support itself, flattened: ``support`` ``[T, S, D]``, ``y``, ``mask``."""
         support.check_labels(n_way)
         tasks = support.x.shape[0]
+        support = without_padding(Examples(support.x.flatten(2), support.y, support.mask))
         return {
-            "support": support.x.flatten(2),
+            "support": support.x,
             "y": support.y,
             "mask": support.mask,
             "n_way": torch.full((tasks,), n_way, device=support.y.device),
@@ -45,7 +47,7 @@ class NearestNeighbour(Learner):
         shapes = {"support": (None, x.shape[2]), "y": (None,), "mask": (None,), "n_way": ()}
         check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
         support, y, mask = state["support"], state["y"], state["mask"]
-        distance = torch.cdist(x, support).square()  # [T, Q, S]
+        distance = torch.cdist(*moved_to_centre(x, support, mask)).square()  # [T, Q, S]
         distance = distance.masked_fill(~mask[:, None], torch.inf)
         if y.is_floating_point():
             return y.gather(1, distance.argmin(2))[..., None]

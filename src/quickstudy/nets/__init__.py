@@ -5,6 +5,7 @@ from quickstudy.nets.efficientnet import EfficientNetLite0, imagenet_weights
 from quickstudy.nets.encoder import Encoder
 from quickstudy.nets.mlp import MLP, Identity
 from quickstudy.nets.norm import BatchNorm, GroupNorm, Norm, NormContext, SupportNorm, build_norm
+from quickstudy.nets.plain import ModuleEncoder, as_encoder
 from quickstudy.nets.resnet12 import ResNet12
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "Encoder",
     "GroupNorm",
     "Identity",
+    "ModuleEncoder",
     "Norm",
     "NormContext",
     "ResNet12",
     "SupportNorm",
+    "as_encoder",
     "build_norm",
     "imagenet_weights",
 ]

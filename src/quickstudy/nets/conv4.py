@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError
+from quickstudy.core.arguments import checked
 from quickstudy.nets.encoder import Encoder
 from quickstudy.nets.norm import NormContext, build_norm, under_vmap
 
@@ -19,6 +20,7 @@ __all__ = ["Conv4"]
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
 
 
+@checked
 class Conv4(Encoder):
     """Four blocks of 3x3 convolution, normalisation, 2x2 max-pooling and activation.
 

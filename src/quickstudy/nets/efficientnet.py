@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from quickstudy.core import ChecksumError, DataError, MissingExtraError
+from quickstudy.core.arguments import checked
 
 __all__ = ["IMAGENET_SHA256", "EfficientNetLite0", "find_imagenet_weights", "imagenet_weights"]
 
@@ -95,6 +96,7 @@ class _InvertedResidual(nn.Module):
         return x + y if self._residual else y
 
 
+@checked
 class EfficientNetLite0(nn.Module):
     """Maps RGB images ``[B, 3, H, W]`` in [-1, 1] to embeddings ``[B, 1280]``.
 
@@ -160,6 +162,7 @@ class EfficientNetLite0(nn.Module):
         return torch.as_tensor(self.classifier(self(x)))
 
 
+@checked
 def imagenet_weights(path: str | Path | None = None, *, classes: int = 0) -> dict[str, Tensor]:
     """Return the ImageNet weights under our names, for ``load_state_dict(..., strict=True)``.
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, TaskState
+from quickstudy.core.arguments import checked
 
 __all__ = [
     "BatchNorm",
@@ -60,6 +61,7 @@ class NormContext:
     found: TaskState = field(default_factory=dict)
 
 
+@checked
 class Norm(nn.Module, ABC):
     """Normalises the channels (axis 1) of ``[B, C]`` or ``[B, C, H, W]``, then scales and shifts
     them.
@@ -86,6 +88,7 @@ class Norm(nn.Module, ABC):
         """Return the normalised batch."""
 
 
+@checked
 class BatchNorm(Norm):
     """Batch norm (Ioffe and Szegedy 2015) with running averages that only the meta-training step
     updates.
@@ -139,6 +142,7 @@ class BatchNorm(Norm):
         return (x - mean) * scale + self.bias.view(shape)
 
 
+@checked
 class GroupNorm(Norm):
     """Group norm (Wu and He 2018): each example is normalised alone.
 
@@ -171,6 +175,7 @@ class GroupNorm(Norm):
         return F.group_norm(x, self._groups, self.weight, self.bias, self._eps)
 
 
+@checked
 class SupportNorm(Norm):
     """Normalises every example of a task with the channel statistics of the task's support set.
 
@@ -236,6 +241,7 @@ def under_vmap(x: Tensor) -> bool:
     return bool(torch._C._functorch.is_batchedtensor(x))
 
 
+@checked
 def build_norm(kind: str, channels: int, *, name: str) -> Norm:
     """Return the normalisation layer called ``"batch"``, ``"group"`` or ``"support"``.
 

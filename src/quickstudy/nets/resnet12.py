@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError
+from quickstudy.core.arguments import checked
 from quickstudy.nets.encoder import Encoder
 from quickstudy.nets.norm import NormContext, build_norm, under_vmap
 
@@ -38,6 +39,7 @@ class _ResidualBlock(nn.Module):
         return F.leaky_relu(F.max_pool2d(z, 2), 0.1)
 
 
+@checked
 class ResNet12(Encoder):
     """Four residual blocks of three convolutions, then global average pooling.
 

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState, normals
+from quickstudy.core.arguments import checked
 from quickstudy.learners.base import Learner
 from quickstudy.tasks import Pool
 
 __all__ = ["ConstantLearner", "OracleLearner", "PositionLearner", "gaussian_pool"]
 
 
+@checked
 def gaussian_pool(
     n_classes: int = 20,
     per_class: int = 20,
@@ -85,6 +87,7 @@ def _once_per_task(support: Examples, n_way: int) -> Tensor:
     return torch.full((support.y.shape[0],), n_way, device=support.y.device)
 
 
+@checked
 class ConstantLearner(Learner):
     """Predicts the same label for every query, so it scores exactly 1/N on balanced N-way episodes.
 
@@ -115,6 +118,7 @@ class ConstantLearner(Learner):
         return logits
 
 
+@checked
 class PositionLearner(Learner):
     """Predicts the label from the place of a query, as if a source sorted its queries by label.
 

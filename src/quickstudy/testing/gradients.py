@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import Episode, generator
+from quickstudy.core.arguments import checked
 from quickstudy.learners.base import Learner
 
 __all__ = ["check_meta_gradient", "directional_derivatives"]
 
 
+@checked
 def directional_derivatives(
     loss: Callable[[], Tensor], parameter: Tensor, direction: Tensor, steps: tuple[float, float]
 ) -> tuple[float, float]:
@@ -49,6 +51,7 @@ def directional_derivatives(
     return quotients[0], quotients[1]
 
 
+@checked
 def check_meta_gradient(
     learner: Learner,
     episode: Episode,

@@ -6,7 +6,7 @@ import gc
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.checks.snapshot import changed, snapshot
 from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError, TaskState, generator
@@ -22,6 +22,7 @@ from quickstudy.training.step import batch_loss
 __all__ = ["LearnerConformance", "snapshot"]
 
 _JUNK_INPUT = 1e4  # large beside unit-variance inputs, and finite
+_PADDING_JUNK = (_JUNK_INPUT, float("nan"), float("inf"), 1e30)
 
 
 def _live_tensors() -> tuple[int, int]:
@@ -53,6 +54,8 @@ class LearnerConformance:
     * ``meta_steps``: number of steps in the memory test.
     * ``tolerance``: of comparisons in float64 that are equal up to rounding.
     * ``difference_steps``: step sizes of the central differences; smaller ones cross fewer kinks.
+    * ``device``: where all tests compute, ``"cpu"`` or for example ``"cuda"``; what you return is
+      made on the CPU and moved there.
 
     Use a smooth network (tanh, not ReLU): at a kink a central difference is not the gradient.
 
@@ -76,6 +79,7 @@ class LearnerConformance:
     meta_steps: int = 200
     tolerance: float = 1e-9
     difference_steps: tuple[float, float] = (1e-5, 2e-6)
+    device: str = "cpu"
 
     def make_learner(self) -> Learner:
         """Return a fresh, untrained learner."""
@@ -111,7 +115,7 @@ class LearnerConformance:
         optimiser = torch.optim.SGD(parameters, lr=1e-2)
         for _ in range(3):
             optimiser.zero_grad()
-            loss = batch_loss(learner, self.make_episode(), TrainConfig()).mean()
+            loss = batch_loss(learner, self._episode(), TrainConfig()).mean()
             loss.backward()
             optimiser.step()
 
@@ -121,7 +125,11 @@ class LearnerConformance:
         """Return an untrained learner in float64; torch's global generator is put back."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.make_learner().double()
+            return self.make_learner().double().to(self.device)
+
+    def _episode(self) -> Episode:
+        """Return the default episode on the suite's device."""
+        return self.make_episode().to(self.device)
 
     def _ready(self) -> Learner:
         """Return a prepared learner in float64 and evaluation mode."""
@@ -146,7 +154,7 @@ class LearnerConformance:
 
     def test_shapes(self) -> None:
         """Logits are [T, Q, C], values [T, Q, 1], and finite where the class is present."""
-        episode = self.make_episode()
+        episode = self._episode()
         logits = self._predict(self._ready(), episode)
         expected = (*episode.query.y.shape, 1 if self.regression else episode.n_way)
         assert tuple(logits.shape) == expected, (
@@ -156,7 +164,7 @@ class LearnerConformance:
 
     def test_state_has_the_task_axis(self) -> None:
         """Every tensor of a state begins with axis T; a slice of it is the state of these tasks."""
-        learner, episode = self._ready(), self.make_episode()
+        learner, episode = self._ready(), self._episode()
         with torch.no_grad():
             state = learner.adapt(episode.support, n_way=episode.n_way)
             together = learner.predict(state, episode.query.x)
@@ -170,10 +178,11 @@ class LearnerConformance:
 
     def test_state_survives_saving(self) -> None:
         """A state that was saved with safetensors and loaded predicts the same, bit for bit."""
-        learner, episode = self._ready(), self.make_episode()
+        learner, episode = self._ready(), self._episode()
         with torch.no_grad():
             state = learner.adapt(episode.support, n_way=episode.n_way)
-            loaded: TaskState = load(save({n: v.contiguous() for n, v in state.items()}))
+            read = load(save({n: v.contiguous() for n, v in state.items()}))
+            loaded: TaskState = {n: v.to(self.device) for n, v in read.items()}
             for name, value in state.items():
                 assert torch.equal(value, loaded[name]), f"state[{name!r}] changed in the file"
             before, after = (learner.predict(s, episode.query.x) for s in (state, loaded))
@@ -181,7 +190,7 @@ class LearnerConformance:
 
     def test_weights_survive_saving(self) -> None:
         """A fresh learner predicts the same with the saved weights: nothing fitted is missing."""
-        learner, episode = self._ready(), self.make_episode()
+        learner, episode = self._ready(), self._episode()
         weights = {n: v.contiguous().clone() for n, v in learner.state_dict().items()}
         other = self._fresh(1)
         other.load_state_dict(load(save(weights)) if weights else {})
@@ -195,7 +204,7 @@ class LearnerConformance:
 
     def test_batched_tasks_equal_single_tasks(self) -> None:
         """T tasks in one batch have the predictions of the tasks one by one."""
-        learner, episode = self._ready(), self.make_episode()
+        learner, episode = self._ready(), self._episode()
         singles = [
             self._predict(learner, episode.tasks(slice(t, t + 1))) for t in range(episode.n_tasks)
         ]
@@ -205,11 +214,11 @@ class LearnerConformance:
 
     def test_support_order_does_not_matter(self) -> None:
         """Shuffling the support changes nothing, unless ``order_sensitive``."""
-        learner, episode = self._ready(), self.make_episode()
+        learner, episode = self._ready(), self._episode()
         if learner.order_sensitive:
             return
         s = episode.support
-        order = torch.randperm(s.y.shape[1], generator=generator(0, 1))
+        order = torch.randperm(s.y.shape[1], generator=generator(0, 1)).to(self.device)
         shuffled = Examples(s.x[:, order], s.y[:, order], s.mask[:, order])
         other = Episode(shuffled, episode.query, episode.n_way)
         self._assert_equal(
@@ -219,10 +228,11 @@ class LearnerConformance:
     def test_permuting_labels_permutes_predictions(self) -> None:
         """Numbering the classes otherwise only reorders the columns of the predictions, unless
         ``label_sensitive``."""
-        learner, episode = self._ready(), self.make_episode()
+        learner, episode = self._ready(), self._episode()
         if self.regression or learner.label_sensitive:
             return
-        s, names = episode.support, torch.arange(episode.n_way).roll(1)
+        s = episode.support
+        names = torch.arange(episode.n_way, device=self.device).roll(1)
         other = Episode(Examples(s.x, names[s.y], s.mask), episode.query, episode.n_way)
         self._assert_equal(
             self._predict(learner, other)[..., names],
@@ -232,32 +242,45 @@ class LearnerConformance:
 
     def test_padding_has_no_effect(self) -> None:
         """Masked support examples change nothing, whatever they hold and wherever they are."""
-        learner, episode = self._ready(), self.make_episode()
-        padded = Episode(_pad(episode.support), episode.query, episode.n_way)
-        self._assert_equal(
-            self._predict(learner, padded), self._predict(learner, episode), "padded support"
-        )
+        learner, episode = self._ready(), self._episode()
+        wanted = self._predict(learner, episode)
+        for junk in _PADDING_JUNK:
+            padded = Episode(_pad(episode.support, junk), episode.query, episode.n_way)
+            self._assert_equal(self._predict(learner, padded), wanted, f"support padded by {junk}")
 
     def test_padded_queries_do_not_count(self) -> None:
         """Masked queries change neither the loss nor the meta-gradient."""
-        learner, episode = self._ready(), self.make_episode()
-        padded = Episode(episode.support, _pad(episode.query), episode.n_way)
-        loss, other = (learner.training_loss(e, progress=1.0) for e in (episode, padded))
-        self._assert_equal(other, loss, "the loss with padded queries")
-        if self.trainable:
-            parameters = [p for p in learner.parameters() if p.requires_grad]
-            for a, b in zip(
-                torch.autograd.grad(loss.mean(), parameters, allow_unused=True),
-                torch.autograd.grad(other.mean(), parameters, allow_unused=True),
-                strict=True,
-            ):
+        self._assert_padding_is_ignored("query")
+
+    def test_padded_support_does_not_count_in_training(self) -> None:
+        """Masked support examples change neither the loss nor the meta-gradient."""
+        self._assert_padding_is_ignored("support")
+
+    def _assert_padding_is_ignored(self, side: str) -> None:
+        learner, episode = self._ready(), self._episode()
+        parameters = [p for p in learner.parameters() if p.requires_grad]
+        loss = learner.training_loss(episode, progress=1.0)
+        slopes = self._slopes(loss, parameters)
+        for junk in _PADDING_JUNK:
+            sides = {"support": episode.support, "query": episode.query}
+            sides[side] = _pad(sides[side], junk)
+            padded = Episode(sides["support"], sides["query"], episode.n_way)
+            other = learner.training_loss(padded, progress=1.0)
+            self._assert_equal(other, loss, f"the loss with a {side} padded by {junk}")
+            for a, b in zip(slopes, self._slopes(other, parameters), strict=True):
                 if a is not None and b is not None:
-                    self._assert_equal(b, a, "the meta-gradient with padded queries")
+                    what = f"the meta-gradient with a {side} padded by {junk}"
+                    self._assert_equal(b, a, what)
+
+    def _slopes(self, loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | None]:
+        if not self.trainable or not parameters:
+            return []
+        return list(torch.autograd.grad(loss.mean(), parameters, allow_unused=True))
 
     def test_queries_are_judged_alone(self) -> None:
         """Predictions are the same for one query at a time, and beside a query of junk, unless
         ``transductive``."""
-        learner, episode = self._ready(), self.make_episode()
+        learner, episode = self._ready(), self._episode()
         if learner.transductive:
             return
         x = episode.query.x
@@ -277,7 +300,7 @@ class LearnerConformance:
 
     def test_adapt_and_predict_change_nothing(self) -> None:
         """Parameters, buffers and attributes are the same before and after, in both modes."""
-        learner, episode = self._ready(), self.make_episode()
+        learner, episode = self._ready(), self._episode()
         for training in (False, True):
             learner.train(training)
             before = snapshot(learner)
@@ -303,7 +326,7 @@ class LearnerConformance:
         gc.collect()
         gc.freeze()  # older tensors of the process are not counted
         try:
-            learner, episode = self._fresh(0).train(), self.make_episode()
+            learner, episode = self._fresh(0).train(), self._episode()
             tensors = 0
             for step in range(self.meta_steps):
                 batch_loss(learner, episode, TrainConfig()).mean().backward()
@@ -325,7 +348,7 @@ class LearnerConformance:
         if not self.trainable:
             return
         learner = self._fresh(0).train()
-        learner.training_loss(self.make_episode(), progress=1.0).mean().backward()
+        learner.training_loss(self._episode(), progress=1.0).mean().backward()
         sizes = {}
         for name, parameter in learner.named_parameters():
             if parameter.requires_grad:
@@ -346,7 +369,7 @@ class LearnerConformance:
         unless ``exact_gradient`` is declared false."""
         if self.trainable and self.exact_gradient:
             learner = self._fresh(0).train()
-            check_meta_gradient(learner, self.make_episode(), steps=self.difference_steps)
+            check_meta_gradient(learner, self._episode(), steps=self.difference_steps)
 
     # ------------------------------------------------------------------ values
 
@@ -355,7 +378,7 @@ class LearnerConformance:
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             for dtype in (torch.float32, torch.float64):
                 learner = self._ready().to(device, dtype)
-                episode = _cast(self.make_episode(), dtype).to(device)
+                episode = _cast(self._episode(), dtype).to(device)
                 logits = self._predict(learner, episode)
                 assert logits.dtype == dtype, f"{dtype} inputs gave {logits.dtype} predictions"
                 assert logits.device.type == device, f"{device} inputs gave {logits.device}"
@@ -364,7 +387,7 @@ class LearnerConformance:
         """A class without support has probability exactly 0, and the others sum to 1."""
         if self.regression:
             return
-        episode = self.make_episode()
+        episode = self._episode()
         s, absent = episode.support, episode.n_way - 1
         mask = s.mask.clone()
         mask[0] &= s.y[0] != absent  # absent in the first task only
@@ -385,7 +408,7 @@ class LearnerConformance:
         """A support label outside ``[0, n_way)`` raises :class:`TaskError`."""
         if self.regression:
             return
-        learner, episode = self._ready(), self.make_episode()
+        learner, episode = self._ready(), self._episode()
         s = episode.support
         for label in (-1, episode.n_way):
             y = s.y.clone()
@@ -408,15 +431,17 @@ def _cast(episode: Episode, dtype: torch.dtype) -> Episode:
     return Episode(cast(episode.support), cast(episode.query), episode.n_way, episode.info)
 
 
-def _pad(examples: Examples) -> Examples:
-    """Return the examples with two masked rows of junk in front, in the middle and at the end."""
+def _pad(examples: Examples, junk: float) -> Examples:
+    """Return the examples with two masked rows of junk in front, in the middle and at the end; the
+    label of a masked row is junk too, or -100 where labels are whole numbers."""
 
     def widen(value: Tensor, junk: float) -> Tensor:
         extra = torch.full_like(value[:, :2], junk)
         half = value.shape[1] // 2
         return torch.cat([extra, value[:, :half], extra, value[:, half:], extra], 1)
 
-    return Examples(widen(examples.x, _JUNK_INPUT), widen(examples.y, 0), widen(examples.mask, 0))
+    label = junk if examples.y.is_floating_point() else -100
+    return Examples(widen(examples.x, junk), widen(examples.y, label), widen(examples.mask, 0))
 
 
 def _gap(a: Tensor, b: Tensor) -> float:

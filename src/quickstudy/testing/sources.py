@@ -19,6 +19,7 @@ import torch
 
 from quickstudy.checks.guessing import label_evenness, position_gain
 from quickstudy.core import Episode, EpisodeSpec, Examples
+from quickstudy.core.arguments import checked
 from quickstudy.tasks import TaskSource
 
 __all__ = ["SourceConformance", "episode_digests"]
@@ -30,6 +31,7 @@ _STANDARD_ERRORS_ABOVE_CHANCE = 4
 _DEVIATIONS_ABOVE_MEAN = 6  # of a chi-squared variable
 
 
+@checked
 def episode_digests(source: TaskSource, spec: EpisodeSpec, ids: Sequence[int], seed: int) -> str:
     """Return one hash per episode, joined by spaces: its examples and labels, without padding."""
     episode = source.episodes(spec, ids, seed=seed)
@@ -40,7 +42,7 @@ def _digest(episode: Episode, t: int) -> str:
     digest = hashlib.sha256()
     for side in (episode.support, episode.query):
         for value in (side.x, side.y):
-            digest.update(value[t][side.mask[t]].contiguous().numpy().tobytes())
+            digest.update(value[t][side.mask[t]].cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -94,10 +96,11 @@ class SourceConformance:
 
     def _batches(self) -> list[Episode]:
         source, spec = self.make_source(), self.make_spec()
+        # on the CPU: a source may make its episodes on a GPU
         return [
             source.episodes(
                 spec, range(i, min(i + _EPISODES_PER_BATCH, self.episodes)), seed=self.seed
-            )
+            ).to("cpu")
             for i in range(0, self.episodes, _EPISODES_PER_BATCH)
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, Self
 
 import torch
@@ -21,12 +21,23 @@ from quickstudy.core import (
     check_state,
     slice_tasks,
 )
+from quickstudy.core.arguments import checked
 from quickstudy.core.workers import Schedule, in_chunks, replica
 from quickstudy.learners.base import Family, Learner, mean_loss
+from quickstudy.learners.gradient.alone import judges_alone
 from quickstudy.learners.gradient.options import InnerLoop
+from quickstudy.learners.gradient.prepared import (
+    Features,
+    Task,
+    blank_padding,
+    is_known,
+    leaves_inference_mode,
+    plain_examples,
+    plain_tensors,
+)
 from quickstudy.learners.gradient.starts import BIAS, WEIGHT, Head, build_head, logits
 from quickstudy.learners.gradient.taskwise import Engine, Params, TaskModule
-from quickstudy.nets import Encoder, NormContext, SupportNorm
+from quickstudy.nets import Encoder, SupportNorm
 
 __all__ = ["GradientLearner", "Task", "blank_padding"]
 
@@ -43,45 +54,6 @@ _SIZE_WORTH_THREADS = 1 << 15
 _PREDICTION_SIZE = 1 << 19
 
 
-def blank_padding(examples: Examples) -> Examples:
-    """Return the examples with zeros for padding, which may hold anything, NaN included."""
-    if bool(examples.mask.all()):
-        return examples
-    wide = examples.mask.view(*examples.mask.shape, *(1,) * (examples.x.ndim - 2))
-    return Examples(
-        examples.x.masked_fill(~wide, 0), examples.y.masked_fill(~examples.mask, 0), examples.mask
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """The support of ``T`` tasks, checked and prepared for the inner loop.
-
-    Args:
-        support: examples ``[T, S, ...]``, zeros for padding.
-        n_way: number of classes ``C``.
-        mask: the support's mask, or ``None`` if there is no padding.
-        present: bool ``[T, C]``: which classes have support; ``None`` for regression.
-    """
-
-    support: Examples
-    n_way: int
-    mask: Tensor | None
-    present: Tensor | None
-
-
-class _Features(nn.Module):
-    """An encoder as a plain module, called with the examples of one task ``[N, ...]``."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.encoder.check(x)
-        return self.encoder.features(x, NormContext(None, 1))
-
-
 class GradientLearner(Learner):
     """A network that is adapted to each task by gradient descent on the support loss.
 
@@ -94,7 +66,8 @@ class GradientLearner(Learner):
             ``"prototype"`` (made from the support), or ``None``: the net's own last layer is it.
         n_way: largest number of classes of a ``"linear"`` head; 1 for regression.
         features: width ``D`` of the features; our encoders know it.
-        temperature: logits of a ``"prototype"`` head are divided by it.
+        temperature: logits of a ``"prototype"`` head are divided by it; ``None`` = 1. The other
+            heads have none.
         inner: how a task is learned.
         query_statistics: which batch statistics normalise a query. ``"support"``: those of its
             task's support set, so that it is judged alone. ``"query"``: those of all queries
@@ -121,6 +94,7 @@ class GradientLearner(Learner):
     low_precision = False
     divergence_advice = "Lower inner_lr or set inner_clip in a new run, if the inner loop did it."
 
+    @checked
     def __init__(
         self,
         net: nn.Module,
@@ -128,7 +102,7 @@ class GradientLearner(Learner):
         head: Literal["linear", "shared", "prototype"] | None = "linear",
         n_way: int = 5,
         features: int | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         inner: InnerLoop | None = None,
         query_statistics: Literal["support", "query"] = "support",
         engine: Engine = "auto",
@@ -138,7 +112,12 @@ class GradientLearner(Learner):
             raise ConfigError(
                 f"query_statistics must be 'support' or 'query'; got {query_statistics!r}."
             )
-        self.net: nn.Module = _Features(net) if isinstance(net, Encoder) else net
+        if temperature is not None and head != "prototype":
+            raise ConfigError(
+                f"temperature={temperature} divides the logits of prototypes, and head={head!r} "
+                "has none. Leave it out, or give head='prototype'."
+            )
+        self.net: nn.Module = Features(net) if isinstance(net, Encoder) else net
         self.head: Head | None = None
         self._width: int | None = None
         if head is not None:
@@ -148,7 +127,7 @@ class GradientLearner(Learner):
                     f"{type(net).__name__} does not say how many features it has. Give features=, "
                     "or head=None if its own last layer is the classifier."
                 )
-            self.head, self._width = build_head(head, width, n_way, temperature), width
+            self.head, self._width = build_head(head, width, n_way, temperature or 1.0), width
         # recorded here: evaluation works on a copy in which no parameter requires gradients
         self.adapted_names = tuple(n for n, p in self.net.named_parameters() if p.requires_grad)
         if self.head is None and not self.adapted_names:
@@ -160,11 +139,25 @@ class GradientLearner(Learner):
         self.query_statistics = query_statistics
         self.tasks = TaskModule(self.net, engine)
         self.label_sensitive = not getattr(self.head, "permutation_equivariant", False)
-        normed = any(
+        self._has_norm_layers = any(
             isinstance(m, (SupportNorm, nn.modules.batchnorm._BatchNorm)) for m in net.modules()
         )
-        self.normed = normed
-        self.transductive = normed and query_statistics == "query"
+
+    @property
+    def normed(self) -> bool:
+        """Whether the network uses statistics of its batch."""
+        return self._has_norm_layers or self.tasks.normalises or self.tasks.alone is False
+
+    @property
+    def transductive(self) -> bool:  # type: ignore[override]
+        """Whether ``predict`` looks at the other queries.
+
+        A network of the user's own may call batch norm as a function, which shows when it runs;
+        until then it counts as one that does.
+        """
+        if self.query_statistics == "support":
+            return False
+        return self.normed or (self.tasks.alone is None and not is_known(self.net))
 
     # ------------------------------------------------------------------------ the contract
 
@@ -172,6 +165,10 @@ class GradientLearner(Learner):
         """Descend on the support loss; the state holds the adapted parameters, the statistics of
         the support and which classes it has."""
         support.check_labels(n_way)
+        if torch.is_inference_mode_enabled():
+            with leaves_inference_mode():
+                return self.adapt(plain_examples(support), n_way=n_way)
+        self._look_at(support)
         if torch.is_grad_enabled():
             return self._adapt(support, n_way)
         # twice, as the sizes count support and query of an episode
@@ -188,6 +185,10 @@ class GradientLearner(Learner):
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Run the adapted network on the queries."""
+        if torch.is_inference_mode_enabled():
+            with leaves_inference_mode():
+                plain = {name: plain_tensors(v) for name, v in state.items()}
+                return self.predict(plain, plain_tensors(x))
         self._check_state(state, x)
         if torch.is_grad_enabled():
             return self._predict(state, x)
@@ -212,6 +213,7 @@ class GradientLearner(Learner):
 
     def schedule(self, episode: Episode) -> Schedule:
         """Return how the tasks of an episode are best run on the learner's device."""
+        self._look_at(episode.support)
         numbers = sum(math.prod(s.x.shape[1:]) for s in (episode.support, episode.query))
         return self._schedule(episode.n_tasks, numbers)
 
@@ -256,7 +258,6 @@ class GradientLearner(Learner):
         other = replica(self)
         if query_statistics is not None:
             other.query_statistics = query_statistics
-            other.transductive = self.normed and query_statistics == "query"
         if eval_steps is not None:
             other.inner = replace(self.inner, eval_steps=eval_steps)
         return other
@@ -336,7 +337,7 @@ class GradientLearner(Learner):
     ) -> tuple[Tensor, TaskState]:
         """Return the network's outputs ``[T, N, ...] -> [T, N, D]``, and with ``keep`` the
         statistics that normalised them; arguments as in ``taskwise.TaskModule``."""
-        self._check_dtype(x)
+        self._check_input(x)
         net = {
             n.removeprefix(_NET_PREFIX): v for n, v in params.items() if n.startswith(_NET_PREFIX)
         }
@@ -374,6 +375,9 @@ class GradientLearner(Learner):
     def prepare(self, support: Examples, n_way: int) -> Task:
         """Check the support and return it as a :class:`Task`."""
         support.check_labels(n_way)
+        support = plain_examples(support)
+        self._check_input(support.x)
+        self._look_at(support)
         mask = None if bool(support.mask.all()) else support.mask
         support = blank_padding(support)
         present = None
@@ -399,8 +403,9 @@ class GradientLearner(Learner):
             return self.finish(task, self.descend(task, steps=self.steps)[-1])
 
     def _predict(self, state: TaskState, x: Tensor) -> Tensor:
+        self._check_input(x)
         given = None
-        if self.query_statistics == "support" and self.normed:
+        if self.query_statistics == "support":
             given = {
                 n.removeprefix(_NORM_PREFIX): v
                 for n, v in state.items()
@@ -429,10 +434,35 @@ class GradientLearner(Learner):
         }
         check_state(own, shapes, learner=type(self).__name__, tasks=len(x))
 
-    def _check_dtype(self, x: Tensor) -> None:
-        """Refuse inputs of a type that the network does not compute in; whole numbers may be
-        tokens."""
-        wanted = next(self.parameters()).dtype
+    def _look_at(self, support: Examples) -> None:
+        """Find out, at the first support set, whether the network judges examples alone.
+
+        Raises:
+            ConfigError: if it does not, and queries should be judged alone.
+        """
+        if self.tasks.alone is None and len(support.y):
+            support = plain_examples(support)
+            self._check_input(support.x)
+            with torch.autocast(support.x.device.type, enabled=False), leaves_inference_mode():
+                self.tasks.alone = judges_alone(self.tasks, support)
+        if self.tasks.alone is False and self.query_statistics == "support":
+            raise ConfigError(
+                f"{type(self.net).__name__} answers otherwise for the same example beside others: "
+                "it takes a mean, or something like it, over the batch, so a query would not be "
+                "judged alone. Use batch norm without running statistics, whose statistics are "
+                "followed, or query_statistics='query'."
+            )
+
+    def _check_input(self, x: Tensor) -> None:
+        """Refuse inputs of a type that the network does not compute in, or on another device; whole
+        numbers may be tokens."""
+        parameter = next(self.parameters())
+        wanted = parameter.dtype
+        if x.device != parameter.device:
+            raise TaskError(
+                f"the inputs are on {x.device}, the learner is on {parameter.device}. Move one of "
+                f"them: episode.to({str(parameter.device)!r}) or learner.to({str(x.device)!r})."
+            )
         if x.dtype not in (wanted, torch.int32, torch.int64):
             raise TaskError(
                 f"the inputs are {x.dtype}, the network computes in {wanted}. Convert them as the "

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from quickstudy.core import ConfigError
+from quickstudy.core.arguments import checked
 from quickstudy.learners.gradient.base import GradientLearner, Task
 from quickstudy.learners.gradient.inner import (
     Params,
     SupportLoss,
     check_finite,
+    clipped,
     hessian_products,
     task_gradients,
 )
@@ -35,8 +37,10 @@ class _ProximalProblem:
     lr: float
     strength: float
     solver_steps: int
+    clip: float | None
 
 
+@checked
 def proximal_minimum(
     loss: SupportLoss,
     start: Params,
@@ -46,6 +50,7 @@ def proximal_minimum(
     strength: float,
     solver_steps: int = 5,
     context: Sequence[Tensor] = (),
+    clip: float | None = None,
 ) -> Params:
     """Return ``phi = argmin loss(phi) + strength/2 |phi - start|^2`` by gradient descent.
 
@@ -62,6 +67,7 @@ def proximal_minimum(
         strength: ``lambda``, how strongly the parameters are pulled towards the start.
         solver_steps: steps of conjugate gradients.
         context: further tensors that the loss depends on; they get a gradient too.
+        clip: a task's gradient, penalty included, is shortened to this norm; the minimum stays.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -72,7 +78,7 @@ def proximal_minimum(
             f"implicit gradients need steps >= 1, solver_steps >= 1 and strength > 0; got {steps}, "
             f"{solver_steps} and {strength}."
         )
-    problem = _ProximalProblem(loss, tuple(start), steps, lr, strength, solver_steps)
+    problem = _ProximalProblem(loss, tuple(start), steps, lr, strength, solver_steps, clip)
     found: tuple[Tensor, ...] = _Minimum.apply(problem, *start.values(), *context)  # type: ignore[no-untyped-call]
     return dict(zip(start, found, strict=True))
 
@@ -93,10 +99,12 @@ class _Minimum(torch.autograd.Function):
             slope, loss = task_gradients(problem.loss, leaves, context, k, create_graph=False)
             losses.append(loss)
             # the gradient of the whole objective: grad l(phi) + strength (phi - start)
-            values = [
-                v - problem.lr * (g + problem.strength * (v - s))
-                for v, g, s in zip(values, slope, start, strict=True)
-            ]
+            whole = tuple(
+                g + problem.strength * (v - s) for v, g, s in zip(values, slope, start, strict=True)
+            )
+            if problem.clip is not None:
+                whole = clipped(whole, problem.clip)
+            values = [v - problem.lr * g for v, g in zip(values, whole, strict=True)]
         check_finite(losses)
         ctx.problem = problem
         ctx.save_for_backward(*values, *context)
@@ -146,7 +154,7 @@ def _conjugate_gradients(multiply: Any, right: list[Tensor], steps: int) -> list
     """
 
     def dot(a: list[Tensor], b: list[Tensor]) -> Tensor:
-        parts = [(x * y).flatten(1).sum(1) for x, y in zip(a, b, strict=True)]
+        parts = [(x * y).reshape(len(x), -1).sum(1) for x, y in zip(a, b, strict=True)]
         return torch.stack(parts).sum(0)  # [T]
 
     def add(a: list[Tensor], factor: Tensor, b: list[Tensor]) -> list[Tensor]:
@@ -195,6 +203,7 @@ class IMAML(GradientLearner):
 
     default_inner = InnerLoop(steps=16, lr=0.05)
 
+    @checked
     def __init__(
         self,
         net: nn.Module,
@@ -208,6 +217,11 @@ class IMAML(GradientLearner):
             raise ConfigError(
                 f"strength must be greater than 0 and solver_steps at least 1; got {strength} and "
                 f"{solver_steps}."
+            )
+        if self.inner.memory == "flat":
+            raise ConfigError(
+                "IMAML keeps no graph of its inner steps, so memory='flat' would change nothing. "
+                "Leave memory out."
             )
         self._strength, self._solver_steps = strength, solver_steps
 
@@ -224,5 +238,6 @@ class IMAML(GradientLearner):
             strength=self._strength,
             solver_steps=self._solver_steps,
             context=(task.support.x,),
+            clip=self.inner.clip,
         )
         return [found]

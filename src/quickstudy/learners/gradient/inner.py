@@ -28,11 +28,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quickstudy.core import ConfigError, DivergenceError
+from quickstudy.learners.gradient.second import check_second_derivative, explained
 
 __all__ = [
     "Params",
     "SupportLoss",
     "check_finite",
+    "clipped",
     "descend",
     "hessian_products",
     "task_gradients",
@@ -80,7 +82,8 @@ def descend(
         The adapted parameters: a list of one, or of ``K`` with ``every_step``.
 
     Raises:
-        ConfigError: if names or the number of rates do not fit.
+        ConfigError: if names or the number of rates do not fit, or the loss has no second
+            derivative and ``order`` wants one.
         DivergenceError: if a task's support loss stops being finite; it names the task and step.
     """
     if steps < 0:
@@ -157,6 +160,7 @@ class _InnerPlan:
         *,
         keep_graph: bool = False,
         keep_last: bool = False,
+        store: bool = False,
     ) -> _Path:
         """Take all steps.
 
@@ -166,9 +170,12 @@ class _InnerPlan:
             context: further tensors of the loss.
             keep_graph: record every step, so that the result can be differentiated.
             keep_last: keep the graph of the last step, separate from the result.
+            store: put the parameters after each step but the last into memory that is set aside for
+                all of them before the first step.
         """
         keep_graph = keep_graph and torch.is_grad_enabled()
         path = _Path([params], None)
+        room = self.room(params, rates) if store else None
         losses = []
         for k in range(self.steps):
             if keep_last and k == self.steps - 1:
@@ -190,10 +197,31 @@ class _InnerPlan:
                 )
             losses.append(loss)
             # theta[k+1] = theta[k] - a[k] * grad l(theta[k])
-            params = {n: v - rates[n][_row(rates[n], k)] * gradient[n] for n, v in params.items()}
+            # the result is a tensor of its own: only the steps before it have a place in the room
+            places = room if room is not None and k < self.steps - 1 else None
+            params = {
+                n: torch.sub(
+                    v,
+                    rates[n][_row(rates[n], k)] * gradient[n],
+                    out=None if places is None else places[n][k],
+                )
+                for n, v in params.items()
+            }
             path.trajectory.append(params)
         check_finite(losses)
         return path
+
+    def room(self, params: Params, rates: Params) -> Params:
+        """Return memory for the parameters between the steps ``{name: [K - 1, T, ...]}``.
+
+        It is one block for all steps because blocks of their own would lie between the activations
+        of the steps: what a step frees would be cut into pieces too small for the next one, and the
+        process would grow with every step although no more tensors are alive.
+        """
+        return {
+            n: v.new_empty((self.steps - 1, *v.shape), dtype=torch.result_type(v, rates[n]))
+            for n, v in params.items()
+        }
 
     def step(self, params: Params, context: Sequence[Tensor], k: int) -> tuple[_Step, Tensor]:
         """Return step ``k`` with a graph of its own, separate from all others, and the support
@@ -211,7 +239,7 @@ class _InnerPlan:
         found, values = task_gradients(self.loss, params, context, k, create_graph=create_graph)
         if self.clip is not None:
             with torch.enable_grad():
-                found = _clipped(found, self.clip)
+                found = clipped(found, self.clip)
         return dict(zip(params, found, strict=True)), values
 
 
@@ -230,19 +258,22 @@ def task_gradients(
     with torch.enable_grad():
         losses = loss(params, context, k)
         # tasks are independent, so the gradient of the sum is the gradient of each
-        found = torch.autograd.grad(
-            losses.sum(),
-            list(params.values()),
-            create_graph=create_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        with explained():
+            found = torch.autograd.grad(
+                losses.sum(),
+                list(params.values()),
+                create_graph=create_graph,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+    if create_graph and k == 0:
+        check_second_derivative(found)
     return found, losses.detach()
 
 
-def _clipped(gradients: Sequence[Tensor], largest: float) -> tuple[Tensor, ...]:
+def clipped(gradients: Sequence[Tensor], largest: float) -> tuple[Tensor, ...]:
     """Shorten each task's gradient to a norm of at most ``largest``."""
-    square = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)  # [T]
+    square = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients]).sum(0)  # [T]
     # the square root has no derivative at 0
     norm = square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
     factor = (largest / norm).clamp(max=1.0)
@@ -284,7 +315,7 @@ class _Flat(torch.autograd.Function):
         ctx.by_rate = any(ctx.needs_input_grad[1 + n : 1 + 2 * n])
         # first order with fixed rates needs neither Hessians nor inner gradients: nothing is kept
         wanted = any(ctx.needs_input_grad) and (plan.second or ctx.by_rate)
-        path = plan.run(start, rates, [c.detach() for c in context], keep_last=wanted)
+        path = plan.run(start, rates, [c.detach() for c in context], keep_last=wanted, store=wanted)
         ctx.last = path.last
         # theta[1] ... theta[K-1]: theta[0] is an input, theta[K] is never differentiated at
         inner = [v for params in path.trajectory[1:-1] for v in params.values()]
@@ -365,13 +396,14 @@ def hessian_products(
     live = [i for i, g in enumerate(gradients) if g.requires_grad]
     if not live:
         return [torch.zeros_like(v) for v in by]
-    return list(
-        torch.autograd.grad(
-            [gradients[i] for i in live],
-            by,
-            [vectors[i] for i in live],
-            retain_graph=again,
-            allow_unused=True,
-            materialize_grads=True,
+    with explained():
+        return list(
+            torch.autograd.grad(
+                [gradients[i] for i in live],
+                by,
+                [vectors[i] for i in live],
+                retain_graph=again,
+                allow_unused=True,
+                materialize_grads=True,
+            )
         )
-    )

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode
-from quickstudy.learners.base import Roles, mean_loss, predict_queries
+from quickstudy.core.arguments import checked
+from quickstudy.learners.base import Roles, check_queries, mean_loss, predict_queries
 from quickstudy.learners.gradient.base import GradientLearner, Task, blank_padding
 from quickstudy.learners.gradient.inner import Params, descend
 from quickstudy.learners.gradient.options import GradientOptions, InnerLoop, NetOptions
+from quickstudy.learners.gradient.prepared import leaves_inference_mode, plain_episode
 from quickstudy.learners.gradient.starts import BIAS, WEIGHT
 
 __all__ = ["ANIL", "FOMAML", "MAML", "MetaSGD", "ProtoMAML"]
@@ -56,6 +58,7 @@ class MAML(GradientLearner):
         state = learner.adapt(episode.support, n_way=5)
     """
 
+    @checked
     def __init__(
         self,
         net: nn.Module,
@@ -78,6 +81,11 @@ class MAML(GradientLearner):
         for name, share in (("multi_step", multi_step), ("first_order_until", first_order_until)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} is a share from 0 to 1; got {share}.")
+        if order == "first" and first_order_until > 0:
+            raise ConfigError(
+                f"order='first' leaves the Hessians out all along, so first_order_until="
+                f"{first_order_until} would change nothing. Leave it out, or set order='second'."
+            )
         if adapted == "head":
             if self.head is None:
                 raise ConfigError("adapted='head' needs a head: give head='linear' or another.")
@@ -164,7 +172,11 @@ class MAML(GradientLearner):
         self, episode: Episode, *, progress: float, roles: Roles | None = None
     ) -> Tensor:
         """Return the query loss after the inner loop, or with ``multi_step`` after every step."""
+        if torch.is_inference_mode_enabled():
+            with leaves_inference_mode():
+                return self.training_loss(plain_episode(episode), progress=progress, roles=roles)
         episode = episode if roles is None else roles(episode)
+        check_queries(episode)
         first_order = progress < self._first_order_until
         task = self.prepare(episode.support, episode.n_way)
         query = blank_padding(episode.query)
@@ -191,6 +203,7 @@ class MAML(GradientLearner):
         return [early] * (steps - 1) + [1 - early * (steps - 1)]
 
 
+@checked
 class FOMAML(MAML):
     """First-order MAML: the gradient at the adapted parameters serves as the meta-gradient.
 
@@ -213,6 +226,7 @@ class FOMAML(MAML):
         super().__init__(net, order="first", **options)
 
 
+@checked
 class MetaSGD(MAML):
     """MAML that also learns an inner learning rate for each single parameter; one inner step.
 
@@ -236,6 +250,7 @@ class MetaSGD(MAML):
         super().__init__(net, rates="parameter", **options)
 
 
+@checked
 class ANIL(MAML):
     """MAML with "almost no inner loop": only the head adapts to a task, the network does not.
 
@@ -289,6 +304,7 @@ class ProtoMAML(MAML):
 
     default_inner = InnerLoop(steps=3, lr=0.1)
 
+    @checked
     def __init__(
         self,
         net: nn.Module,

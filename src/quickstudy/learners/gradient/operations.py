@@ -18,6 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+# cuDNN refuses an eps of zero; this one and 1 minus it are powers of two or sums of few, so that
+# they add up to exactly 1
+_EPS = 2.0**-10
+
 __all__ = ["Geometry", "Statistics", "task_batch_norm", "task_conv2d", "task_max_pool2d"]
 
 Statistics = tuple[Tensor, Tensor]
@@ -210,8 +214,8 @@ def task_batch_norm(
     shift = -mean * factor if bias is None else bias - mean * factor
     # x * factor + shift, written as batch norm with mean 0 and variance 1: the native kernel sums
     # the derivatives by factor and shift in the same pass as that by x
-    zero, one = x.new_zeros(tasks * channels), x.new_ones(tasks * channels)
-    y = F.batch_norm(_fold(x), zero, one, factor.flatten(), shift.flatten(), False, 0.0, 0.0)
+    zero, rest = x.new_zeros(tasks * channels), x.new_full((tasks * channels,), 1 - _EPS)
+    y = F.batch_norm(_fold(x), zero, rest, factor.flatten(), shift.flatten(), False, 0.0, _EPS)
     return _unfold(y, tasks), (mean, scale) if keep else None
 
 
@@ -281,7 +285,7 @@ class _BatchNormBackward(Function):
         ctx: Any, g: Tensor, x: Tensor, w: Tensor, mean: Tensor, scale: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         # computed with weight 1: the formulas below divide by w, which may be 0
-        unit, dw, db = _batch_norm_backward(g, x, None, mean, scale, eps)  # unit = s P(g)
+        unit, dw, db = _batch_norm_backward(g, x, mean, scale, eps)  # unit = s P(g)
         ctx.save_for_backward(x, w, mean, scale, unit, dw)
         ctx.eps = eps
         ctx.set_materialize_grads(False)
@@ -300,10 +304,10 @@ class _BatchNormBackward(Function):
         # so that the first two are added in a single pass at the end
         of_z, of_unit = torch.zeros_like(s), torch.zeros_like(s)
         if v is not None:
-            s_pv, b, _ = _batch_norm_backward(v, x, None, mean, s, ctx.eps)  # s P(v), <v, z>
+            s_pv, b, _ = _batch_norm_backward(v, x, mean, s, ctx.eps)  # s P(v), <v, z>
             zero, one = torch.zeros_like(mean), torch.ones_like(s)
             # <v, dx> / w = <v, unit>: the kernel's own reduction, one pass and nothing written
-            by_w = _batch_norm_backward(v, unit, None, zero, one, ctx.eps, dx=False)[1]
+            by_w = _batch_norm_backward(v, unit, zero, one, ctx.eps, dx=False)[1]
             of_z = -s / n * by_w * w  # -(s/n) <v, dx> z
             of_unit = -s / n * b * w  # -(s/n) <v, z> dx, as dx = w unit
             by_x = s_pv * _across(-s / n * a * w, x)  # -(s/n) <g, z> w s P(v)
@@ -323,17 +327,10 @@ class _BatchNormBackward(Function):
 
 
 def _batch_norm_backward(
-    g: Tensor,
-    x: Tensor,
-    w: Tensor | None,
-    mean: Tensor,
-    scale: Tensor,
-    eps: float,
-    *,
-    dx: bool = True,
+    g: Tensor, x: Tensor, mean: Tensor, scale: Tensor, eps: float, *, dx: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the derivatives of PyTorch's own kernel by input (unless ``dx`` is off), weight and
-    bias."""
+    bias, at weight 1."""
     # g in the layout of x: with two layouts the kernel takes a slow path
     g = g.contiguous(
         memory_format=torch.channels_last
@@ -342,7 +339,17 @@ def _batch_norm_backward(
     )
     wanted = [dx, True, True]
     found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
-        g, x, w, None, None, mean, scale, True, eps, wanted
+        # the kernels for a GPU need the weight, also where it is 1
+        g,
+        x,
+        torch.ones_like(scale),
+        None,
+        None,
+        mean,
+        scale,
+        True,
+        eps,
+        wanted,
     )
     return found
 

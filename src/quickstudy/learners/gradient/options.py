@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from quickstudy.core import ConfigError
+from quickstudy.core.arguments import checked
 from quickstudy.learners.gradient.taskwise import Engine
 
 __all__ = ["GradientOptions", "InnerLoop", "NetOptions", "StartOptions"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class InnerLoop:
     """How a task is learned: by how many gradient steps, of what size.
@@ -21,7 +24,8 @@ class InnerLoop:
         lr: inner learning rate; where rates are learned, their value at the start.
         clip: a task's inner gradient is shortened to this norm; ``None`` = never.
         memory: ``"unrolled"`` keeps the graph of every step: fastest. ``"flat"`` keeps the graph of
-            one step and computes the others again: as much memory for 20 steps as for 1.
+            one step and computes the others again; what grows with the steps is one copy of the
+            adapted parameters for each task and step.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -45,11 +49,11 @@ class InnerLoop:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"{name} must be at least 0; got {value}.")
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ConfigError(
-                f"lr, the inner learning rate, must be greater than 0; got {self.lr}."
+                f"lr, the inner learning rate, must be a number greater than 0; got {self.lr}."
             )
-        if self.clip is not None and not self.clip > 0:
+        if self.clip is not None and not 0 < self.clip < math.inf:
             raise ConfigError(f"clip must be greater than 0, or None; got {self.clip}.")
         if self.memory not in ("flat", "unrolled"):
             raise ConfigError(f"memory must be 'flat' or 'unrolled'; got {self.memory!r}.")
@@ -74,4 +78,4 @@ class StartOptions(NetOptions, total=False):
 class GradientOptions(StartOptions, total=False):
     """All arguments of :class:`GradientLearner`."""
 
-    temperature: float
+    temperature: float | None

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Episode, Examples
+from quickstudy.core.arguments import checked
 from quickstudy.learners.base import Roles
 from quickstudy.learners.gradient.base import GradientLearner, Task
-from quickstudy.learners.gradient.inner import Params, check_finite
+from quickstudy.learners.gradient.inner import Params, check_finite, clipped
 from quickstudy.learners.gradient.options import InnerLoop, StartOptions
+from quickstudy.learners.gradient.prepared import leaves_inference_mode, plain_episode
 
 __all__ = ["Reptile"]
 
@@ -34,7 +36,8 @@ class Reptile(GradientLearner):
         optimiser: of the inner loop: ``"sgd"``, or ``"adam"`` without momentum (beta1 = 0), as the
             paper takes for images.
         minibatches: number of minibatches that a training task is cut into; the inner steps use
-            them in turn. 1 = every step sees all examples.
+            them in turn. 1 = every step sees all examples, as it does where a task cannot be cut
+            into parts with equally many examples of each class.
         **options: as in :class:`~quickstudy.learners.gradient.base.GradientLearner`, without
             ``temperature``: there are no prototypes.
 
@@ -51,6 +54,7 @@ class Reptile(GradientLearner):
 
     default_inner = InnerLoop(steps=5, lr=0.01)
 
+    @checked
     def __init__(
         self,
         net: nn.Module,
@@ -70,6 +74,11 @@ class Reptile(GradientLearner):
             raise ConfigError(
                 "Reptile moves the start of the head, and head='prototype' has none. Take 'linear' "
                 "or 'shared'."
+            )
+        if self.inner.memory == "flat":
+            raise ConfigError(
+                "Reptile keeps no graph of its inner steps, so memory='flat' would change nothing. "
+                "Leave memory out."
             )
         self._adam, self._minibatches = optimiser == "adam", minibatches
 
@@ -92,6 +101,8 @@ class Reptile(GradientLearner):
                     loss.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
                 )
             losses.append(loss.detach())
+            if self.inner.clip is not None:
+                found = clipped(found, self.inner.clip)
             params = {}
             for (name, value), g in zip(leaves.items(), found, strict=True):
                 if self._adam:
@@ -108,7 +119,9 @@ class Reptile(GradientLearner):
         self, episode: Episode, *, progress: float, roles: Roles | None = None
     ) -> Tensor:
         """Return each task's last training loss, with ``theta - phi`` as its gradient."""
-        del progress
+        if torch.is_inference_mode_enabled():
+            with leaves_inference_mode():
+                return self.training_loss(plain_episode(episode), progress=progress, roles=roles)
         episode = episode if roles is None else roles(episode)
         with torch.autocast(episode.support.x.device.type, enabled=False):
             joint = _join(episode.support, episode.query)
@@ -117,7 +130,7 @@ class Reptile(GradientLearner):
             # <theta, constant theta - phi>: its gradient by theta is theta - phi
             product = torch.stack(
                 [
-                    (v * (v.detach() - after[n])).flatten(1).sum(1)
+                    (v * (v.detach() - after[n])).reshape(len(v), -1).sum(1)
                     for n, v in self.start(parts[0]).items()
                 ]
             ).sum(0)

@@ -1,13 +1,15 @@
 """Replacements of PyTorch functions while a module runs for many tasks.
 
 Convolution, pooling and batch norm are replaced by those of
-:mod:`~quickstudy.learners.gradient.operations`, attention by its plain formula. Functions that draw
-random numbers are refused.
+:mod:`~quickstudy.learners.gradient.operations`, lookups by those of
+:mod:`~quickstudy.learners.gradient.tokens`, attention by its plain formula. Functions that draw
+random numbers are refused, and so is what changes a parameter or an input in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from quickstudy.learners.gradient.operations import (
     task_conv2d,
     task_max_pool2d,
 )
+from quickstudy.learners.gradient.tokens import embedding, embedding_bag
 from quickstudy.nets.norm import under_vmap
 
 __all__ = ["DRAWS", "Rules"]
@@ -73,13 +76,27 @@ class Rules(TorchFunctionMode):
         given: mean and scale to normalise with, for each batch norm in the order of the calls;
             ``None`` = each batch norm uses the statistics of its input.
         keep: collect the statistics that were used in ``found``.
+        protected: tensors that nothing may change in place.
+
+    Raises:
+        ConfigError: when a function is called that cannot be right in an inner loop.
     """
 
-    def __init__(self, mask: Tensor | None, given: list[Tensor] | None, keep: bool) -> None:
+    def __init__(
+        self,
+        mask: Tensor | None,
+        given: list[Tensor] | None,
+        keep: bool,
+        protected: Iterable[Tensor] = (),
+    ) -> None:
         super().__init__()
         self.mask, self.keep = mask, keep
         self.given = None if given is None else iter(given)
         self.found: list[Tensor] = []
+        self.normalises = False
+        """Whether batch norm was called."""
+        self._protected = protected
+        self._storages: set[int] | None = None
 
     def __torch_function__(
         self,
@@ -89,9 +106,46 @@ class Rules(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         rule = _REPLACEMENTS.get(func)
-        if rule is None:
-            return func(*args, **(kwargs or {}))
-        return rule(self, func, *args, **(kwargs or {}))
+        if rule is not None:
+            return rule(self, func, *args, **(kwargs or {}))
+        if _changes_in_place(func) or (kwargs and ("out" in kwargs or kwargs.get("inplace"))):
+            self._refuse_protected(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+    def _refuse_protected(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Refuse to change a parameter or an input of the module, which belong to all calls."""
+        changed = kwargs.get("out", args[0] if args else None)
+        if not isinstance(changed, Tensor):
+            return
+        if self._storages is None:
+            self._storages = {_storage(t) for t in self._protected} - {0}
+        if _storage(changed) in self._storages:
+            raise ConfigError(
+                f"the network changes one of its parameters or its input in place ({func.__name__})"
+                ", so learning a task would change the learner or the data. Use the operation that "
+                "returns a new tensor."
+            )
+
+
+@cache
+def _changes_in_place(func: Callable[..., Any]) -> bool:
+    """Return whether a function changes its first argument, by PyTorch's rule for names."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and name not in _NOT_IN_PLACE)
+    return name.endswith("_")
+
+
+_NOT_IN_PLACE = ("__int__", "__index__", "__invert__")
+
+
+def _storage(value: Tensor) -> int:
+    """Return the address of a tensor's numbers, under all of ``vmap``'s wrappers."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value.untyped_storage().data_ptr()
 
 
 def _conv2d(
@@ -159,6 +213,7 @@ def _batch_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,  # noqa: ARG001
 ) -> Tensor:
+    rules.normalises = True
     if running_mean is not None or running_var is not None or not training:
         raise ConfigError(
             "batch norm with running statistics cannot be right in an inner loop: they belong to "
@@ -298,6 +353,50 @@ def _rrelu(
     return func(input, lower, upper)
 
 
+def _plain_embedding(
+    rules: Rules,
+    func: Callable[..., Tensor],
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    padding = None if padding_idx < 0 else padding_idx
+    return embedding(
+        rules, func, indices, weight, padding, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse
+    )
+
+
+def _hardsigmoid(
+    rules: Rules,  # noqa: ARG001
+    func: Callable[..., Tensor],  # noqa: ARG001
+    input: Tensor,
+    inplace: bool = False,  # noqa: ARG001
+) -> Tensor:
+    # PyTorch's own has no second derivative
+    return F.relu6(input + 3) / 6
+
+
+def _weight_norm(
+    rules: Rules,  # noqa: ARG001
+    func: Callable[..., Tensor],  # noqa: ARG001
+    v: Tensor,
+    g: Tensor,
+    dim: int = 0,
+) -> Tensor:
+    # PyTorch's second derivative of this function takes the norms for constants; -1 = no axis kept
+    axes = [axis for axis in range(v.ndim) if axis != dim]
+    norm: Tensor = torch.linalg.vector_norm(v, dim=axes, keepdim=True)
+    return v * (g / norm)
+
+
+def _recurrent(rules: Rules, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001
+    # cuDNN's recurrent layers have no second derivative
+    with torch.backends.cudnn.flags(enabled=False):
+        return func(*args, **kwargs)
+
+
 def _draw(rules: Rules, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001
     raise ConfigError(f"{func.__name__} {DRAWS} Draw them once, into a buffer of the network.")
 
@@ -315,6 +414,12 @@ _REPLACEMENTS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.max_pool2d: _max_pool2d,
     torch.batch_norm: _batch_norm,
     F.batch_norm: _batch_norm,
+    F.embedding: embedding,
+    torch.embedding: _plain_embedding,
+    F.embedding_bag: embedding_bag,
+    F.hardsigmoid: _hardsigmoid,
+    torch._weight_norm: _weight_norm,
+    **dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), _recurrent),
     F.group_norm: _group_norm,
     torch.group_norm: _group_norm,
     F.adaptive_avg_pool2d: _adaptive_mean,

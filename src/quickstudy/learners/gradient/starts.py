@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Examples
+from quickstudy.core.arguments import checked
 from quickstudy.learners.classes import class_weights
 
 __all__ = ["Head", "LinearHead", "PrototypeStart", "SharedHead", "build_head"]
@@ -52,6 +53,7 @@ def logits(params: dict[str, Tensor], z: Tensor) -> Tensor:
     return torch.baddbmm(params[BIAS][:, None], z, params[WEIGHT].transpose(1, 2))
 
 
+@checked
 class LinearHead(Head):
     """A meta-learned start for each class (Finn et al. 2017). The first label starts elsewhere than
     the second, so predictions depend on how the classes are numbered.
@@ -92,6 +94,7 @@ class LinearHead(Head):
         return {WEIGHT: tuple(self.weight.shape), BIAS: tuple(self.bias.shape)}
 
 
+@checked
 class SharedHead(Head):
     """One start for all classes: independent of label order, for any number of classes.
 
@@ -129,6 +132,7 @@ class SharedHead(Head):
         return {WEIGHT: (1, self.weight.shape[1]), BIAS: (1,)}
 
 
+@checked
 class PrototypeStart(Head):
     """The classifier starts as the Prototypical Network of the support.
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +21,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from quickstudy.core import ConfigError, TaskState
+from quickstudy.core.arguments import checked
 from quickstudy.learners.gradient.rules import DRAWS, Rules
+from quickstudy.learners.gradient.swapping import RECURRENT, Parts, own_tensors, swapped
 from quickstudy.nets.norm import BatchNorm
 
 __all__ = ["Engine", "TaskModule", "check_module", "without_running_statistics"]
@@ -28,6 +32,7 @@ Engine = Literal["auto", "batched", "loop"]
 Params = dict[str, Tensor]
 
 
+@checked
 class TaskModule:
     """A module that takes the parameters of ``T`` tasks and their inputs.
 
@@ -60,6 +65,13 @@ class TaskModule:
         self.engine: Engine = engine
         self.why_loop = ""
         """Why ``vmap`` refused the module, so that ``"auto"`` runs the loop; empty otherwise."""
+        self.normalises = False
+        """Whether a call has come upon batch norm, as a layer or as a function."""
+        self.alone: bool | None = None
+        """Whether an answer depends on its own example alone, given the statistics; ``None`` = not
+        looked at."""
+        # an activation may work in place; at the beginning of a network that is on the inputs
+        self._spares_inputs = any(getattr(m, "inplace", False) for m in module.modules())
 
     def __call__(
         self,
@@ -90,7 +102,8 @@ class TaskModule:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TaskModule:
         other = TaskModule(copy.deepcopy(self.module, memo), self.engine)
-        other.why_loop = self.why_loop
+        other.why_loop, other.normalises = self.why_loop, self.normalises
+        other.alone = self.alone
         return other
 
     def _run(
@@ -101,30 +114,70 @@ class TaskModule:
         statistics: TaskState | None,
         keep: bool,
     ) -> tuple[Tensor, TaskState]:
-        call = _Call(self.module, self._parts, statistics is not None, keep)
+        call = _Call(self.module, self._parts, statistics is not None, keep, self._spares_inputs)
+        watched = [*params.values(), *self.module.parameters(), x]
+        versions = [v._version for v in watched]
         # in the order of the calls: a state that was read from a file has any order
         given = [(statistics or {})[_statistic(i)] for i in range(len(statistics or {}))]
         engine = "batched" if self.engine == "auto" and len(x) > 1 else self.engine
+        found: tuple[Tensor, list[Tensor]] | None = None
         if engine == "batched" and not self.why_loop:
             try:
-                out, found = call.batched(params, x, mask, given)
+                with _no_slow_rules():
+                    found = call.batched(params, x, mask, given)
             except (RuntimeError, ValueError) as error:
                 # only vmap's own refusal is handled here: other errors are those of the module
                 if not _is_refusal(error):
                     raise
-                reason = str(error).splitlines()[0]
-                if "random" in reason:
-                    raise ConfigError(f"{type(self.module).__name__} {DRAWS}") from error
-                if self.engine == "batched":
-                    raise ConfigError(
-                        f"{type(self.module).__name__} cannot run batched over tasks ({reason}). "
-                        "Set engine='loop'."
-                    ) from error
-                self.why_loop = reason
-            else:
-                return out, _named(found)
-        out, found = call.loop(params, x, mask, given)
-        return out, _named(found)
+                self._refused(error)
+        if found is None:
+            found = call.loop(params, x, mask, given)
+        self.normalises |= call.normalises
+        if versions != [v._version for v in watched]:
+            raise ConfigError(
+                f"{type(self.module).__name__} changes a parameter or its input in place when it "
+                "is called, so learning a task has changed the learner or the data. Use operations "
+                "that return a new tensor."
+            )
+        return found[0], _named(found[1])
+
+    def _refused(self, error: Exception) -> None:
+        """Remember why ``vmap`` refused the module.
+
+        Raises:
+            ConfigError: if the loop would not help, or is not wanted.
+        """
+        reason, name = str(error).splitlines()[0], type(self.module).__name__
+        reason = reason.replace(_NO_RULE, "has no rule for vmap")
+        if "random" in reason:
+            raise ConfigError(f"{name} {DRAWS}") from error
+        if self.engine == "batched":
+            raise ConfigError(
+                f"{name} cannot run batched over tasks ({reason}). Set engine='loop'."
+            ) from error
+        self.why_loop = reason
+
+
+_NO_RULE = "hit the vmap fallback which is currently disabled"
+_fallbacks, _fallbacks_off = threading.Lock(), [0]
+_set_fallback: Any = torch._C._functorch._set_vmap_fallback_enabled  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _no_slow_rules() -> Iterator[None]:
+    """Let ``vmap`` refuse a function that it would run task by task anyway, with a warning: the
+    loop over whole networks is faster."""
+    with _fallbacks:
+        _fallbacks_off[0] += 1
+        _set_fallback(False)
+    try:
+        yield
+    finally:
+        with _fallbacks:
+            _fallbacks_off[0] -= 1
+            # the setting is the process's: the last thread to leave puts it back
+            if not _fallbacks_off[0]:
+                _set_fallback(True)
 
 
 def _named(found: list[Tensor]) -> TaskState:
@@ -147,9 +200,12 @@ class _Call:
     """One call of a module for ``T`` tasks, by either engine."""
 
     def __init__(
-        self, module: nn.Module, parts: list[tuple[str, nn.Module]], given: bool, keep: bool
+        self, module: nn.Module, parts: Parts, given: bool, keep: bool, spares_inputs: bool
     ) -> None:
         self._module, self._parts, self._given, self._keep = module, parts, given, keep
+        self._parameters, self._buffers = own_tensors(parts), own_tensors(parts, buffers=True)
+        self._spares_inputs = spares_inputs
+        self.normalises = False
 
     def batched(
         self, params: Params, x: Tensor, mask: Tensor | None, given: list[Tensor]
@@ -182,20 +238,28 @@ class _Call:
         Raises:
             ConfigError: if the module returns no tensor, or changes a buffer or an attribute.
         """
-        buffers = {n: b.clone() for n, b in self._module.named_buffers()}
+        x = x.clone() if self._spares_inputs else x
+        buffers = {n: b.clone() for n, (b, _) in self._buffers.items()}
         # PyTorch counts in-place changes of a tensor in its version
         versions = {n: b._version for n, b in buffers.items()}
         attributes = _attributes(self._parts)
-        rules = Rules(mask, given if self._given else None, self._keep)
-        with rules:
-            out = torch.func.functional_call(self._module, {**params, **buffers}, (x,))
+        protected = [*params.values(), *(p for p, _ in self._parameters.values())]
+        if not self._spares_inputs:
+            protected.append(x)
+        rules = Rules(mask, given if self._given else None, self._keep, protected)
+        own, others = self._parameters | self._buffers, {**params, **buffers}
+        with swapped(self._parts, own, others) as replaced:
+            with rules:
+                out = self._module(x)
+            changed = replaced()
+            now = _attributes(self._parts)
+        self.normalises |= rules.normalises
         if not isinstance(out, Tensor):
             raise ConfigError(
                 f"{type(self._module).__name__} returns a {type(out).__name__}, and an inner loop "
                 "needs one tensor. Wrap it in a module that returns the tensor wanted."
             )
-        changed = [n for n, b in buffers.items() if b._version != versions[n]]
-        now = _attributes(self._parts)
+        changed += [n for n, b in buffers.items() if b._version != versions[n]]
         changed += sorted(n for n, v in now.items() if attributes.get(n) is not v)
         if changed:
             raise ConfigError(
@@ -205,7 +269,7 @@ class _Call:
         return out, rules.found
 
 
-def _attributes(parts: list[tuple[str, nn.Module]]) -> dict[str, Tensor]:
+def _attributes(parts: Parts) -> dict[str, Tensor]:
     """Return the tensors that are plain attributes of a module or of its submodules."""
     return {
         f"{name}.{key}" if name else key: value
@@ -218,12 +282,14 @@ def _attributes(parts: list[tuple[str, nn.Module]]) -> dict[str, Tensor]:
 # ----------------------------------------------------------------------------------- checks
 
 
+@checked
 def check_module(module: nn.Module) -> None:
     """Refuse a module that cannot be right in an inner loop.
 
     Raises:
         ConfigError: with the layer, the reason and the remedy.
     """
+    registered = {id(part) for part in module.modules()}
     for name, part in module.named_modules():
         what = f"{name or 'the network'} ({type(part).__name__})"
         if any(is_lazy(v) for v in (*part._parameters.values(), *part._buffers.values())):
@@ -231,6 +297,16 @@ def check_module(module: nn.Module) -> None:
                 f"{what} does not know its shape yet, so there is no start to learn from. Call the "
                 "network once on a batch of inputs first."
             )
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ConfigError(
+                f"{what} is compiled by TorchScript, which keeps its parameters out of reach. Give "
+                "the module that it was made of."
+            )
+        if isinstance(part, nn.CrossMapLRN2d):
+            raise ConfigError(
+                f"{what} has no second derivative. Take nn.LocalResponseNorm, the same function."
+            )
+        _check_lists(part, what, registered)
         if isinstance(part, BatchNorm):
             raise ConfigError(
                 f"{what} has running averages, which belong to all tasks and go wrong in an inner "
@@ -255,6 +331,39 @@ def check_module(module: nn.Module) -> None:
             )
 
 
+def _check_lists(part: nn.Module, what: str, registered: Set[int]) -> None:
+    """Refuse parameters and layers in a plain list or dictionary, where PyTorch does not see them.
+
+    Args:
+        part: to look at.
+        what: its name, for errors.
+        registered: ``id`` of every module of the network that PyTorch knows.
+    """
+    for name, value in vars(part).items():
+        if name == "_parameters" or (isinstance(part, nn.RNNBase) and name in RECURRENT):
+            continue
+        items = value.values() if isinstance(value, dict) else value
+        if isinstance(value, list | tuple | dict) and any(
+            isinstance(v, nn.Parameter) and v.requires_grad for v in items
+        ):
+            raise ConfigError(
+                f"{what} keeps parameters in {name}, a plain {type(value).__name__}, so they would "
+                "not adapt to a task. Make it an nn.ParameterList or an nn.ParameterDict."
+            )
+        if isinstance(value, list | tuple | dict) and any(
+            isinstance(v, nn.Module)
+            and id(v) not in registered
+            and any(True for _ in v.parameters())
+            for v in items
+        ):
+            raise ConfigError(
+                f"{what} keeps layers in {name}, a plain {type(value).__name__}, so they would "
+                "neither adapt to a task nor be trained or saved. Make it an nn.ModuleList or an "
+                "nn.ModuleDict."
+            )
+
+
+@checked
 def without_running_statistics(module: nn.Module) -> nn.Module:
     """Make every batch norm of a module use the statistics of its batch, in place.
 

@@ -6,14 +6,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
+from quickstudy.core.arguments import checked
 from quickstudy.learners.base import Family, Learner
-from quickstudy.learners.classes import class_weights
+from quickstudy.learners.classes import class_weights, without_padding
 
 __all__ = ["CentredHead"]
 
 _CENTRE = "centre"
 
 
+@checked
 class CentredHead(Learner):
     """Centres a task's embeddings on its support and scales them to length one, for another head.
 
@@ -44,7 +46,7 @@ class CentredHead(Learner):
 
     def __init__(self, head: Learner, *, prior: float = 0.0) -> None:
         super().__init__()
-        if not prior >= 0:
+        if not prior >= 0:  # infinity is the centre at zero
             raise ConfigError(f"prior must be at least 0 classes; got {prior}.")
         self.head, self.prior = head, prior
         self.order_sensitive, self.label_sensitive = head.order_sensitive, head.label_sensitive
@@ -67,16 +69,14 @@ class CentredHead(Learner):
 
     def _centre(self, support: Examples, n_way: int) -> Tensor:
         """Return the sum of the class means over (number of classes + prior), ``[T, 1, D]``."""
+        support = without_padding(support)
         members, present = class_weights(support.y, support.mask, n_way)
-        x = support.x.masked_fill(~support.mask[..., None], 0)
         counts = members.sum(1).clamp(min=1)  # [T, C]
-        class_size = counts.gather(
-            1, support.y.clamp(0, n_way - 1)
-        )  # [T, S]: of each example's class
+        class_size = counts.gather(1, support.y)  # [T, S]: of each example's class
         # one over the class's size: the weighted sum is then the sum of the class means
-        weights = (support.mask / class_size).to(x.dtype)[..., None]
-        classes = present.sum(1)[:, None, None].to(x.dtype) + self.prior
-        centre: Tensor = (weights * x).sum(1, keepdim=True) / classes.clamp(min=1)
+        weights = (support.mask / class_size).to(support.x.dtype)[..., None]
+        classes = present.sum(1)[:, None, None].to(support.x.dtype) + self.prior
+        centre: Tensor = (weights * support.x).sum(1, keepdim=True) / classes.clamp(min=1)
         if self.prior:
             return centre
         # a lone class centred on its own mean would have no direction: it stays where it is
@@ -84,5 +84,5 @@ class CentredHead(Learner):
 
     @staticmethod
     def _centred(centre: Tensor, support: Examples) -> Examples:
-        x = support.x.masked_fill(~support.mask[..., None], 0)
-        return Examples(F.normalize(x - centre, dim=2), support.y, support.mask)
+        support = without_padding(support)
+        return Examples(F.normalize(support.x - centre, dim=2), support.y, support.mask)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import Examples, TaskState, check_state
-from quickstudy.learners.classes import class_means, class_weights
+from quickstudy.core.arguments import checked
+from quickstudy.learners.classes import class_means, class_weights, without_padding
 from quickstudy.learners.metric import PrototypeHead
 
 __all__ = ["ClassMeanHead"]
@@ -16,6 +17,7 @@ __all__ = ["ClassMeanHead"]
 _PRODUCTS_AT_ONCE = 1 << 25
 
 
+@checked
 class ClassMeanHead(PrototypeHead):
     """The cosine to the mean of each class's examples, computed for each class by itself.
 
@@ -45,6 +47,7 @@ class ClassMeanHead(PrototypeHead):
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return ``prototypes`` ``[T, C, D]``, unit vectors, and ``present`` bool ``[T, C]``."""
         support.check_labels(n_way)
+        support = without_padding(support)
         _, present = class_weights(support.y, support.mask, n_way)
         z = self._inputs(support.x)
         means = F.normalize(class_means(z, support.y, support.mask, n_way), dim=2)

@@ -9,12 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_positive
 from quickstudy.learners.base import Family, Learner
 from quickstudy.learners.heads.weights import weighted
 
 __all__ = ["FineTunedHead"]
 
 
+@checked
 class FineTunedHead(Learner):
     """A last layer trained on the support by gradient descent, the encoder being frozen.
 
@@ -35,10 +38,11 @@ class FineTunedHead(Learner):
         lr: learning rate, as a multiple of one over the mean squared length of an embedding with
             its bias feature (Baseline) or of one over ``scale`` squared (Baseline++).
         momentum: of gradient descent, at least 0 and less than 1.
-        scale: cosines are multiplied by it.
+        scale: cosines are multiplied by it; ``None`` = 10. Baseline has none.
 
     Raises:
-        ConfigError: if a number is not positive, or the momentum is out of range.
+        ConfigError: if a number is not positive, a scale is given without ``cosine``, or the
+            momentum is out of range.
 
     Example::
 
@@ -57,12 +61,16 @@ class FineTunedHead(Learner):
         steps: int = 100,
         lr: float = 1.0,
         momentum: float = 0.9,
-        scale: float = 10.0,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("steps", steps), ("lr", lr), ("scale", scale)):
-            if not value > 0:
-                raise ConfigError(f"{name} must be positive; got {value}.")
+        if scale is not None and not cosine:
+            raise ConfigError(
+                f"scale={scale} multiplies cosines, and without cosine there are none. Leave it "
+                "out, or set cosine=True."
+            )
+        scale = 10.0 if scale is None else scale
+        check_positive(steps=steps, lr=lr, scale=scale)
         if not 0 <= momentum < 1:
             raise ConfigError(f"momentum must lie in [0, 1); got {momentum}.")
         self.cosine, self.steps, self.lr, self.momentum = cosine, steps, lr, momentum

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quickstudy.core import ConfigError
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_at_least, check_positive, check_size
 from quickstudy.learners.base import Family
 from quickstudy.learners.gradient import InnerLoop, ProtoMAML
 
 __all__ = ["GradientHead"]
 
 
+@checked
 class GradientHead(ProtoMAML):
     """Fine-tunes a linear layer on the embeddings, and a classifier that starts as prototypes.
 
@@ -22,7 +25,7 @@ class GradientHead(ProtoMAML):
 
     Args:
         features: width ``D`` of an embedding.
-        steps: gradient steps.
+        steps: gradient steps; 0 = the nearest prototype.
         lr: learning rate of the steps.
         temperature: logits of the prototypes that it starts from are divided by it.
 
@@ -42,8 +45,9 @@ class GradientHead(ProtoMAML):
     def __init__(
         self, features: int, *, steps: int = 10, lr: float = 0.1, temperature: float = 1.0
     ) -> None:
-        if features < 1:
-            raise ConfigError(f"features must be at least 1; got {features}.")
+        check_size(features=features)
+        check_at_least(0, steps=steps)
+        check_positive(lr=lr, temperature=temperature)
         layer = nn.Linear(features, features, bias=False)
         with torch.no_grad():  # the identity: the first step starts from the embeddings as they are
             layer.weight.copy_(torch.eye(features))
@@ -54,3 +58,12 @@ class GradientHead(ProtoMAML):
             inner=InnerLoop(steps=steps, lr=lr),
             rates="fixed",
         )
+
+    def _check_input(self, x: Tensor) -> None:
+        """Refuse embeddings of another width too."""
+        super()._check_input(x)
+        if x.shape[2:] != (self._width,):
+            raise ConfigError(
+                f"the head was made for embeddings of features={self._width} numbers; got "
+                f"{list(x.shape[2:])}. Give features= their width."
+            )

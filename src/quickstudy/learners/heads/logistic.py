@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from quickstudy.core import ConfigError, Examples, TaskState
+from quickstudy.core import Examples, TaskState
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_positive
 from quickstudy.learners.base import Family, Learner
 from quickstudy.learners.heads.kernels import check_width, gaussian_kernel
 from quickstudy.learners.heads.weights import weighted
@@ -18,6 +20,7 @@ _LARGEST_LOGIT_CHANGE = 10.0  # by one Newton step
 _NEWTON_STEPS, _LINE_SEARCH_STEPS, _CONJUGATE_GRADIENT_STEPS = 50, 25, 100
 
 
+@checked
 class LogisticHead(Learner):
     """Logistic regression with an L2 penalty on the weights and a free bias.
 
@@ -65,9 +68,7 @@ class LogisticHead(Learner):
         super().__init__()
         check_width(kernel_width)
         self.kernel_width = kernel_width
-        for name, value in (("c", c), ("temperature", temperature), ("tolerance", tolerance)):
-            if not value > 0:
-                raise ConfigError(f"{name} must be positive; got {value}.")
+        check_positive(c=c, temperature=temperature, tolerance=tolerance)
         self.balanced, self.tolerance = balanced, tolerance
         self.register_buffer("log_c", torch.tensor(math.log(c)))
         self.register_buffer("log_scale", torch.tensor(-math.log(temperature)))
@@ -77,6 +78,11 @@ class LogisticHead(Learner):
         """Return ``weight`` ``[T, C, D]``, or with a kernel the examples ``support`` and their
         ``weight`` ``[T, C, S]``; ``bias`` ``[T, C]`` and ``present`` bool ``[T, C]``."""
         x, y, weights, present = weighted(support, n_way, balanced=self.balanced)
+        if self.kernel_width is not None:
+            # padding has no weight, but distances are computed around the mean of all rows: it
+            # must not pull that away from the examples
+            count = support.mask.sum(1).clamp(min=1)[:, None, None]
+            x = torch.where(support.mask[..., None], x, x.sum(1, keepdim=True) / count)
         features, back = self._features(x, support.mask)
         problem = _Problem(features, y, weights, present, torch.exp(-self.log_c.to(x.dtype)))
         w = problem.minimise(self.tolerance)  # [T, C, R+1]

@@ -7,13 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskState
+from quickstudy.core.arguments import checked
 from quickstudy.learners.base import Family, Learner
-from quickstudy.learners.classes import class_weights, squared_distance
+from quickstudy.learners.classes import class_weights, squared_distance, without_padding
 from quickstudy.learners.metric import check_distance, set_temperature
 
 __all__ = ["NeighbourHead"]
 
 
+@checked
 class NeighbourHead(Learner):
     """The nearest examples of each class vote; the nearer, the more.
 
@@ -62,13 +64,13 @@ class NeighbourHead(Learner):
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return the support: ``support`` ``[T, S, D]``, ``members`` bool ``[T, S, C]``."""
         support.check_labels(n_way)
-        x = support.x.masked_fill(~support.mask[..., None], 0)
+        support = without_padding(support)
         members, present = class_weights(support.y, support.mask, n_way)
-        return {"support": self._inputs(x), "members": members, "present": present}
+        return {"support": self._inputs(support.x), "members": members, "present": present}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return the logarithms of the class densities ``[T, Q, C]``."""
-        scores = -squared_distance(self._inputs(x), state["support"])  # [T, Q, S]
+        scores = -squared_distance(self._inputs(x), state["support"], state["members"].any(2))
         return self._votes(scores, state["members"])
 
     def _inputs(self, x: Tensor) -> Tensor:

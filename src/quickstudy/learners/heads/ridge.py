@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from quickstudy.core import ConfigError, Examples, TaskState
+from quickstudy.core import Examples, TaskState
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_positive
 from quickstudy.learners.base import Family, Learner
-from quickstudy.learners.heads.kernels import check_width, gaussian_kernel
+from quickstudy.learners.heads.kernels import check_width, gaussian_kernel_less_one
 from quickstudy.learners.heads.weights import weighted
 
 __all__ = ["RidgeHead"]
@@ -17,6 +19,7 @@ __all__ = ["RidgeHead"]
 _INVERSE_STEPS = 20  # of Newton's iteration, in exported graphs
 
 
+@checked
 class RidgeHead(Learner):
     """A linear classifier by ridge regression on one-hot labels, in closed form.
 
@@ -65,9 +68,7 @@ class RidgeHead(Learner):
         super().__init__()
         check_width(kernel_width)
         self.kernel_width = kernel_width
-        for name, value in (("penalty", penalty), ("scale", scale)):
-            if not value > 0:
-                raise ConfigError(f"{name} must be positive; got {value}.")
+        check_positive(penalty=penalty, scale=scale)
         self.balanced = balanced
         for name, value in (("log_penalty", penalty), ("log_scale", scale)):
             start = torch.tensor(math.log(value))
@@ -77,23 +78,27 @@ class RidgeHead(Learner):
                 self.register_buffer(name, start)
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
-        """Return ``weight`` ``[T, C, D]``, or with a kernel the examples ``support`` and their
-        ``weight`` ``[T, C, S]``; ``bias`` ``[T, C]`` and ``present`` bool ``[T, C]``."""
+        """Return ``centre`` ``[T, 1, D]``, which is taken off the inputs, and ``weight`` ``[T, C,
+        D]``, or with a kernel the examples ``support`` and their ``weight`` ``[T, C, S]``; ``bias``
+        ``[T, C]`` and ``present`` bool ``[T, C]``."""
         x, y, weights, present = weighted(support, n_way, balanced=self.balanced)
+        # neither form of the solution sees where zero lies, but products of inputs that lie far
+        # from it would lose their digits
+        centre = _centre(x, weights)
+        x = (x - centre).masked_fill(~support.mask[..., None], 0)
+        same = {"centre": centre, "present": present}
         # centring inputs and targets gives a bias without penalty; rows multiplied by the root of
         # their weight turn weighted least squares into plain least squares
         root, centre_y = weights.sqrt()[..., None], _centre(y, weights)
         b = root * (y - centre_y)  # [T, S, C]
         if self.kernel_width is None and x.shape[1] >= x.shape[2]:
             # W = (A'A + a I)^-1 A'B, where there are at least as many examples as features
-            centre_x = _centre(x, weights)
-            a = root * (x - centre_x)  # [T, S, D]
+            a = root * x  # [T, S, D]
             gram = a.transpose(1, 2) @ a
             unit = a.square().sum((1, 2))
             gram = gram + self._penalty(unit, weights) * torch.eye(gram.shape[1]).to(gram)
             weight = torch.linalg.solve(gram, a.transpose(1, 2) @ b).transpose(1, 2)
-            bias = (centre_y - centre_x @ weight.transpose(1, 2))[:, 0]
-            return {"weight": weight, "bias": bias, "present": present}
+            return same | {"weight": weight, "bias": centre_y[:, 0]}
         # W = A' (A A' + a I)^-1 B, by Woodbury's identity; a kernel has inner products only
         plain = self._products(x, x)  # [T, S, S]
         solved = self._solve(plain, weights, b)
@@ -101,22 +106,25 @@ class RidgeHead(Learner):
         bias = (centre_y - _centre(plain, weights) @ dual)[:, 0]  # [T, C]
         if self.kernel_width is None:
             weight = dual.transpose(1, 2) @ x  # [T, C, S] @ [T, S, D]
-            return {"weight": weight, "bias": bias, "present": present}
-        weight = dual.transpose(1, 2)
-        return {"support": x, "weight": weight, "bias": bias, "present": present}
+            return same | {"weight": weight, "bias": bias}
+        return same | {"support": x, "weight": dual.transpose(1, 2), "bias": bias}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return ``scale (x W + b)`` ``[T, Q, C]``."""
+        x = x - state["centre"]
         features = x if self.kernel_width is None else self._products(x, state["support"])
         logits = torch.baddbmm(state["bias"][:, None], features, state["weight"].transpose(1, 2))
         logits = logits * self.log_scale.exp().to(logits.dtype)
         return logits.masked_fill(~state["present"][:, None], -torch.inf)
 
     def _products(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return inner products, or kernel values: ``[T, N, D]`` and ``[T, S, D] -> [T, N, S]``."""
+        """Return inner products, or kernel values: ``[T, N, D]`` and ``[T, S, D] -> [T, N, S]``.
+
+        Kernel values are less 1: the weights of the examples sum to zero, so it makes no odds.
+        """
         if self.kernel_width is None:
             return a @ b.transpose(1, 2)
-        return gaussian_kernel(a, b, self.kernel_width)
+        return gaussian_kernel_less_one(a, b, self.kernel_width)
 
     def _solve(self, plain: Tensor, weights: Tensor, b: Tensor) -> Tensor:
         """Return ``(K + a I)^-1 B``; ``K`` holds the products of the centred, weighted inputs."""

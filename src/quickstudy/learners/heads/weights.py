@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from quickstudy.core import Examples
-from quickstudy.learners.classes import class_weights
+from quickstudy.learners.classes import class_weights, without_padding
 
 __all__ = ["weighted"]
 
@@ -25,9 +25,9 @@ def weighted(
         TaskError: if a label lies outside ``[0, n_way)``.
     """
     support.check_labels(n_way)
+    support = without_padding(support)
     members, present = class_weights(support.y, support.mask, n_way)
-    x = support.x.masked_fill(~support.mask[..., None], 0)
-    y = members.to(x.dtype)
+    x, y = support.x, members.to(support.x.dtype)
     weights = support.mask.to(x.dtype)
     if balanced:
         # each present class gets the same share of the examples, split evenly among its members

@@ -6,15 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import Examples, TaskState, check_state
+from quickstudy.core import ConfigError, Examples, TaskState, check_state
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_at_least, check_size
 from quickstudy.learners.base import EmbeddingLearner, Family, Learner
-from quickstudy.learners.classes import class_weights
+from quickstudy.learners.classes import class_weights, without_padding
 from quickstudy.learners.metric.prototypical import set_temperature
-from quickstudy.nets import Encoder
+from quickstudy.nets import Encoder, as_encoder
 
 __all__ = ["FullContext", "MatchingHead", "MatchingNetwork"]
 
 
+@checked
 class FullContext(nn.Module):
     """Full-context embeddings: each embedding depends on the whole support set.
 
@@ -23,7 +26,10 @@ class FullContext(nn.Module):
 
     Args:
         features: width ``D`` of an embedding.
-        steps: how often each query attends to the support.
+        steps: how often each query reads the support (``K`` in the paper), at least 0.
+
+    Raises:
+        ConfigError: if a number is out of range.
 
     Example::
 
@@ -35,6 +41,8 @@ class FullContext(nn.Module):
 
     def __init__(self, features: int, *, steps: int = 3) -> None:
         super().__init__()
+        check_size(features=features)
+        check_at_least(0, steps=steps)
         self.steps = steps
         self.forward_cell = nn.LSTMCell(features, features)
         self.backward_cell = nn.LSTMCell(features, features)
@@ -45,6 +53,7 @@ class FullContext(nn.Module):
         """Return the support after an LSTM in both directions, ``[T, S, D] -> [T, S, D]``; padding
         is skipped."""
         steps = range(z.shape[1])
+        z = z.masked_fill(~mask[..., None], 0)
         forward = self._run_cell(self.forward_cell, z, mask, list(steps))
         backward = self._run_cell(self.backward_cell, z, mask, list(reversed(steps)))
         return z + forward + backward
@@ -62,20 +71,32 @@ class FullContext(nn.Module):
         return torch.stack([outputs[i] for i in range(len(order))], 1)
 
     def query(self, x: Tensor, support: Tensor, mask: Tensor) -> Tensor:
-        """Return the queries after reading the support ``steps`` times, ``[T, Q, D]``."""
-        tasks, queries, width = x.shape
-        flat = x.flatten(0, 1)  # [T*Q, D]
-        # h: output, r: readout of the support, c: cell state (appendix A.1)
-        h, r, c = flat, torch.zeros_like(flat), flat.new_zeros(len(flat), 2 * width)
+        """Return the queries after reading the support ``steps`` times, ``[T, Q, D]``.
+
+        Every step reads first and then runs the cell on what was read, so that the result depends
+        on each of the reads (appendix A.1, equations 3 to 6).
+
+        Args:
+            x: queries ``[T, Q, D]``.
+            support: what :meth:`support` returned ``[T, S, D]``.
+            mask: bool ``[T, S]``, ``False`` = padding.
+        """
+        width = x.shape[2]
+        support = support.masked_fill(~mask[..., None], 0)  # a weight of 0 times NaN is NaN
+        # h: output, r: readout of the support, c: cell state. Before the first cell h is the query
+        # itself, as in equation 4 with an output of zero
+        h, c = x, x.new_zeros(*x.shape[:2], 2 * width)
         for _ in range(self.steps):
-            output, c = self.read_cell(flat, (torch.cat([h, r], 1), c))
-            h = output[:, :width] + flat
-            scores = h.unflatten(0, (tasks, queries)) @ support.transpose(1, 2)  # [T, Q, S]
-            attention = scores.masked_fill(~mask[:, None], -torch.inf).softmax(2)
-            r = (attention @ support).flatten(0, 1)
-        return h.view(tasks, queries, width)
+            scores = h @ support.transpose(1, 2)  # [T, Q, S]
+            attention = scores.masked_fill(~mask[:, None], -torch.inf).softmax(2)  # equation 6
+            r = attention @ support  # equation 5
+            state = (torch.cat([h, r], 2).flatten(0, 1), c.flatten(0, 1))
+            output, c = (v.view_as(c) for v in self.read_cell(x.flatten(0, 1), state))  # equation 3
+            h = output[..., :width] + x  # equation 4
+        return h
 
 
+@checked
 class MatchingHead(Learner):
     """A query's label is the attention-weighted vote of the support examples.
 
@@ -124,8 +145,15 @@ class MatchingHead(Learner):
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return the support itself: ``support`` ``[T, S, D]``, ``members`` bool ``[T, S, C]``."""
         support.check_labels(n_way)
+        support = without_padding(support)
         z = support.x
         if self.context is not None:
+            width = self.context.forward_cell.input_size
+            if z.shape[2] != width:
+                raise ConfigError(
+                    f"the head was made for embeddings of features={width} numbers; got "
+                    f"{z.shape[2]}. Give features={z.shape[2]}."
+                )
             z = self.context.support(z, support.mask)
         members, present = class_weights(support.y, support.mask, n_way)
         return {"support": z, "members": members, "present": present}
@@ -152,13 +180,15 @@ class MatchingHead(Learner):
         return logits.masked_fill(~state["present"][:, None], -torch.inf)
 
 
+@checked
 class MatchingNetwork(EmbeddingLearner):
     """An encoder with a matching head.
 
     Vinyals et al. (2016), "Matching Networks for One Shot Learning", section 2.
 
     Args:
-        encoder: inputs to embeddings.
+        encoder: inputs to embeddings; another module becomes a
+            :class:`~quickstudy.nets.ModuleEncoder`.
         temperature: see :class:`MatchingHead`.
         learn_temperature: whether meta-training adjusts the temperature.
         full_context: see :class:`MatchingHead`.
@@ -173,14 +203,16 @@ class MatchingNetwork(EmbeddingLearner):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | nn.Module,
         *,
         temperature: float = 0.1,
         learn_temperature: bool = True,
         full_context: bool = False,
     ) -> None:
+        encoder = as_encoder(encoder)
         head = MatchingHead(
-            encoder.out_features,
+            # without full context no layer depends on the width, so it need not be known
+            encoder.out_features if full_context else 1,
             temperature=temperature,
             learn_temperature=learn_temperature,
             full_context=full_context,

@@ -9,8 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core import ConfigError, Examples, TaskState, check_state
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_at_least, check_positive
 from quickstudy.learners.base import EmbeddingLearner, Family, Learner
-from quickstudy.learners.classes import class_means, class_weights, squared_distance
+from quickstudy.learners.classes import (
+    class_means,
+    class_weights,
+    squared_distance,
+    without_padding,
+)
 from quickstudy.nets import Encoder
 
 __all__ = [
@@ -26,12 +33,14 @@ __all__ = [
 _LARGEST_ONE_HOT = 50_000
 
 
+@checked
 def check_distance(distance: str) -> None:
     """Raise :class:`ConfigError` if a distance is neither ``"euclidean"`` nor ``"cosine"``."""
     if distance not in ("euclidean", "cosine"):
         raise ConfigError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}.")
 
 
+@checked
 def set_temperature(module: nn.Module, temperature: float, *, learn: bool) -> None:
     """Give a module ``log_scale``, the logarithm of one over its temperature.
 
@@ -43,8 +52,7 @@ def set_temperature(module: nn.Module, temperature: float, *, learn: bool) -> No
     Raises:
         ConfigError: if the temperature is not positive.
     """
-    if not temperature > 0:
-        raise ConfigError(f"temperature must be positive; got {temperature}.")
+    check_positive(temperature=temperature)
     # the logarithm, so that the temperature stays positive; float32 like any parameter
     log_scale = torch.tensor(-math.log(temperature))
     if learn:
@@ -53,6 +61,7 @@ def set_temperature(module: nn.Module, temperature: float, *, learn: bool) -> No
         module.register_buffer("log_scale", log_scale)
 
 
+@checked
 class PrototypeHead(Learner):
     """A class is the mean of its support embeddings; a query belongs to the nearest mean.
 
@@ -97,14 +106,14 @@ class PrototypeHead(Learner):
         if temperature is None:
             temperature = 1.0 if distance == "euclidean" else 0.1
         set_temperature(self, temperature, learn=learn_temperature)
-        if not shrinkage >= 0:
-            raise ConfigError(f"shrinkage must be at least 0; got {shrinkage}.")
+        check_at_least(0, shrinkage=shrinkage)
         self.distance = distance
         self.shrinkage = shrinkage
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
         """Return ``prototypes`` ``[T, C, D]`` (equation 1) and ``present`` bool ``[T, C]``."""
         support.check_labels(n_way)
+        support = without_padding(support)
         members, present = class_weights(support.y, support.mask, n_way)
         z = self._inputs(support.x)
         if members[0].numel() > _LARGEST_ONE_HOT:
@@ -126,7 +135,7 @@ class PrototypeHead(Learner):
             logits = F.normalize(x, dim=2) @ F.normalize(prototypes, dim=2).transpose(1, 2)
         else:
             # squared distance: keeps the classifier linear in the embedding (section 2.4)
-            logits = -squared_distance(x, prototypes)
+            logits = -squared_distance(x, prototypes, state["present"])
         logits = logits * self.log_scale.exp().to(logits.dtype)
         return logits.masked_fill(~state["present"][:, None], -torch.inf)
 
@@ -146,13 +155,15 @@ def _mean_of_present(prototypes: Tensor, present: Tensor) -> Tensor:
     return (prototypes * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
+@checked
 class PrototypicalNetwork(EmbeddingLearner):
     """An encoder with a prototype head.
 
     Snell, Swersky and Zemel (2017), "Prototypical Networks for Few-shot Learning", section 2.
 
     Args:
-        encoder: inputs to embeddings.
+        encoder: inputs to embeddings; another module becomes a
+            :class:`~quickstudy.nets.ModuleEncoder`.
         distance: ``"euclidean"`` (squared) or ``"cosine"``.
         temperature: see :class:`PrototypeHead`.
         learn_temperature: whether meta-training adjusts the temperature.
@@ -168,7 +179,7 @@ class PrototypicalNetwork(EmbeddingLearner):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | nn.Module,
         *,
         distance: str = "euclidean",
         temperature: float | None = None,
