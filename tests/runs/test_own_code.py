@@ -162,7 +162,7 @@ def own_file(path: Path, text: str = OWN, **changes: str) -> Path:
             {"arguments": "*, ways"},
             "Config.build failed when .*unexpected keyword argument 'n_way'",
         ),
-        ({"default": ""}, "Field required|gives its kind no name"),
+        ({"default": ""}, "is missing|gives its kind no name"),
         ({"body": "return ("}, "SyntaxError: .*own.py line 10"),
     ],
 )

@@ -14,6 +14,9 @@ from quickstudy.core.rows import EpisodeIndex, EpisodeRows, Ints, split_by_group
 
 __all__ = ["AuxiliaryClasses", "AuxiliaryEpisodes"]
 
+# draws of a task, and orders of its groups, before they count as impossible
+_DRAWS_TRIED, _GROUP_ORDERS_TRIED = 64, 16
+
 
 @dataclass(frozen=True, slots=True)
 class AuxiliaryEpisodes:
@@ -38,12 +41,12 @@ class AuxiliaryClasses:
         z: embeddings ``[N, D]``.
         labels: one name or number per row.
         sources: one name per row: what data the row is from; ``None`` = one source.
-        groups: rows of a class with the same group (frames of one film, say) never stand in both
-            the support and the query of an episode, unless the class has too few rows in other
-            groups; ``None`` = every row is a group of its own.
+        groups: rows with the same group (frames of one film, say) never stand in both the support
+            and the query of an episode, nor in the support and among the strangers; ``None`` =
+            every row is a group of its own.
 
     Raises:
-        TaskError: if the lengths differ.
+        TaskError: if the lengths differ, or the embeddings are no table of finite numbers.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class AuxiliaryClasses:
         sources: npt.ArrayLike | None = None,
         groups: npt.ArrayLike | None = None,
     ) -> None:
-        self.z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        self.z = _embeddings(z)
         n = len(self.z)
         given = {
             "labels": np.asarray(labels).astype(str),
@@ -69,6 +72,7 @@ class AuxiliaryClasses:
         classes, index = np.unique(pairs, axis=0, return_inverse=True)
         self.y: Ints = index.reshape(-1).astype(np.int64)
         self.groups: Ints = np.unique(given["groups"], return_inverse=True)[1].reshape(-1)
+        self.grouped = int(self.groups.max(initial=-1)) + 1 < n  # some rows share a group
         self.source_of: Ints = np.unique(classes[:, 0], return_inverse=True)[1].reshape(-1)
         self.names = [f"{s}/{c}" if s else str(c) for s, c in classes]
         self._rows = [np.flatnonzero(self.y == c) for c in range(len(classes))]
@@ -114,7 +118,8 @@ class AuxiliaryClasses:
         classes: Ints | None = None,
         z: Tensor | None = None,
     ) -> AuxiliaryEpisodes | None:
-        """Draw tasks of one size; ``None`` if there are too few classes with enough examples.
+        """Draw tasks of one size; ``None`` if there are too few classes with enough examples, in
+        enough groups.
 
         Args:
             n_way: classes per task.
@@ -131,7 +136,7 @@ class AuxiliaryClasses:
         rng = np.random.default_rng([seed, n_way, k_shot])
         z = self.z if z is None else z
         wanted = np.arange(self.n_classes) if classes is None else classes
-        usable = np.array([c for c in wanted if len(self._rows[c]) >= k_shot + n_query])
+        usable = np.array([c for c in wanted if self._divides(c, k_shot, n_query)])
         # strangers need a class that is not in the task
         sources = self._large_enough(usable, n_way + (1 if n_strangers else 0))
         if not sources:
@@ -140,11 +145,19 @@ class AuxiliaryClasses:
         strangers: list[Ints] = []
         for _ in range(tasks):
             source = sources[rng.integers(len(sources))]
-            order = rng.permutation(source)
-            sides = [self._split(c, k_shot, n_query, rng) for c in order[:n_way]]
-            support, query = zip(*sides, strict=True)
-            drawn.append(EpisodeRows.from_classes(order[:n_way], support, query))
-            others = self.rows_of(order[n_way:]) if n_strangers else np.zeros(0, np.int64)
+            for _ in range(_DRAWS_TRIED):
+                order = rng.permutation(source)
+                sides = self._sides(order[:n_way], k_shot, n_query, rng)
+                if sides is None:
+                    continue
+                others = self.rows_of(order[n_way:]) if n_strangers else np.zeros(0, np.int64)
+                shown = self.groups[np.concatenate(sides[0])]
+                others = others[~np.isin(self.groups[others], shown)]
+                if len(others) or not n_strangers:
+                    break
+            else:
+                return None  # the groups tie these classes together too closely
+            drawn.append(EpisodeRows.from_classes(order[:n_way], *sides))
             strangers.append(rng.choice(others, n_strangers) if n_strangers else others)
         index = EpisodeIndex.stack(drawn, n_way=n_way)
         episode = Episode(
@@ -167,17 +180,94 @@ class AuxiliaryClasses:
             return [classes]
         return large
 
-    def _split(
-        self, label: int, k_shot: int, n_query: int, rng: np.random.Generator
-    ) -> tuple[Ints, Ints]:
-        """Draw the support and the query of one class.
+    def _divides(self, label: int, k_shot: int, n_query: int) -> bool:
+        """Return whether the groups of a class can be divided into a support and a query."""
+        rows = self._rows[label]
+        most = len(rows) - n_query  # rows that the groups of the support may have
+        if not self.grouped or most < k_shot:
+            return most >= k_shot
+        # bit n is set if some of the groups have n rows together
+        sums = 1
+        for size in np.bincount(self.groups[rows]).tolist():
+            sums |= sums << size if size else 0
+        return (sums & ((1 << (most + 1)) - 1)) >> k_shot > 0
 
-        The support is any ``k_shot`` rows, so a group is never too small to be drawn. Other
-        samplers choose the groups of the support first, and refuse classes that have too few.
+    def _sides(
+        self, classes: Ints, k_shot: int, n_query: int, rng: np.random.Generator
+    ) -> tuple[list[Ints], list[Ints]] | None:
+        """Draw support and query rows of each class, without a group on both sides.
+
+        The support is any ``k_shot`` rows of a class, and its query comes from other groups. Where
+        too few rows are left then, or a group spans classes and would stand on both sides, the
+        groups are divided first.
+
+        Returns:
+            Rows of the support and of the query, class by class; ``None`` if no way was found.
         """
-        rows = rng.permutation(self._rows[label])
-        groups = self.groups[rows]
-        support, apart = split_by_groups(rows, groups, groups[:k_shot], k_shot)
-        # a prior is learned from many classes: one with too few groups is better than none
-        query = apart if len(apart) >= n_query else rows[k_shot:]
-        return support, query[:n_query]
+        rows = [rng.permutation(self._rows[c]) for c in classes]
+        firsts = [self.groups[of_class[:k_shot]] for of_class in rows]
+        for attempt in range(_GROUP_ORDERS_TRIED):
+            sides = []
+            for of_class, chosen in zip(rows, firsts, strict=True):
+                groups = self.groups[of_class]
+                sides.append(split_by_groups(of_class, groups, chosen, k_shot))
+            support, query = [s for s, _ in sides], [q[:n_query] for _, q in sides]
+            enough = all(len(s) == k_shot for s in support) and all(
+                len(q) == n_query for q in query
+            )
+            shared = np.isin(
+                self.groups[np.concatenate(query)], self.groups[np.concatenate(support)]
+            )
+            if enough and not shared.any():
+                return support, query
+            if attempt == 0 and not self.grouped:
+                return None
+            firsts = [self._support_groups(rows, k_shot, n_query, rng)] * len(rows)
+        return None
+
+    def _support_groups(
+        self, rows: list[Ints], k_shot: int, n_query: int, rng: np.random.Generator
+    ) -> Ints:
+        """Return groups for the support, in a random order until every class has enough of them.
+
+        A group is passed over if one of its classes needs it for the query. The groups found may
+        not be enough for every class.
+
+        Args:
+            rows: the rows of each class of an episode.
+            k_shot: support examples per class.
+            n_query: query examples per class.
+            rng: draws the order.
+        """
+        names = np.unique(np.concatenate([self.groups[r] for r in rows]))
+        sizes = np.stack(
+            [
+                np.bincount(np.searchsorted(names, self.groups[r]), minlength=len(names))
+                for r in rows
+            ]
+        )  # [C, G]
+        spare = sizes.sum(1) - n_query  # rows of each class that the support's groups may have
+        taken, chosen = np.zeros_like(spare), []
+        for g in rng.permutation(len(names)):
+            wanted = ((sizes[:, g] > 0) & (taken < k_shot)).any()
+            if wanted and (taken + sizes[:, g] <= spare).all():
+                taken += sizes[:, g]
+                chosen.append(g)
+        return names[chosen]
+
+
+def _embeddings(z: npt.ArrayLike) -> Tensor:
+    """Return embeddings ``[N, D]`` as float32."""
+    try:
+        found = torch.as_tensor(np.asarray(z).astype(np.float32, copy=False))
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"embeddings must be numbers [N, D]; got {type(z).__name__}.") from error
+    if found.ndim != 2 or not found.numel():
+        raise TaskError(f"embeddings must be [N, D]; got {list(found.shape)}.")
+    broken = (~found.isfinite().all(1)).nonzero()[:, 0].tolist()
+    if broken:
+        raise TaskError(
+            f"the embedding in row {broken[0]} holds NaN or infinity (as do {len(broken) - 1} more "
+            "rows). Leave them out, or look for an encoder that overflows."
+        )
+    return found

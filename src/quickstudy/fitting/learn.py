@@ -9,7 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from quickstudy.core import Episode, TaskError
+from quickstudy.core import ConfigError, Episode, TaskError, nearest_names
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_at_least
 from quickstudy.fitting.calibration import Answers, Strangers, fit_head_prior, fit_open_set
 from quickstudy.fitting.draws import AuxiliaryClasses, AuxiliaryEpisodes
 from quickstudy.fitting.evidence import gather_evidence, log_loss, own_temperature
@@ -41,8 +43,8 @@ _CENTRE_PRIORS = (0.0, 2.0, 5.0, 10.0)
 class _Sizes:
     """The sizes of the auxiliary tasks, and how many there are of the small ones."""
 
-    ways: tuple[int, ...]
-    shots: tuple[int, ...]
+    ways: Sequence[int]
+    shots: Sequence[int]
     tasks: int
 
     def cells(self) -> Iterable[tuple[int, int, int]]:
@@ -55,6 +57,7 @@ class _Sizes:
                 yield n, k, max(8, round(self.tasks * min(1.0, 8 / n)))
 
 
+@checked
 def learn_prior(
     z: npt.ArrayLike,
     labels: npt.ArrayLike,
@@ -62,8 +65,8 @@ def learn_prior(
     sources: npt.ArrayLike | None = None,
     groups: npt.ArrayLike | None = None,
     heads: Sequence[str] = LEARNED_HEADS,
-    ways: tuple[int, ...] = (2, 5, 10, 20, 40, 75),
-    shots: tuple[int, ...] = (1, 2, 3, 5, 10),
+    ways: Sequence[int] = (2, 5, 10, 20, 40, 75),
+    shots: Sequence[int] = (1, 2, 3, 5, 10),
     tasks: int = 80,
     seed: int = 0,
 ) -> TaskPrior:
@@ -78,8 +81,8 @@ def learn_prior(
         labels: one per row.
         sources: name of the data that each row is from. A task is drawn from one source, or from
             all together where none has enough classes. ``None`` = one source.
-        groups: rows of a class with the same group never stand in both the support and the query
-            of a task, see :class:`~quickstudy.fitting.draws.AuxiliaryClasses`.
+        groups: rows with the same group never stand in both the support and the query of a task,
+            see :class:`~quickstudy.fitting.draws.AuxiliaryClasses`.
         heads: names of the heads that get a calibration.
         ways: classes per task; sizes for which there are too few classes are left out.
         shots: support examples per class.
@@ -90,8 +93,11 @@ def learn_prior(
         The prior.
 
     Raises:
-        TaskError: if there are too few classes or examples for any task.
+        TaskError: if there are too few classes or examples for any task, or the groups cannot be
+            divided.
+        ConfigError: if a size, a seed or the name of a head is not usable.
     """
+    _check(heads, ways=ways, shots=shots, tasks=tasks, seed=seed)
     classes = AuxiliaryClasses(z, labels, sources=sources, groups=groups)
     with torch.no_grad():
         metric, centre_prior = _choose_metric(classes, seed)
@@ -120,8 +126,10 @@ def learn_prior(
             strangers.append(_distances(drawn, centre_prior, most_ways))
     if not strangers:
         raise TaskError(
-            f"{classes.n_classes} auxiliary classes give no task of {ways} ways and {shots} shots "
-            "with queries and strangers. Give more classes or examples, or smaller sizes."
+            f"{classes.n_classes} auxiliary classes give no task of {list(ways)} ways and "
+            f"{list(shots)} shots "
+            f"with queries and strangers{_of_groups(classes)}. Give more classes or examples, or "
+            "smaller sizes."
         )
     fitted: dict[str, HeadPrior] = {n: fit_head_prior(answers[n], chosen[n]) for n in heads}
     about = {
@@ -167,11 +175,37 @@ def _choose_metric(classes: AuxiliaryClasses, seed: int) -> tuple[Metric, float]
                     scores[settings, c] = sum(values) / len(values)
     if not scores:
         raise TaskError(
-            f"{classes.n_classes} auxiliary classes are too few to choose on held-out classes. "
-            "Give at least ten, or use TaskPrior.plain."
+            f"{classes.n_classes} auxiliary classes are too few to choose on held-out classes"
+            f"{_of_groups(classes)}. Give at least ten, or use TaskPrior.plain."
         )
     best, centre_prior = max(scores, key=lambda key: scores[key])
     return Metric.fit(classes.z, y, best), centre_prior
+
+
+def _check(
+    heads: Sequence[str], *, ways: Sequence[int], shots: Sequence[int], tasks: int, seed: int
+) -> None:
+    check_at_least(1, tasks=tasks)
+    check_at_least(0, seed=seed)
+    for name, sizes, least in (("ways", ways, 2), ("shots", shots, 1)):
+        for size in sizes:
+            check_at_least(least, **{name: size})
+    for name, given in (("heads", heads), ("ways", ways), ("shots", shots)):
+        if not len(given):
+            raise ConfigError(f"{name} is empty: a prior is learned from at least one. Name some.")
+    for head in heads:
+        if head not in HEADS:
+            raise ConfigError(f"there is no head {head!r}. {nearest_names(head, HEADS)}")
+
+
+def _of_groups(classes: AuxiliaryClasses) -> str:
+    """Return what groups ask for, where there are any, for an error about too few tasks."""
+    if not classes.grouped:
+        return ""
+    return (
+        f", as their {len(set(classes.groups.tolist()))} groups cannot be divided (a class needs "
+        "at least two, and none may be needed on both sides)"
+    )
 
 
 def _accuracy(episode: Episode, centre_prior: float) -> float:
@@ -190,8 +224,8 @@ def _choose_settings(
     seen: Tensor,
     name: str,
     centre_prior: float,
-    ways: tuple[int, ...],
-    shots: tuple[int, ...],
+    ways: Sequence[int],
+    shots: Sequence[int],
     seed: int,
 ) -> dict[tuple[int, int], Settings]:
     """Return the settings of a head with the least log loss on queries, for some sizes of tasks.

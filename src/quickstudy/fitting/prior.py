@@ -12,12 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from quickstudy.core import CheckpointError, ConfigError
+from quickstudy.core import CheckpointError
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_positive, check_size
 from quickstudy.fitting.heads import CANDIDATES, HEADS, Settings, build_head, nearest_size
 from quickstudy.fitting.space import Metric, MetricSettings
 from quickstudy.fitting.surfaces import Surface
 from quickstudy.learners.heads import CentredHead
 from quickstudy.storage.files import write_atomically
+from quickstudy.storage.outputs import refuse_foreign
 
 __all__ = ["LEVELS", "HeadPrior", "OpenSetPrior", "TaskPrior"]
 
@@ -135,6 +138,7 @@ class TaskPrior:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
+    @checked
     def plain(cls, dim: int) -> TaskPrior:
         """Return the prior of an encoder without auxiliary tasks.
 
@@ -146,8 +150,7 @@ class TaskPrior:
         Raises:
             ConfigError: if ``dim`` is below 1.
         """
-        if dim < 1:
-            raise ConfigError(f"dim must be at least 1; got {dim}.")
+        check_size(dim=dim)
         return cls(Metric.plain(dim))
 
     @property
@@ -163,6 +166,7 @@ class TaskPrior:
         """
         return self.metric(z)
 
+    @checked
     def head(self, name: str, *, ways: float, shots: float) -> CentredHead:
         """Return a head with the settings learned for tasks of the nearest size.
 
@@ -174,6 +178,7 @@ class TaskPrior:
         Raises:
             ConfigError: if there is no such head.
         """
+        check_positive(ways=ways, shots=shots)
         settings: Settings = {}
         if name in self.heads:
             known = self.heads[name].settings
@@ -235,18 +240,23 @@ class TaskPrior:
             document["about"],
         )
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write ``PATH.json`` and ``PATH.safetensors``.
 
         Raises:
+            ConfigError: if other files of these names, that are no prior, are there.
             CheckpointError: if they cannot be written.
         """
+        for ending in (".safetensors", ".json"):
+            refuse_foreign(_with(path, ending), name="the prior", ours=lambda _: _is_prior(path))
         document, tensors = self.to_parts()
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         write_atomically(_with(path, ".safetensors"), save(tensors))
         write_atomically(_with(path, ".json"), text.encode())
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> TaskPrior:
         """Return the prior that :meth:`save` wrote.
 
@@ -268,6 +278,11 @@ def _size(key: str) -> tuple[int, int]:
     """Return ``(5, 1)`` for ``"5x1"``."""
     ways, shots = key.split("x")
     return int(ways), int(shots)
+
+
+def _is_prior(path: str | Path) -> bool:
+    document = json.loads(_with(path, ".json").read_text(encoding="utf-8"))
+    return isinstance(document, dict) and {"metric", "heads", "format"} <= document.keys()
 
 
 def _with(path: str | Path, suffix: str) -> Path:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from quickstudy.core.arguments import checked
 from quickstudy.fitting.prior import TaskPrior
 
 __all__ = ["EmbeddingSpace", "shipped_prior"]
@@ -29,6 +30,7 @@ class EmbeddingSpace(Protocol):
         """Number of features of an embedding, ``D``."""
 
 
+@checked
 def shipped_prior(space: EmbeddingSpace) -> TaskPrior:
     """Return the prior that was learned for an encoder, or a plain one if there is none.
 

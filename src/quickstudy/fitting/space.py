@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import ConfigError, TaskError
+from quickstudy.core.arguments import checked
 
 __all__ = ["Metric", "MetricSettings", "mean_and_within"]
 
@@ -17,6 +18,7 @@ __all__ = ["Metric", "MetricSettings", "mean_and_within"]
 _VARIANCE_FLOOR = 1e-6
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class MetricSettings:
     """How a metric is made, chosen on held-out classes.

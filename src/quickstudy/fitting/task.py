@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, TaskError, TaskState
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_size
 from quickstudy.fitting.evidence import (
     Evidence,
     gather_evidence,
@@ -108,6 +110,7 @@ class FittedTask:
 
     # ------------------------------------------------------------------------------ answers
 
+    @checked
     def logits(self, z: Tensor) -> Tensor:
         """Return calibrated logits of queries ``[Q, D] -> [Q, C]``.
 
@@ -121,15 +124,18 @@ class FittedTask:
         """
         return self.scores(z) / self.temperature
 
+    @checked
     @torch.no_grad()
     def scores(self, z: Tensor) -> Tensor:
         """Return the head's logits before calibration ``[Q, D] -> [Q, C]``."""
         return self.head.predict(self.state, self.prior.transform(z.float())[None])[0]
 
+    @checked
     def proba(self, z: Tensor) -> Tensor:
         """Return probabilities ``[Q, C]``, each row summing to 1."""
         return self.logits(z).double().softmax(1)
 
+    @checked
     def sets(self, z: Tensor, *, coverage: float = 0.9) -> Tensor:
         """Return which classes are in the prediction set of each query, bool ``[Q, C]``.
 
@@ -147,9 +153,10 @@ class FittedTask:
         """
         return self.sets_of(self.logits(z), coverage=coverage)
 
+    @checked
     def sets_of(self, logits: Tensor, *, coverage: float = 0.9) -> Tensor:
         """Return the same as :meth:`sets`, given what :meth:`logits` returned ``[Q, C]``."""
-        if not isinstance(coverage, int | float) or not 0 < coverage < 1:
+        if not 0 < coverage < 1:
             raise ConfigError(f"coverage is a share between 0 and 1; got {coverage}.")
         scores = -logits.double().log_softmax(1)
         return scores <= self._set_threshold(coverage)
@@ -161,6 +168,7 @@ class FittedTask:
             return held_out_quantile(self._held_out_scores(), coverage)
         return _threshold_between(learned.sets[self._surface], self.features, coverage)
 
+    @checked
     def novelty(self, z: Tensor) -> Tensor:
         """Return a score that is high for queries of none of the task's classes ``[Q]``.
 
@@ -175,6 +183,7 @@ class FittedTask:
         size = self.evidence.size.expand(len(found), -1)
         return self.prior.open_set.score(torch.cat([found, size], 1))
 
+    @checked
     def accepts(self, z: Tensor, *, accept: float = 0.95) -> Tensor:
         """Return which queries may belong to one of the classes, bool ``[Q]``.
 
@@ -185,10 +194,9 @@ class FittedTask:
         Raises:
             ConfigError: if the share is out of range.
         """
-        if not 0 < accept < 1:
-            raise ConfigError(f"accept is a share between 0 and 1; got {accept}.")
         return self.novelty(z) <= self.novelty_threshold(accept)
 
+    @checked
     def novelty_threshold(self, accept: float = 0.95) -> float:
         """Return the largest :meth:`novelty` that is accepted.
 
@@ -197,7 +205,12 @@ class FittedTask:
 
         Args:
             accept: share of queries of known classes to accept, in (0, 1).
+
+        Raises:
+            ConfigError: if the share is out of range.
         """
+        if not 0 < accept < 1:
+            raise ConfigError(f"accept is a share between 0 and 1; got {accept}.")
         if self.prior.open_set is not None:
             return _threshold_between(self.prior.open_set.thresholds, self.evidence.size, accept)
         seen = self.head.seen(self.support, n_way=self.n_way)
@@ -221,7 +234,12 @@ class FittedTask:
         if self.prior.learned:
             method += ", and what came of it in other tasks"
         elif not enough:
-            method = "nothing: with one example each, nothing can be held out"
+            one_each = int(self.support.y[self.support.mask].bincount().max()) < 2
+            method = (
+                "nothing: with one example each, nothing can be held out"
+                if one_each
+                else "too few examples that differ enough could be held out"
+            )
         if learned is not None:
             logit = float(learned.accuracy[self._surface](self.features))
             low, high = learned.spread[self._surface]
@@ -290,6 +308,7 @@ class FittedTask:
         return log_loss(evidence.held_out, evidence.y, temperature)[0][judged]
 
 
+@checked
 def fit_task(
     prior: TaskPrior, z: Tensor, y: Tensor, *, n_way: int, head: str = "auto"
 ) -> FittedTask:
@@ -317,6 +336,12 @@ def fit_task(
         raise TaskError(
             f"a task needs embeddings [S, D] and labels [S] of at least one example; got "
             f"{tuple(z.shape)} and {tuple(y.shape)}."
+        )
+    check_size(n_way=n_way)
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise TaskError(
+            f"labels are whole numbers from 0 to {n_way - 1}; got {y.dtype}. Number the classes, "
+            "or take y.long() if they are numbered already."
         )
     x = _class_by_class(prior, z, y) if head == "class-mean" else prior.transform(z.float())
     support = Examples.full(x[None], y[None].long())

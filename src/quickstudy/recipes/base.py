@@ -7,23 +7,21 @@ from typing import Any, ClassVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 
 from quickstudy.core import ConfigError
+from quickstudy.core.settings import Settings
 from quickstudy.learners.base import Family, Learner
 from quickstudy.nets import Encoder
 
 __all__ = ["FamilyMember", "Frozen", "LearnerConfig", "given"]
 
 
-class Frozen(BaseModel):
+class Frozen(Settings):
     """A configuration: it cannot be changed, and refuses unknown settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FamilyMember(Frozen):
@@ -98,6 +96,12 @@ class LearnerConfig(FamilyMember):
     def cosine(self) -> bool:
         """Whether embeddings are compared by cosine, so that their lengths do not matter."""
         return False
+
+    @property
+    def format(self) -> int:
+        """Of the runs of this learner. It rises when the same weights would give other answers, so
+        that an older run is refused instead of being read as something it is not."""
+        return 1
 
     @property
     def transductive(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from quickstudy.core import CheckpointError, ConfigError, QuickstudyError, generator
+from quickstudy.core.arguments import checked
 from quickstudy.core.imports import own_code_failed
 from quickstudy.learners.base import Learner
 from quickstudy.nets import Encoder
@@ -17,6 +18,7 @@ from quickstudy.tasks import TaskSource
 __all__ = ["build_learner", "domains", "encoder_of", "sources"]
 
 
+@checked
 def build_learner(
     encoder: EncoderConfig, learner: LearnerConfig, *, seed: int, n_way: int = 5
 ) -> Learner:
@@ -56,11 +58,13 @@ def _built(config: LearnerConfig, net: Encoder, n_way: int) -> Learner:
     return made
 
 
+@checked
 def sources(recipe: Recipe) -> Sources:
     """Return the training source, the validation source and facts about the data."""
     return recipe.data.sources(recipe.encoder, seed=recipe.train.seed)
 
 
+@checked
 def domains(recipe: Recipe) -> tuple[dict[str, TaskSource], dict[str, str]]:
     """Return the domains that are followed in training, by name, and facts about their data.
 
@@ -70,6 +74,7 @@ def domains(recipe: Recipe) -> tuple[dict[str, TaskSource], dict[str, str]]:
     return recipe.data.domains(recipe.train.validation.domains, recipe.encoder)
 
 
+@checked
 def encoder_of(learner: Learner) -> Encoder:
     """Return the encoder inside a learner that was built from a recipe.
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from quickstudy.core import ConfigError, uniforms
+from quickstudy.core.arguments import checked
 from quickstudy.recipes.base import FamilyMember, Frozen
 from quickstudy.recipes.encoders import EncoderConfig
+from quickstudy.recipes.files import FilesConfig, own_pool
 from quickstudy.tasks import (
     AffineJitter,
     AugmentedSource,
@@ -25,6 +35,7 @@ from quickstudy.tasks import (
 from quickstudy.tasks.catalogue import same_images
 from quickstudy.tasks.datasets import DATASETS, load_pool
 from quickstudy.tasks.fit import fit_images
+from quickstudy.tasks.own import is_own, own_path
 
 __all__ = [
     "AlsoConfig",
@@ -101,7 +112,7 @@ class PartConfig(Frozen):
     """Which tasks of one data set to train on.
 
     Args:
-        name: a named data set.
+        name: a named data set, or the path of data of one's own.
         split_file: which published split, for data sets with several; ``None`` = the first.
         train: split to train on.
         classes: number of classes to train on, drawn with ``train.seed``; ``None`` = all.
@@ -112,6 +123,7 @@ class PartConfig(Frozen):
         jitter: augmentation of training images, drawn for each image; ``None`` = none.
         class_jitter: augmentation drawn for each class of a task, the same for all its images;
             ``None`` = none. It needs ``jitter``.
+        files: how data of one's own is read and divided; ``None`` for a named data set.
 
     Example::
 
@@ -130,6 +142,26 @@ class PartConfig(Frozen):
     group_aware: bool = False
     jitter: JitterConfig | None = None
     class_jitter: JitterConfig | None = None
+    files: FilesConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_files(cls, value: object) -> object:
+        """Take the path of data of one's own for what it is, and make it absolute."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            return value
+        name, files = value["name"], value.get("files")
+        known = name in DATASETS or name in _GENERATED
+        if files is None and (known or not is_own(name)):
+            return value
+        if known:
+            raise ValueError(f"files are for data of one's own, and {name} is a named data set")
+        return {**value, "name": own_path(name), "files": {} if files is None else files}
+
+    @model_serializer(mode="wrap")
+    def _without_files(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``files`` out of the documents of named data sets, as in those of older runs."""
+        return {n: v for n, v in handler(self).items() if n != "files" or v is not None}
 
     def pools(self, encoder: EncoderConfig, *, seed: int) -> tuple[Pool, Pool]:
         """Return the images of training and validation in the encoder's size and channels.
@@ -137,8 +169,8 @@ class PartConfig(Frozen):
         Raises:
             ConfigError: if ``classes`` is more than there are.
         """
-        train = self._drawn_classes(self._images(self.train, encoder), seed)
-        judged = self._images(self.validation, encoder)
+        train = self._drawn_classes(self.pool(self.train, encoder), seed)
+        judged = self.pool(self.validation, encoder)
         if self.rotations:
             return train.with_rotations(), judged.with_rotations()
         return train, judged
@@ -151,8 +183,16 @@ class PartConfig(Frozen):
         by_class = None if self.class_jitter is None else self.class_jitter.build()
         return AugmentedSource(source, self.jitter.build(), by_class)
 
-    def _images(self, split: str, encoder: EncoderConfig) -> Pool:
+    def pool(self, split: str, encoder: EncoderConfig) -> Pool:
+        """Return the examples of a split, as the encoder takes them, without rotations.
+
+        Raises:
+            ConfigError: if there is no such split.
+            DataError: if the data cannot be read, or does not fit the encoder.
+        """
         size = encoder.image_size
+        if self.files is not None:
+            return own_pool(self.name, split, self.files, encoder)
         pool = load_pool(self.name, split=split, split_file=self.split_file, size=size)
         return fit_images(pool, channels=encoder.in_channels, size=size)
 
@@ -222,7 +262,7 @@ class TaskData(ABC):
     @property
     def options(self) -> list[str]:
         """Options of ``quickstudy evaluate`` that give tasks like those of validation."""
-        return [f"--data {self.name}"]
+        return [f"--data {shlex.quote(self.name)}"]
 
     @abstractmethod
     def sources(self, encoder: EncoderConfig, *, seed: int) -> Sources:
@@ -345,6 +385,7 @@ class ImageData(PartConfig, TaskData):
 _IMAGE_SETTINGS = {
     name: [] if field.default == () else field.default
     for name, field in ImageData.model_fields.items()
+    if name != "files"
 }
 
 
@@ -415,6 +456,7 @@ Data = Annotated[
 """Every kind of data that a recipe can train on."""
 
 
+@checked
 def domain_split(name: str) -> str:
     """Return the split of a data set that is followed as a domain: its validation classes, or all
     classes if it has no such split."""

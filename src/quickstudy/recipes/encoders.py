@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from quickstudy.core.arguments import checked
 from quickstudy.nets import MLP, Conv4, Encoder, ResNet12
 from quickstudy.recipes.base import Frozen
 
 __all__ = ["EncoderConfig", "build_encoder"]
+
+# far above every use, and far below what fills the memory of a machine before an error is seen
+_MOST_WEIGHTS, _MOST_FEATURES, _LARGEST_SIDE = 1_000_000_000, 10_000_000, 4096
 
 
 class EncoderConfig(Frozen):
@@ -24,6 +28,8 @@ class EncoderConfig(Frozen):
             task's support).
         downsample: of Conv-4: ``"pool"`` (max-pooling) or ``"stride"`` (strided convolutions).
         in_features: length of the input vectors of the MLP; ``None`` = its inputs are images.
+        standardise: of the MLP: whether each number of the input is brought to mean 0 and standard
+            deviation 1 over the training examples, as columns of a table need it.
 
     Example::
 
@@ -34,14 +40,39 @@ class EncoderConfig(Frozen):
     """
 
     kind: Literal["conv4", "resnet12", "mlp"] = "conv4"
-    image_size: int = Field(28, ge=8)
+    image_size: int = Field(28, ge=8, le=_LARGEST_SIDE)
     in_channels: Literal[1, 3] = 1
     channels: int = Field(64, ge=1)
     norm: Literal["batch", "group", "support"] = "batch"
     downsample: Literal["pool", "stride"] = "pool"
-    in_features: int | None = Field(None, ge=1)
+    in_features: int | None = Field(None, ge=1, le=_MOST_FEATURES)
+    standardise: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``standardise`` out where it is off, as in the documents of older runs."""
+        return {n: v for n, v in handler(self).items() if n != "standardise" or v}
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        """Refuse a network that no machine could hold, before memory is asked for."""
+        inputs = (
+            self.in_channels * self.image_size**2 if self.in_features is None else self.in_features
+        )
+        weights = {
+            "conv4": 9 * self.channels * (self.in_channels + 3 * self.channels),
+            "mlp": self.channels * (inputs + self.channels),
+            "resnet12": 0,  # of fixed width
+        }[self.kind]
+        if weights > _MOST_WEIGHTS:
+            raise ValueError(
+                f"a {self.kind} of this size has {weights:,} weights, and {_MOST_WEIGHTS:,} are "
+                "the most. Lower encoder.channels"
+            )
+        return self
 
 
+@checked
 def build_encoder(config: EncoderConfig) -> Encoder:
     """Return the network of a configuration, with fresh weights."""
     c = config
@@ -57,4 +88,6 @@ def build_encoder(config: EncoderConfig) -> Encoder:
         return ResNet12(in_channels=c.in_channels, image_size=c.image_size, norm=c.norm)
     image = (c.in_channels, c.image_size, c.image_size)
     shape = image if c.in_features is None else (c.in_features,)
-    return MLP(shape, (c.channels, c.channels), last_activation=c.in_features is not None)
+    widths = (c.channels, c.channels)
+    below_head = c.in_features is not None
+    return MLP(shape, widths, last_activation=below_head, standardise=c.standardise)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quickstudy.learners.base import Family, Learner
 from quickstudy.learners.gradient import (
@@ -118,6 +118,15 @@ class GradientConfig(LearnerConfig):
     def _head_options(self, n_way: int) -> dict[str, Any]:
         return {"n_way": n_way}
 
+    def _refuse_memory(self) -> Self:
+        """Refuse a setting that would change nothing: no graph of the inner steps is kept."""
+        if self.memory is not None:
+            raise ValueError(
+                f"memory={self.memory} would change nothing: {type(self).kind_name()} keeps no "
+                "graph of its inner steps. Leave memory out."
+            )
+        return self
+
     @property
     def transductive(self) -> bool:
         """Whether training normalises the queries of a task by their own statistics."""
@@ -130,6 +139,16 @@ class _WithHead(GradientConfig):
 
 class _WithPrototypes(_WithHead):
     temperature: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _check_temperature(self) -> Self:
+        """Refuse a temperature where there are no prototypes to divide the logits of."""
+        if self.temperature is not None and self.head != "prototype":
+            raise ValueError(
+                f"temperature={self.temperature} would change nothing: it belongs to "
+                "head=prototype. Leave it out, or set that head."
+            )
+        return self
 
 
 class MAMLConfig(_WithPrototypes):
@@ -247,6 +266,10 @@ class ReptileConfig(_WithHead):
     optimiser: Literal["sgd", "adam"] | None = None
     minibatches: int | None = Field(None, ge=1)
 
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        return self._refuse_memory()
+
 
 class IMAMLConfig(_WithPrototypes):
     """MAML with implicit gradients, see :class:`quickstudy.learners.IMAML`.
@@ -266,3 +289,7 @@ class IMAMLConfig(_WithPrototypes):
     kind: Literal["imaml"] = "imaml"
     strength: float | None = Field(None, gt=0)
     solver_steps: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        return self._refuse_memory()

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from quickstudy.core import ConfigError, nearest_names
+from quickstudy.core.arguments import checked
 from quickstudy.recipes.base import LearnerConfig
 from quickstudy.recipes.gradient import (
     ANILConfig,
@@ -44,6 +45,7 @@ def known_learners() -> dict[str, type[LearnerConfig]]:
     return others | LEARNERS
 
 
+@checked
 def learner_config(
     document: Mapping[str, Any], *, also: Sequence[type[LearnerConfig]] = ()
 ) -> LearnerConfig:

@@ -97,6 +97,12 @@ class MatchingConfig(MetricConfig):
         return MatchingNetwork(net, full_context=self.full_context, **chosen)
 
     @property
+    def format(self) -> int:
+        """2 with full context: in runs of format 1 a query read the support after each step of the
+        cell, so that its first read was of nothing and its last was lost."""
+        return 2 if self.full_context else 1
+
+    @property
     def cosine(self) -> bool:
         """Matching Networks compare embeddings by cosine."""
         return True

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from quickstudy.core import ConfigError, nearest_names
+from quickstudy.core.arguments import checked
 from quickstudy.recipes.base import LearnerConfig
 from quickstudy.recipes.data import AlsoConfig, ImageData, JitterConfig, SinusoidData
 from quickstudy.recipes.encoders import EncoderConfig
@@ -282,6 +283,24 @@ RECIPES: dict[str, Recipe] = {
             validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
         ),
     ),
+    "vectors-protonet": Recipe(
+        name="vectors-protonet",
+        summary="Prototypical Network (MLP) on vectors: embeddings or a table of your own",
+        data=ImageData(name="glyphs"),
+        encoder=EncoderConfig(kind="mlp", channels=256, standardise=True),
+        learner=ProtoNetConfig(temperature=8),
+        train=TrainConfig(
+            steps=2_000,
+            n_way=5,
+            k_shot=1,
+            n_query=5,
+            roles="every",
+            tasks_per_step=4,
+            outer_lr=1e-3,
+            ema_decay=0.99,
+            validation=ValidationConfig(n_way=5, k_shot=1, n_query=5, episodes=400, every=250),
+        ),
+    ),
     "several-protonet": Recipe(
         name="several-protonet",
         summary="Prototypical Network on characters and photographs: Omniglot and CIFAR-FS",
@@ -329,6 +348,7 @@ def known_recipes() -> dict[str, Recipe]:
     return others | RECIPES
 
 
+@checked
 def get_recipe(name: str) -> Recipe:
     """Return a recipe by name.
 

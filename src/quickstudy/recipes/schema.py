@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import SerializeAsAny, ValidationError, field_validator
 
 from quickstudy.core import ConfigError, nearest_names
+from quickstudy.core.arguments import checked
 from quickstudy.recipes.base import Frozen, LearnerConfig
 from quickstudy.recipes.data import Data, JitterConfig
 from quickstudy.recipes.encoders import EncoderConfig
+from quickstudy.recipes.files import FilesConfig, data_document
 from quickstudy.recipes.kinds import check_setting, learner_config
 from quickstudy.recipes.metric import ProtoNetConfig
 from quickstudy.training import TrainConfig
@@ -65,13 +67,16 @@ class Recipe(Frozen):
         return max(self.train.spec.max_way, self.train.validation.spec.max_way)
 
 
+@checked
 def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """Return the recipe with some settings changed.
 
     Args:
         recipe: it stays as it is.
         settings: each ``"key=value"``. The key is a path (``train.steps``), or the last part of one
-            where only one path ends so (``steps``). The value is JSON, or else plain text.
+            where only one path ends so (``steps``). The value is JSON, or else plain text. The key
+            ``data`` takes a named data set, or a path of data of one's own, and keeps the
+            augmentation.
 
     Raises:
         ConfigError: if a key is unknown or ambiguous, or a value is not allowed.
@@ -83,8 +88,13 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         for part in ("jitter", "class_jitter")
         for name in JitterConfig.model_fields
     ]
+    paths += [f"data.files.{name}" for name in FilesConfig.model_fields]
+    paths += [f"encoder.{name}" for name in EncoderConfig.model_fields]
     changed: list[str] = []
-    for setting in settings:
+    # other data comes first: it would take back what is set of it
+    for setting in sorted(settings, key=lambda one: not str(one).startswith("data=")):
+        if not isinstance(setting, str):
+            raise ConfigError(f"settings are texts 'key=value'; got {setting!r}.")
         key, sign, text = setting.partition("=")
         if not sign:
             raise ConfigError(f"settings are key=value; got {setting!r}.")
@@ -103,10 +113,12 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
+        if found[0] == "data" and not isinstance(value, dict):
+            value = data_document(document["data"], text)
         _set(document, found[0].split("."), value)
         changed.append(found[0])
     try:
-        made = parse_recipe(document, also=(type(recipe.learner),))
+        made = _parsed(document, also=(type(recipe.learner),))
     except ConfigError as error:
         raise ConfigError(f"setting learner.kind: {error}") from error
     except ValidationError as error:
@@ -120,6 +132,7 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     return made
 
 
+@checked
 def parse_recipe(
     document: Mapping[str, Any], *, also: Sequence[type[LearnerConfig]] = ()
 ) -> Recipe:
@@ -130,9 +143,18 @@ def parse_recipe(
         also: kinds of learner that no installed package declares.
 
     Raises:
-        ConfigError: if there is no such learner.
-        ValidationError: of pydantic, if a setting is unknown or its value not allowed.
+        ConfigError: if there is no such learner, a setting is unknown or its value not allowed.
     """
+    try:
+        return _parsed(document, also=also)
+    except ValidationError as error:
+        whole = error.title == Recipe.__name__
+        at = document if whole else document.get("learner", {})
+        raise ConfigError(_explained(error, dict(at), [] if whole else ["learner"])) from error
+
+
+def _parsed(document: Mapping[str, Any], *, also: Sequence[type[LearnerConfig]]) -> Recipe:
+    """Return the recipe; wrong settings raise pydantic's error, which says where they are."""
     learner = document.get("learner")
     if isinstance(learner, Mapping):
         document = {**document, "learner": learner_config(learner, also=also)}
@@ -180,7 +202,12 @@ def _paths(document: dict[str, Any], prefix: str = "") -> list[str]:
 def _set(document: dict[str, Any], path: Sequence[str], value: Any) -> None:
     """Change one setting of a document in place."""
     for name in path[:-1]:
-        if document[name] is None:
+        if document.get(name) is None:
             document[name] = {}
         document = document[name]
+        if not isinstance(document, dict):
+            raise ConfigError(
+                f"setting {'.'.join(path)}: {name} was set to {document!r} before, which has no "
+                "settings. Set one of them."
+            )
     document[path[-1]] = value

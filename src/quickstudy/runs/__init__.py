@@ -13,6 +13,7 @@
 from quickstudy.runs.checking import check
 from quickstudy.runs.folder import Run, load_run, read_recipe
 from quickstudy.runs.judging import Judgement, judge
+from quickstudy.runs.saved import load_learner, save_learner
 from quickstudy.runs.train import TrainedRun, train_recipe
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "TrainedRun",
     "check",
     "judge",
+    "load_learner",
     "load_run",
     "read_recipe",
+    "save_learner",
     "train_recipe",
 ]

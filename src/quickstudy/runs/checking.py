@@ -11,6 +11,7 @@ from typing import Any
 from quickstudy.checks.findings import CheckReport, Finding, Outcome, Passed
 from quickstudy.checks.suite import CheckedData, Suite, check_file, read_data, read_named
 from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.core.arguments import checked
 from quickstudy.core.imports import call_own, load_attribute, names_code
 from quickstudy.core.words import quiet
 from quickstudy.learners.base import Learner
@@ -18,10 +19,12 @@ from quickstudy.recipes import Recipe
 from quickstudy.recipes.data import generated_data
 from quickstudy.runs.exposure import chosen_on, trained_on
 from quickstudy.runs.folder import RECIPE, Run, load_run
+from quickstudy.runs.own import known_part, own_parts
+from quickstudy.runs.saved import UNKNOWN_DATA
 from quickstudy.tasks import PoolSource, TaskSource
 from quickstudy.tasks.datasets import DATASETS, DataPart
-from quickstudy.tasks.fit import fit_images
-from quickstudy.tasks.folders import is_folder
+from quickstudy.tasks.fit import fit_images, fit_inputs
+from quickstudy.tasks.own import is_own
 
 __all__ = ["check", "check_run"]
 
@@ -29,6 +32,7 @@ __all__ = ["check", "check_run"]
 _QUERIES_PER_CLASS = 5
 
 
+@checked
 def check(
     target: str | Path | Run,
     *,
@@ -66,7 +70,7 @@ def check(
         report.to_dict()  # the document of ``quickstudy check --json``
     """
     if channels not in (None, 1, 3):
-        raise ConfigError(f"--channels must be 1 or 3; got {channels}.")
+        raise ConfigError(f"channels= must be 1 or 3; got {channels}.")
     target = str(target.folder) if isinstance(target, Run) else os.fspath(target)
     data = None if data is None else os.fspath(data)
     if not target or data == "":
@@ -80,7 +84,7 @@ def check(
     elif names_code(target):
         reports = _check_own(target, data, suite, size, channels)
     elif data is not None:
-        raise ConfigError(f"--data is for learners; {target} is data itself. Leave it out.")
+        raise ConfigError(f"data= is for learners; {target} is data itself. Leave it out.")
     else:
         reports = suite.data(read_data(target, say=say))
     return CheckReport.join(target, reports)
@@ -110,21 +114,31 @@ def check_run(folder: Path, *, data: str | None, suite: Suite) -> list[CheckRepo
     encoder = recipe.encoder
     reports = []
     for name in (data,) if data is not None else tuple(part.name for part in recipe.data.parts):
-        part = None if is_folder(name) else recipe.data.part(name)
+        known = known_part(recipe, name, folder=folder) if is_own(name) else None
+        part = known if is_own(name) else recipe.data.part(name)
         split_file = None if part is None else part.split_file
-        found = (
-            read_named(name, split_file, size=encoder.image_size, say=suite.say)
-            if part is not None
-            else read_data(
+        if known is not None:
+            found = own_parts(recipe, name, known)
+        elif part is not None and part.name == UNKNOWN_DATA:
+            raise ConfigError(
+                f"{folder} was saved without saying what it was trained on. Name data to check it "
+                "on."
+            )
+        elif part is not None:
+            found = read_named(name, split_file, size=encoder.image_size, say=suite.say)
+        else:
+            found = read_data(
                 name, size=encoder.image_size, channels=encoder.in_channels, say=suite.say
             )
-        )
-        tested = fit_images(
-            found.parts[found.tested], channels=encoder.in_channels, size=encoder.image_size
+        tested = fit_inputs(
+            found.parts[found.tested],
+            channels=encoder.in_channels,
+            size=encoder.image_size,
+            features=encoder.in_features,
         )
         trained = recipe.data.parts[0] if part is None else part
         title = str(folder) if len(recipe.data.parts) == 1 else f"{folder} on {name}"
-        if name in DATASETS and not is_folder(name):
+        if name in DATASETS and not is_own(name):
             judged = DataPart(name, found.tested, split_file)
             reports.append(CheckReport(title, (_check_exposure(recipe, judged),)))
         reports += suite.data(found)
@@ -164,7 +178,7 @@ def _check_own(
     thing = _load_own(target)
     if isinstance(thing, Learner):
         if data is None:
-            raise ConfigError(f"{target} is a learner: name data to ask it about, with --data.")
+            raise ConfigError(f"{target} is a learner: name data to ask it about, with data=.")
         wanted = {n: v for n, v in (("size", size), ("channels", channels)) if v is not None}
         found = read_data(data, **wanted, say=suite.say)
         tested = list(found.parts.values())[-1]
@@ -179,7 +193,7 @@ def _check_own(
             "Learner, a TaskSource, or a function without arguments that returns one."
         )
     if data is not None:
-        raise ConfigError(f"--data is for learners; {target} is a source of tasks. Leave it out.")
+        raise ConfigError(f"data= is for learners; {target} is a source of tasks. Leave it out.")
     if isinstance(thing, PoolSource):
         pool = CheckedData({thing.split: thing.pool}, thing.split)
         return [suite.contents(pool), suite.source(thing)]

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.core import CheckpointError, ConfigError, DataError
+from quickstudy.core.arguments import checked
 from quickstudy.core.imports import import_file, load_attribute
 from quickstudy.recipes import Recipe, get_recipe
 from quickstudy.recipes.base import LearnerConfig
 from quickstudy.recipes.kinds import LEARNERS, known_learners
+from quickstudy.recipes.saved import SavedConfig
 from quickstudy.storage.files import replacing
 from quickstudy.storage.places import cache_home
 
@@ -29,6 +31,7 @@ VARIABLE = "QUICKSTUDY_CODE"
 """Environment variable: files of learners that may be imported, separated as in ``PATH``."""
 
 
+@checked
 def named_recipe(name: str) -> Recipe:
     """Return a recipe by its name, or from the user's own code.
 
@@ -56,6 +59,8 @@ def code_of(recipe: Recipe) -> dict[str, str] | None:
     ``None`` if its kind is installed, or if it was defined in no file (as in a notebook).
     """
     config = type(recipe.learner)
+    if config is SavedConfig:  # ours, though no name stands for it
+        return None
     if config in LEARNERS.values() or known_learners().get(config.kind_name()) is config:
         return None
     try:

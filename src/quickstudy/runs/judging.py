@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.core.arguments import checked
 from quickstudy.core.devices import choose_device
+from quickstudy.core.limits import check_seed
 from quickstudy.core.words import quiet
 from quickstudy.evaluation import Paired, Report, compare, evaluate
 from quickstudy.learners.base import Learner
@@ -21,11 +23,12 @@ from quickstudy.learners.floor import NearestNeighbour
 from quickstudy.recipes.data import generated_data
 from quickstudy.runs.exposure import chosen_on, trained_on
 from quickstudy.runs.folder import Run, load_run
+from quickstudy.runs.own import own_part
 from quickstudy.tasks import Pool, PoolSource, TaskSource
 from quickstudy.tasks.catalogue import INK_SETS
 from quickstudy.tasks.datasets import DataPart, load_pool
-from quickstudy.tasks.fit import Invert, fit_images, looks_dark_on_light
-from quickstudy.tasks.folders import is_folder, pool_from_folder
+from quickstudy.tasks.fit import Invert, fit_inputs, looks_dark_on_light
+from quickstudy.tasks.own import is_own
 from quickstudy.tasks.published import EpisodeList, ListedSource, read_episodes
 
 __all__ = ["Judgement", "judge", "score_floor", "score_transductively"]
@@ -112,6 +115,7 @@ class Judgement:
         return "\n".join(lines)
 
 
+@checked
 def judge(
     run: Run | str | Path,
     data: str | Path,
@@ -139,18 +143,20 @@ def judge(
 
     Args:
         run: a run, or its folder.
-        data: a named data set, or a folder of class folders.
+        data: a named data set, or the path of a folder, table or file of arrays of one's own, see
+            :func:`quickstudy.tasks.own.read_own`. Of data that the run was trained on the classes
+            are scored that it kept for the test.
         n_way: classes in a task, or a range; 5 if not given, 1 in regression.
         k_shot: support examples of a class, or a range; 1 if not given.
         n_query: queries of a class; 15 if not given.
         episodes: number of episodes; 600 if not given.
         seed: names the list of episodes; 0 if not given.
         tasks: a file of ``quickstudy episodes write``; its episodes are used and no others.
-        split: part of a named data set; ``"test"`` if not given.
+        split: part of the data; ``"test"`` if not given, or all of it if it has no parts.
         rotations: each class turned by 90, 180 and 270 degrees counts as a further class.
         groups: no drawer or track has examples in both the support and the query of a task.
-        invert: ``"yes"`` swaps dark and bright, ``"auto"`` does it for pictures of a folder that
-            look like ink on paper.
+        invert: ``"yes"`` swaps dark and bright, ``"auto"`` does it, and notes it, where a run that
+            was trained on bright ink is given grey pictures with a plain light ground.
         floor: also score pixel nearest neighbour on the same episodes.
         inner_steps: of a gradient learner; ``None`` = as in the recipe.
         transductive: also score with batch norm over all queries, and report the gain.
@@ -173,9 +179,15 @@ def judge(
     data = os.fspath(data)
     if invert not in ("auto", "yes", "no"):
         raise ConfigError(f"invert must be 'auto', 'yes' or 'no'; got {invert!r}.")
+    if split == "":
+        raise ConfigError("split= is empty; name a part of the data, or leave it out.")
     if not data:
-        raise ConfigError("--data is empty; name a data set or a folder of class folders.")
+        raise ConfigError("data= is empty; name a data set, or a folder or file of your own.")
     episodes, seed = _whole("episodes", episodes), _whole("seed", seed)
+    check_seed(seed or 0)
+    if episodes is not None and episodes < 1:
+        raise ConfigError(f"episodes= must be at least 1; got {episodes}.")
+    where = choose_device(device)
     given = {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}
     given |= {"episodes": episodes, "seed": seed}
     loaded = run if isinstance(run, Run) else load_run(run)
@@ -205,7 +217,7 @@ def judge(
             episodes=found.episodes,
             seed=found.seed,
             name=loaded.recipe.name,
-            device=choose_device(device),
+            device=where,
             progress=bar.update,
         )
     steps = learner.inner_steps_at_test()
@@ -285,14 +297,14 @@ def _learner(
     """Return the learner of a run as it is judged: inductive, even if training was not."""
     learner = run.learner
     if learner.inner_steps_at_test() is None and (inner_steps is not None or transductive):
-        option = "--transductive" if inner_steps is None else "--inner-steps"
+        option = "transductive=True" if inner_steps is None else "inner_steps="
         raise ConfigError(
             f"{option} is for gradient learners; {run.recipe.name} is a "
             f"{type(learner).__name__}, which has no inner loop. Leave it out."
         )
     if transductive and learner.transductive_twin() is None:
         note(
-            "note: --transductive changes nothing here: this network has no batch norm, so no "
+            "note: transductive=True changes nothing here: this network has no batch norm, so no "
             "query is normalised with another."
         )
     learner = learner.inductive()
@@ -311,7 +323,7 @@ def _listed(
             "one of them out."
         )
     if run.recipe.data.regression or generated_data(data) is not None:
-        raise ConfigError("--tasks is for data sets of examples, and sine waves have none.")
+        raise ConfigError("tasks= is for data sets of examples, and sine waves have none.")
     return read_episodes(tasks)
 
 
@@ -341,7 +353,7 @@ def _tasks(
     split_file = None if own is None else own.split_file
     if listed is not None:
         split_file = listed.about.get("split_file")
-        split = asked.split or (None if is_folder(asked.data) else listed.split)
+        split = asked.split or (None if is_own(asked.data) else listed.split)
         rotations = bool(listed.about.get("rotations"))
         asked = asked._replace(split=split, rotations=rotations)
     pool, facts = _pool(run, asked, split_file, note)
@@ -360,32 +372,39 @@ def _pool(
     """Return the images to judge on, fitted to the run's encoder, and facts for the protocol."""
     encoder, data = run.recipe.encoder, asked.data
     size, channels = encoder.image_size, encoder.in_channels
-    path = Path(data)
-    if path.is_file():
-        raise ConfigError(f"{data} is a file; name a folder of class folders, or a data set.")
     chosen: Invert = "no" if asked.invert == "auto" else asked.invert
-    if is_folder(data):
-        if asked.split is not None:
-            raise ConfigError(f"--split is for named data sets; {data} is a folder.")
-        pool = pool_from_folder(path, size=size, channels=channels)
-        ink = channels == 1 and all(part.name in INK_SETS for part in run.recipe.data.parts)
+    own = own_part(run.recipe, data, asked.split, folder=run.folder) if is_own(data) else None
+    if own is not None:
+        for left_out in own.notes:
+            note(f"note: {left_out}")
+        pool = own.pool
+        ink = (
+            encoder.in_features is None
+            and channels == 1
+            and all(part.name in INK_SETS for part in run.recipe.data.parts)
+        )
         if asked.invert == "auto" and ink and looks_dark_on_light(pool):
             chosen = "yes"
             note(
-                "the pictures look like dark ink on light paper: inverted (--invert no keeps them)."
+                "note: most pictures have a plain light ground, as ink on paper has, and the run "
+                "was trained on bright ink, so they are inverted. If these are no drawings, take "
+                "invert=no."
             )
     else:
         pool = load_pool(data, split=asked.split or "test", split_file=split_file, size=size)
-    fitted = fit_images(pool, channels=channels, size=size, invert=chosen)
+    fitted = fit_inputs(
+        pool, channels=channels, size=size, features=encoder.in_features, invert=chosen
+    )
     if asked.rotations:
         fitted = fitted.with_rotations()
-    judged = None if is_folder(data) else DataPart(data, pool.split, split_file)
+    judged = None if own is not None else DataPart(data, pool.split, split_file)
+    seen = own is not None and own.trained_on
     facts = {
         "classes": fitted.n_classes,
         "split_file": split_file,
         "rotations": asked.rotations,
         "inverted": chosen == "yes",
-        "trained_on": judged is not None and trained_on(run.recipe, judged),
+        "trained_on": seen or (judged is not None and trained_on(run.recipe, judged)),
         "chosen_on": judged is not None and chosen_on(run.recipe, judged),
     }
     return fitted, facts

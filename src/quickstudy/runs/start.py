@@ -36,14 +36,18 @@ def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:
         pairs[f"encoder.{part}"] = (getattr(theirs.encoder, part), getattr(recipe.encoder, part))
     for their in theirs.data.parts:
         for ours in recipe.data.parts:
-            for part in ("split_file", "train") if their.name == ours.name else ():
+            if their.name != ours.name:
+                continue
+            for part in ("split_file", "train"):
                 pairs[f"data.{part}"] = (getattr(their, part), getattr(ours, part))
+            if ours.files is not None and their.files is not None:
+                pairs["data.files.parts"] = (their.files.parts, ours.files.parts)
     differ = [f"{n} is {a!r}, not {b!r}" for n, (a, b) in sorted(pairs.items()) if a != b]
     if differ:
         raise CheckpointError(
             f"{recipe.name} cannot start from {folder}: {'; '.join(differ)}. Train {recipe.start} "
-            f"with these settings into another folder (--out ELSEWHERE/{recipe.start}) and name an "
-            "--out beside it, or set start=null."
+            f"with these settings into another folder (out=ELSEWHERE/{recipe.start}) and name an "
+            "out= beside it, or set start=null."
         )
 
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quickstudy.core import CheckpointError, ConfigError
+from quickstudy.core import CheckpointError, ConfigError, QuickstudyError
+from quickstudy.core.arguments import checked
 from quickstudy.core.devices import choose_device, computes_bfloat16
 from quickstudy.core.words import quiet
-from quickstudy.recipes import Recipe, build_learner, domains, override, sources
-from quickstudy.runs.code import code_of, named_recipe, remember_code
+from quickstudy.evaluation.metrics import metric_named
+from quickstudy.learners.base import Learner
+from quickstudy.nets import MLP
+from quickstudy.recipes import (
+    Recipe,
+    build_learner,
+    domains,
+    encoder_of,
+    override,
+    parse_recipe,
+    sources,
+)
+from quickstudy.recipes.files import data_document
+from quickstudy.runs.code import named_recipe
 from quickstudy.runs.folder import (
     RECIPE,
     Run,
@@ -20,9 +35,14 @@ from quickstudy.runs.folder import (
     read_facts,
     read_recipe,
     run_folder,
-    save_recipe,
 )
+from quickstudy.runs.own import ARRAYS, forget_arrays, prepared, save_arrays
+from quickstudy.runs.resuming import Recorder, check_resume, recipe_to_resume
 from quickstudy.runs.start import check_start, load_start
+from quickstudy.storage.run_lock import locked, refuse_locked
+from quickstudy.tasks import Pool, PoolSource, TaskSource
+from quickstudy.tasks.arrays import pool_from_arrays
+from quickstudy.tasks.own import own_path
 from quickstudy.training import (
     CHECKPOINT,
     MODEL,
@@ -36,6 +56,8 @@ from quickstudy.training.overfitting import NOVEL, Overfitting, find_overfitting
 from quickstudy.training.step import check_config, chosen_schedule
 
 __all__ = ["TrainedRun", "train_recipe"]
+
+_EPISODES_MEASURED = 100  # whose examples give mean and deviation of the inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +130,19 @@ class TrainedRun:
         )
 
 
+@checked
 def train_recipe(
-    recipe: str | Recipe,
-    settings: Sequence[str] = (),
+    recipe: str | Path | Recipe | None,
+    settings: str | Sequence[str] = (),
     *,
+    data: str | Path | Pool | tuple[Any, Any] | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
     tensorboard: bool = False,
     progress: bool = False,
     say: Callable[[str], None] = quiet,
-    watchers: Sequence[Watcher] = (),
+    watchers: Watcher | Sequence[Watcher] = (),
 ) -> TrainedRun:
     """Train a recipe into a run folder.
 
@@ -126,19 +150,26 @@ def train_recipe(
     folder beside ``out`` already holds its run.
 
     Args:
-        recipe: a name (see ``quickstudy train --list``), ``file.py:NAME``, or a recipe.
+        recipe: a name (see ``quickstudy train --list``), ``file.py:NAME``, or a recipe. To resume,
+            it may be the folder of the run, or ``None`` if ``out`` is.
         settings: ``"key=value"``, one or several, see :func:`quickstudy.recipes.override`.
+        data: what to train on instead of the recipe's data: a named data set, the path of a folder,
+            table or file of arrays (see :func:`quickstudy.tasks.own.read_own`), a pool, or arrays
+            ``(X, y)``. A pool and arrays are written into the run.
         out: folder of the run; ``runs/NAME`` if not given.
-        resume: continue the run in ``out``.
+        resume: continue the run in ``out``. A finished one goes on if ``settings`` ask for more
+            ``train.steps``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
         tensorboard: also write event files.
         progress: show a bar on standard error.
         say: is called with a sentence about each thing that happens.
-        watchers: see :class:`quickstudy.training.Watcher`.
+        watchers: one or several, see :class:`quickstudy.training.Watcher`.
 
     Raises:
-        ConfigError: if there is no such recipe or setting.
-        CheckpointError: if ``out`` holds another run, or there is no run to resume.
+        ConfigError: if there is no such recipe or setting, or it does not fit the data.
+        DataError: if the data cannot be read.
+        CheckpointError: if ``out`` holds another run, or there is no run to resume, or another
+            process is training it.
         TrainingInterrupted: on Ctrl-C; the run can be resumed.
 
     Example::
@@ -148,15 +179,33 @@ def train_recipe(
         run = trained.load()
         print(judge(run, "glyphs", n_way=5, k_shot=1).text())
     """
-    named = named_recipe(recipe) if isinstance(recipe, str) else recipe
-    if not isinstance(named, Recipe):
-        raise ConfigError(
-            f"recipe must be a name, 'file.py:NAME' or a Recipe; got {type(named).__name__}."
-        )
-    settings = [settings] if isinstance(settings, str) else settings
-    folder = run_folder(out) if out is not None else Path("runs") / named.name
-    chosen = override(_recipe_to_resume(named, folder) if resume else named, settings)
-    check_folder(folder, resume=resume)
+    settings = [settings] if isinstance(settings, str) else list(settings)
+    watchers = (watchers,) if isinstance(watchers, Watcher) else tuple(watchers)
+    named, folder = _named(recipe, out, resume=resume)
+    refuse_locked(folder)
+    arrays: Pool | None = None
+    if isinstance(data, (Pool, tuple)):
+        arrays = data if isinstance(data, Pool) else _pool_of(data)
+        data = folder / ARRAYS
+    given = [f"data={os.fspath(data)}", *settings] if data is not None else settings
+    if resume:
+        kept = recipe_to_resume(named, folder)
+        given = given if data is None else settings
+        _check_same_data(kept, data, folder)
+        chosen = override(kept, given)
+        check_resume(kept, chosen, folder, say)
+        check_folder(folder, resume=True)
+    else:
+        assert named is not None
+        check_folder(folder, resume=False)
+        if arrays is not None:
+            save_arrays(arrays, folder)
+        try:
+            chosen = prepared(override(named, given), say=say)
+        except QuickstudyError:
+            if arrays is not None:
+                forget_arrays(folder)
+            raise
     result = _train(
         chosen,
         folder,
@@ -166,7 +215,6 @@ def train_recipe(
         progress=progress,
         say=say,
         watchers=watchers,
-        called=recipe if isinstance(recipe, str) else None,
     )
     found = () if result.curve is None else find_overfitting(result.curve)
     for one in found:
@@ -174,31 +222,42 @@ def train_recipe(
     return TrainedRun(folder, chosen, result, found)
 
 
-def _recipe_to_resume(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe of the run to resume, which may have other settings than ``recipe``."""
-    saved = folder / RECIPE
-    if not saved.exists():
+def _named(
+    recipe: str | Path | Recipe | None, out: str | Path | None, *, resume: bool
+) -> tuple[Recipe | None, Path]:
+    """Return the recipe that was named, and the folder of its run."""
+    folder = None if out is None else run_folder(out)
+    if isinstance(recipe, Recipe):
+        return recipe, folder or Path("runs") / recipe.name
+    if recipe is None:
+        if not resume or folder is None:
+            raise ConfigError("name a recipe; to resume, the folder of a run is enough.")
+        return None, folder
+    text = os.fspath(recipe)
+    if resume and (Path(text) / RECIPE).is_file():
+        if folder is not None and folder.resolve() != Path(text).resolve():
+            raise ConfigError(f"{text} and {folder} are two runs. Name the one to resume.")
+        return None, run_folder(text)
+    named = named_recipe(text)
+    return named, folder or Path("runs") / named.name
+
+
+def _pool_of(arrays: tuple[Any, Any]) -> Pool:
+    if len(arrays) != 2:
+        raise ConfigError(f"data as arrays is a pair (X, y); got {len(arrays)} of them.")
+    return pool_from_arrays(*arrays)
+
+
+def _check_same_data(kept: Recipe, data: str | Path | None, folder: Path) -> None:
+    """Refuse to go on with other data than the run was begun with."""
+    if data is None:
+        return
+    text = os.fspath(data)
+    if text != kept.data.name and own_path(text) != kept.data.name:
         raise CheckpointError(
-            f"{saved} is missing: there is no run to resume in {folder}. Name the folder of the "
-            "run with --out, or leave --resume off to begin one."
+            f"{folder} was begun with {kept.data.name}, and a resumed run must not change its "
+            "data. Leave data out."
         )
-    kept = read_recipe(folder, learners=(type(recipe.learner),))
-    if kept.name != recipe.name:
-        raise CheckpointError(f"{folder} holds a run of {kept.name!r}, not of {recipe.name!r}.")
-    return kept
-
-
-class _Recorder(Watcher):
-    """Writes the recipe into the run as soon as the run has begun."""
-
-    def __init__(self, folder: Path, recipe: Recipe, facts: dict[str, str]) -> None:
-        self.folder, self.recipe, self.facts = folder, recipe, facts
-
-    def on_start(self, step: int) -> None:
-        """Write the recipe, also of a resumed run: its settings may have changed."""
-        del step
-        save_recipe(self.folder, self.recipe, self.facts)
-        remember_code(code_of(self.recipe))
 
 
 def _train(
@@ -211,13 +270,13 @@ def _train(
     progress: bool,
     say: Callable[[str], None],
     watchers: Sequence[Watcher],
-    called: str | None = None,
 ) -> TrainResult:
     """Train a recipe that has passed :func:`~quickstudy.training.check_folder`.
 
     Settings that do not fit are refused before data is read or a folder is made.
     """
-    say(f"{recipe.name}: {recipe.summary}")
+    own = getattr(recipe.data, "files", None) is not None
+    say(f"{recipe.name}: {recipe.summary}" + (f"; here on {recipe.data.name}" if own else ""))
     learner = build_learner(
         recipe.encoder, recipe.learner, seed=recipe.train.seed, n_way=recipe.n_way
     )
@@ -227,6 +286,7 @@ def _train(
     followed, more = domains(recipe)
     source, validation, facts = sources(recipe)
     facts = facts | more
+    _standardise(learner, source, recipe)
     from_checkpoint = resume and (folder / CHECKPOINT).exists()
     if recipe.start is not None and from_checkpoint:
         # the checkpoint holds the weights; only the fact has to be kept
@@ -241,25 +301,63 @@ def _train(
     first = source.episodes(config.spec, first_tasks, seed=config.seed)
     validation.episodes(config.validation.spec, [0], seed=0)
     if has_inner_loop:
-        say(f"inner loop: {chosen_schedule(learner, first, config)}")
-    try:
-        return train(
-            learner,
-            source,
-            config,
-            validation=validation,
-            domains=followed,
-            out=folder,
-            resume=resume,
-            device=device,
-            manifest=manifest(recipe, facts),
-            tensorboard=tensorboard,
-            progress=progress,
-            watchers=(_Recorder(folder, recipe, facts), *watchers),
+        # how tasks are run depends on the device, so the learner is moved before it is asked
+        where = choose_device(device)
+        say(f"inner loop: {chosen_schedule(learner.to(where), first.to(where), config)}")
+    # a bar prints warnings itself
+    warn = quiet if progress else say
+    recorder = Recorder(folder, recipe, facts, resumed=from_checkpoint, warn=warn)
+    with locked(folder):
+        try:
+            return train(
+                learner,
+                source,
+                config,
+                validation=validation,
+                domains=followed,
+                out=folder,
+                resume=resume,
+                device=device,
+                manifest=manifest(recipe, facts),
+                tensorboard=tensorboard,
+                progress=progress,
+                watchers=(recorder, *watchers),
+            )
+        except KeyboardInterrupt as stop:
+            raise _interrupted(stop, recorder, config.steps) from stop
+
+
+def _standardise(learner: Learner, source: TaskSource, recipe: Recipe) -> None:
+    """Let the encoder measure the training inputs, if it brings them to mean 0 and deviation 1."""
+    if not recipe.encoder.standardise:
+        return
+    if isinstance(source, PoolSource) and source.pool.x.is_floating_point():
+        x = source.pool.x
+    else:  # images are turned to numbers when an episode is made
+        drawn = source.episodes(
+            recipe.train.spec, range(_EPISODES_MEASURED), seed=recipe.train.seed
         )
-    except TrainingInterrupted as stop:
-        command = f"quickstudy train {called or recipe.name} --out {folder} --resume"
-        raise TrainingInterrupted(stop.step, stop.steps, stop.out, command) from stop
+        x = drawn.query.x[drawn.query.mask]
+    encoder = encoder_of(learner)
+    if isinstance(encoder, MLP):
+        encoder.measure(x)
+
+
+def _interrupted(stop: KeyboardInterrupt, recorder: Recorder, steps: int) -> TrainingInterrupted:
+    """Return the interruption with the command that goes on.
+
+    A second Ctrl-C, or one that a watcher raises, comes between two checkpoints.
+    """
+    out = recorder.folder
+    command = f"quickstudy train --resume {shlex.quote(str(out))}"
+    if isinstance(stop, TrainingInterrupted):
+        return TrainingInterrupted(stop.step, stop.steps, stop.out, command)
+    interrupted = TrainingInterrupted(recorder.kept, steps, out, command)
+    interrupted.args = (
+        f"stopped at step {recorder.steps} of {steps}; what was done up to step {recorder.kept} is "
+        f"kept. Go on with: {command}",
+    )
+    return interrupted
 
 
 def _start(
@@ -273,7 +371,7 @@ def _start(
     """Return the folder of the run that a recipe starts from; train it if it is not there."""
     beside = folder.parent / str(recipe.start)
     begun = (beside / RECIPE).exists()
-    first = read_recipe(beside) if begun else named_recipe(str(recipe.start))
+    first = read_recipe(beside) if begun else _first(recipe, say)
     # checked before the start is trained, which may take hours
     check_start(recipe, first, beside)
     if not (beside / MODEL).exists():
@@ -291,14 +389,33 @@ def _start(
     return beside
 
 
+def _first(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
+    """Return the recipe that another one starts from, on the same data if that is one's own."""
+    first = named_recipe(str(recipe.start))
+    own = next((part for part in recipe.data.parts if part.files is not None), None)
+    if own is None or own.files is None:
+        return first
+    document = first.model_dump(mode="json")
+    data = data_document(document["data"], own.name) | {"files": own.files.model_dump(mode="json")}
+    try:
+        return prepared(parse_recipe(document | {"data": data}), say=say)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{recipe.name} starts from {first.name}, which is trained on the same data first: "
+            f"{error} Train {first.name} with these settings into a folder of its name beside this "
+            "run, or set start=null."
+        ) from error
+
+
 def _last_scores(result: TrainResult) -> str:
     """Return a line with the last score on each list of tasks that was followed."""
     curve = result.curve
     if curve is None:
         return ""
-    mse = curve.metric == "mse"
+    metric = metric_named(curve.metric)
     words = [
-        f"{name} {value:.4f}" if mse else f"{name} {100 * value:.1f} %"
+        # a regression has no classes
+        f"{name if metric.fraction else name.replace('classes', 'tasks')} {metric.number(value)}"
         for name, scores in curve.scores.items()
         for value in [float(scores[-1].mean())]
     ]

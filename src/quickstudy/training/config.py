@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from quickstudy.core import EpisodeSpec
+from quickstudy.core.settings import Settings
 from quickstudy.training.overfitting import NOVEL, TRAINING
 
 __all__ = ["TrainConfig", "ValidationConfig"]
@@ -14,10 +15,8 @@ __all__ = ["TrainConfig", "ValidationConfig"]
 Range = tuple[int, int]
 
 
-class _Episodic(BaseModel):
+class _Episodic(Settings):
     """Way, shot and queries, checked before any data is loaded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_way: int | Range = 5
     k_shot: int | Range = 1
@@ -52,6 +51,9 @@ class ValidationConfig(_Episodic):
         watch_episodes: number of episodes of the training classes, without augmentation, and of
             each domain; the domain of ``choose_by`` gets ``episodes``. 0 = only the validation
             classes are scored.
+
+    Raises:
+        ConfigError: if a setting is unknown, of another type or out of range.
 
     Example::
 
@@ -123,6 +125,9 @@ class TrainConfig(_Episodic):
         log_every: steps between log lines.
         validation: how the model is judged during training.
 
+    Raises:
+        ConfigError: if a setting is unknown, of another type or out of range.
+
     Example::
 
         config = TrainConfig(steps=2000, n_way=20, k_shot=1, n_query=5, outer_lr=2e-3)
@@ -147,7 +152,7 @@ class TrainConfig(_Episodic):
     clip_norm: float | None = Field(None, gt=0)
     ema_decay: float = Field(0.99, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     checkpoint_every: int = Field(500, ge=1)
     log_every: int = Field(20, ge=1)
     validation: ValidationConfig = ValidationConfig()

@@ -23,12 +23,18 @@ from quickstudy.core import (
     ProtocolError,
 )
 from quickstudy.core.allocator import keep_freed_memory
+from quickstudy.core.arguments import checked
 from quickstudy.core.determinism import deterministic_on_cpu
 from quickstudy.core.devices import choose_device
 from quickstudy.learners.base import Learner
+from quickstudy.storage.outputs import check_output_folder, is_run_folder
 from quickstudy.storage.tensors import load_tensors, load_weights, save_tensors
 from quickstudy.tasks import TaskSource
-from quickstudy.training.checkpoint import optimiser_state, restore_optimiser
+from quickstudy.training.checkpoint import (
+    checked_checkpoint,
+    optimiser_state,
+    restore_optimiser,
+)
 from quickstudy.training.config import TrainConfig
 from quickstudy.training.fingerprint import changes, fingerprint
 from quickstudy.training.logs import RunLog
@@ -45,6 +51,7 @@ from quickstudy.training.watcher import ProgressBar, Watcher, Watchers
 
 __all__ = [
     "CHECKPOINT",
+    "MAY_CHANGE",
     "TrainResult",
     "TrainingInterrupted",
     "check_folder",
@@ -52,8 +59,11 @@ __all__ = [
 ]
 
 # settings that may be changed when a run is resumed: one that diverged or ran out of memory
-# cannot go on without
-_MAY_CHANGE = {"train.outer_lr", "train.clip_norm", "train.tasks_at_once"}
+# cannot go on without the first three, one that is finished without the others
+MAY_CHANGE = {
+    *("train.outer_lr", "train.clip_norm", "train.tasks_at_once"),
+    *("train.steps", "train.validation.patience"),
+}
 CHECKPOINT, MODEL, CURVE = "checkpoint.safetensors", "model.safetensors", "curve.jsonl"
 
 
@@ -123,6 +133,7 @@ class _Progress:
     seconds: float = 0.0
 
 
+@checked
 def train(
     learner: Learner,
     source: TaskSource,
@@ -217,6 +228,7 @@ def _validator(
     return None
 
 
+@checked
 def check_folder(out: Path, *, resume: bool) -> None:
     """Refuse to write over a run.
 
@@ -226,15 +238,17 @@ def check_folder(out: Path, *, resume: bool) -> None:
 
     Raises:
         CheckpointError: if the folder holds a run that is not to be resumed, or cannot be.
+        ConfigError: if it is a file, or holds other things.
     """
+    check_output_folder(out, ours=is_run_folder)
     if (out / CHECKPOINT).exists():
         if not resume:
             raise CheckpointError(
-                f"{out} already holds a run. Use --resume to go on, or another --out."
+                f"{out} already holds a run. Use resume=True to go on, or another out=."
             )
     elif (out / MODEL).exists():
         raise CheckpointError(
-            f"{out} holds a trained model without a checkpoint to go on from. Use another --out."
+            f"{out} holds a trained model without a checkpoint to go on from. Use another out=."
         )
 
 
@@ -293,6 +307,8 @@ def _loop(
             log.write({"step": p.step, "loss": value, "lr": lr, "episodes_per_second": rate})
             best = {} if p.best is None else {"validation": f"{p.best:.4f}"}
             figures = {"loss": f"{value:.3f}", **best, **followed}
+        elif not figures:  # watchers get a loss from the first step on
+            figures = {"loss": f"{float(loss):.3f}"}
         wants_stop = False
         if validator is not None and (p.step % v.every == 0 or last):
             reports = validator.reports(run.average)
@@ -413,14 +429,15 @@ class _Run:
         if self.out is None or not (self.out / CHECKPOINT).exists():
             return
         tensors, meta = load_tensors(self.out / CHECKPOINT)
+        meta = checked_checkpoint(self.out / CHECKPOINT, tensors, meta, tuple(_Progress.__slots__))
         differ = changes(meta["fingerprint"], self.fingerprint)
-        for name in _MAY_CHANGE & differ.keys():
+        for name in MAY_CHANGE & differ.keys():
             warn(f"resumed with another setting ({differ.pop(name)}).")
         changed = list(differ.values())
         if changed:
             raise CheckpointError(
                 f"{self.out} was made with other settings or data, and a resumed run must not "
-                f"change them ({'; '.join(changed)}). Use the same, or another --out."
+                f"change them ({'; '.join(changed)}). Use the same, or another out=."
             )
         if meta["threads"] != torch.get_num_threads():
             warn(
@@ -434,6 +451,8 @@ class _Run:
         load_weights(self.learner, parts["weights"], where=str(self.out))
         load_weights(self.average, parts["average"], where=str(self.out))
         where = next(self.learner.parameters()).device
+        # a copy takes them only if their names and shapes fit
+        load_weights(copy.deepcopy(self.average), parts["best"], where=str(self.out))
         self._best = {n: v.to(where) for n, v in parts["best"].items()}
         restore_optimiser(self.optimiser, parts.get("optimiser", {}))
         self.progress = _Progress(**meta["progress"])

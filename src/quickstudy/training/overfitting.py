@@ -15,6 +15,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from quickstudy.core import TaskError
+from quickstudy.core.arguments import checked
+from quickstudy.evaluation.metrics import metric_named
 from quickstudy.evaluation.statistics import Mean
 
 __all__ = ["NOVEL", "TRAINING", "Curve", "Overfitting", "find_overfitting"]
@@ -29,6 +31,7 @@ _LEAST_RISE = 0.05  # of training classes: after a smaller rise, standing still 
 _STALLED_SHARE = 0.2  # a list that gains less than this share of the rise counts as stalled
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Curve:
     """Scores of fixed lists of episodes over a training.
@@ -192,6 +195,7 @@ def _ends(mean: Mean) -> dict[str, float]:
     return {"mean": mean.mean, "low": mean.low, "high": mean.high}
 
 
+@checked
 def find_overfitting(curve: Curve) -> tuple[Overfitting, ...]:
     """Return a finding for each list of novel tasks that stopped following the training classes.
 
@@ -217,7 +221,7 @@ def find_overfitting(curve: Curve) -> tuple[Overfitting, ...]:
     novel = [name for name in curve.scores if name != TRAINING]
     if TRAINING not in curve.scores or len(curve.steps) < 4 or not novel:
         return ()
-    sign = -1.0 if curve.metric == "mse" else 1.0
+    sign = 1.0 if metric_named(curve.metric).higher_is_better else -1.0
     training = sign * curve.scores[TRAINING]
     comparisons = (len(curve.steps) - _LAST_VALIDATIONS) * len(novel)
     found = []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from quickstudy.core import Episode, Examples, TaskError
+from quickstudy.core.arguments import checked
 
 __all__ = ["every_role"]
 
 
+@checked
 def every_role(episode: Episode, *, k_shot: int) -> Episode:
     """Return the tasks that arise when the episode's examples change roles.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,7 @@ def check_config(learner: Learner, config: TrainConfig) -> None:
             "roles='every' needs embeddings that do not depend on the support, and norm='support' "
             "makes them so. Set roles='fixed', or norm='group' or 'batch'."
         )
+    _check_own_verbs(learner)
     missing = {"progress"} - signature(learner.training_loss).parameters.keys()
     if missing:
         raise ConfigError(
@@ -112,6 +114,25 @@ def check_config(learner: Learner, config: TrainConfig) -> None:
             "tasks_at_once would change the gradient: batch norm sees all tasks of a step as one "
             "batch. Lower tasks_per_step, or build the encoder with norm='group'."
         )
+
+
+def _check_own_verbs(learner: Learner) -> None:
+    """Refuse a class that writes ``adapt`` or ``predict`` itself on top of one whose training loss
+    computes both in its own way: something else would be trained than what answers."""
+    if isinstance(learner, EmbeddingLearner):
+        return  # its training loss asks whether they were written anew
+    for made in type(learner).__mro__:
+        if "training_loss" in vars(made):
+            return
+        own = sorted({"adapt", "predict"} & vars(made).keys())
+        inherited = next(m for m in type(learner).__mro__ if "training_loss" in vars(m))
+        if own and inherited is not Learner:
+            raise ConfigError(
+                f"{type(learner).__name__} writes {' and '.join(own)} itself, and the "
+                f"training_loss of {inherited.__name__} does not call it, so something else would "
+                "be trained than what answers. Write training_loss too: meta_loss(self, episode) "
+                "is the loss of the answers."
+            )
 
 
 def chosen_schedule(learner: Learner, episode: Episode, config: TrainConfig) -> Schedule:
@@ -139,9 +160,26 @@ def batch_loss(
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         if config.roles == "fixed":
             # without the argument: a learner's own training_loss need not take roles
-            return learner.training_loss(episode, progress=progress)
-        roles: Roles = partial(every_role, k_shot=config.spec.max_shot)
-        return learner.training_loss(episode, progress=progress, roles=roles)
+            loss = learner.training_loss(episode, progress=progress)
+        else:
+            roles: Roles = partial(every_role, k_shot=config.spec.max_shot)
+            loss = learner.training_loss(episode, progress=progress, roles=roles)
+    _check_loss(learner, loss)
+    return loss
+
+
+def _check_loss(learner: Learner, loss: Any) -> None:
+    """Refuse what a training loss of the user's own returns if it is not one number a task."""
+    kind, wanted = type(learner).__name__, "one real number for each task, a tensor [T]"
+    if not isinstance(loss, Tensor):
+        got = f"a {type(loss).__name__}"
+    elif loss.ndim != 1 or not loss.is_floating_point():
+        got = f"{loss.dtype} {list(loss.shape)}"
+    elif torch.is_grad_enabled() and not loss.requires_grad:
+        got = "numbers that no parameter has a gradient of"
+    else:
+        return
+    raise ConfigError(f"the training_loss of {kind} returned {got}; it returns {wanted}.")
 
 
 def build_optimiser(learner: Learner, config: TrainConfig) -> torch.optim.Optimizer:

@@ -100,7 +100,7 @@ class Validator:
     def chosen(self, reports: Mapping[str, Report]) -> float:
         """Return the score that decides which weights are kept; more is better."""
         report = reports[self._config.choose_by]
-        return -report.mean if report.protocol.metric == "mse" else report.mean
+        return report.mean if report.metric.higher_is_better else -report.mean
 
 
 def log_line(step: int, reports: Mapping[str, Report]) -> dict[str, Any]:

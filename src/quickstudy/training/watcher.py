@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from quickstudy.core.arguments import checked
 from quickstudy.evaluation import Report
 
 __all__ = ["ProgressBar", "Watcher", "Watchers"]
@@ -75,6 +76,7 @@ class Watcher:
         """Called at the end of training, also after an error."""
 
 
+@checked
 class ProgressBar(Watcher):
     """A bar with rate and time left on standard error, and warnings as lines.
 
