@@ -32,7 +32,8 @@ from quickstudy.core import uniforms
 from quickstudy.embedders.base import Item
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.choose import get_embedder
-from quickstudy.embedders.inputs import read_images, read_texts
+from quickstudy.embedders.inputs import read_texts
+from quickstudy.embedders.pictures import read_images
 from quickstudy.embedders.tables import TableEmbedder
 from quickstudy.tasks.labelled import LabelledFiles, read_examples
 

@@ -224,9 +224,30 @@ def memory_table() -> str:
     )
 
 
+def flat_memory_table() -> str:
+    """Return how much a process grows by in flat memory, by inner steps."""
+    document = load("flat-memory")
+    if document is None:
+        return "Not measured yet: `python benchmarks/flat_memory.py` does it."
+    rows = document["memory"]
+    return "\n".join(
+        [
+            f"| inner steps | {' | '.join(str(r['inner_steps']) for r in rows)} |",
+            "|---|" + "---|" * len(rows),
+            "| peak of the process, MB | " + " | ".join(f"{r['peak_mb']:.0f}" for r in rows) + " |",
+            "| of it stored parameters, MB | "
+            + " | ".join(f"{r['stored_parameters_mb']:.0f}" for r in rows)
+            + " |",
+            "",
+            document["what"] + ".",
+        ]
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "results": all_results,
     "gradient": gradient_table,
+    "flat-memory": flat_memory_table,
     "memory": memory_table,
     "sinusoid": sinusoid_table,
     "speed": gradient_speed_table,

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from quickstudy.advice import approaches
@@ -121,6 +123,30 @@ def test_groups_stay_together():
         assert len(episode.classes) == 4
     alone = sample_of([12, 12], group=[0] * 12 + [1] * 12)
     assert len(eligible_classes(alone, 1)) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7)), min_size=12, max_size=80),
+    st.integers(1, 4),
+    st.integers(2, 5),
+    st.integers(0, 3),
+)
+@settings(max_examples=150, deadline=None)
+def test_what_is_promised_can_be_drawn_whatever_the_groups(rows, k_shot, n_way, index):
+    """Every class that counts as eligible gets into an episode, if there is a place for it."""
+    y, group = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    names = tuple("abcde")
+    sample = Sample(np.arange(len(y)), y, names, np.arange(len(y)), group)
+    able = eligible_classes(sample, k_shot)
+    if len(able) < 2:
+        return
+    episode = draw_episode(sample, n_way=n_way, k_shot=k_shot, n_query=3, seed=0, index=index)
+    assert len(episode.classes) == min(n_way, len(able))
+    assert set(episode.classes) <= set(able.tolist())
+    assert not set(group[episode.support]) & set(group[episode.query])
+    for label in range(len(episode.classes)):
+        assert (episode.support_y == label).sum() == k_shot
+        assert (episode.query_y == label).any()
 
 
 def test_copies_count_once_and_small_budgets_drop_classes():

@@ -101,7 +101,7 @@ def test_domains_are_read_by_their_names():
     assert said == ["digits: reading", "glyphs: reading"]
     assert found.text() == str(found)
     assert set(found.to_dict()["accuracy"]) == {"digits", "glyphs"}
-    with pytest.raises(ConfigError, match="each once; got digits, digits"):
+    with pytest.raises(ConfigError, match="each once; got 'digits', 'digits'"):
         domain_diversity(["digits", "digits"])
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from quickstudy.comparing import compare_learners
+from quickstudy.comparing.page import Account, comparison_markdown, comparison_page
 from quickstudy.comparing.result import Cell, Comparison
-from quickstudy.core import EpisodeSpec, ProtocolError
+from quickstudy.core import ConfigError, EpisodeSpec, ProtocolError
 from quickstudy.evaluation import Mean, evaluate, measure_cost
 from quickstudy.evaluation.statistics import holm, paired_p_value
 from quickstudy.learners import FOMAML, MAML, EmbeddingLearner, NearestNeighbour
@@ -19,6 +22,7 @@ from quickstudy.learners.heads import FineTunedHead, LogisticHead, RidgeHead
 from quickstudy.learners.metric import PrototypicalNetwork
 from quickstudy.nets import MLP
 from quickstudy.tasks import PoolSource
+from quickstudy.tasks.sinusoid import SinusoidSource
 from quickstudy.testing import ConstantLearner, OracleLearner, gaussian_pool
 
 SPEC = EpisodeSpec(5, 2, 6)
@@ -199,3 +203,137 @@ def test_memory_of_a_task_is_seen():
     if modest is None or greedy is None:
         pytest.skip("this system does not tell the peak of a process")
     assert greedy - modest > 100_000_000
+
+
+# ------------------------------------------------------------------ errors: the smallest is best
+
+
+class Offset(NearestNeighbour):
+    """Answers sine waves with their true mean, zero, and an offset."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def predict(self, state, x):
+        return torch.full((*x.shape[:2], 1), self.offset)
+
+
+OFFSETS = {"far": 6.0, "near": 0.1, "middle": 3.0, "same": 0.1}
+
+
+@pytest.fixture(scope="module")
+def waves():
+    learners = {name: Offset(offset) for name, offset in OFFSETS.items()}
+    return compare_learners(
+        learners, {"waves": SinusoidSource("test")}, EpisodeSpec(1, 5, 10), episodes=60, costs=False
+    )
+
+
+def test_the_best_has_the_smallest_error(waves):
+    found = waves.comparison
+    means = {name: found.cell(name, "waves").report.mean for name in OFFSETS}
+    best, equal = found.best("waves")
+    assert means[best] == min(means.values())
+    assert (best, equal) == ("near", ("same",))
+    ranks = {row.learner: row.rank for row in found.approaches}
+    assert ranks == {"near": 1.5, "same": 1.5, "middle": 3, "far": 4}
+    assert not found.to_dict()["metric"]["higher_is_better"]
+
+
+def test_the_hardest_episode_has_the_largest_error(waves):
+    hard = waves.comparison.hardest("waves", n=60)
+    errors = [mean for _, mean in hard]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > errors[-1]
+
+
+def test_a_drop_of_errors_is_what_they_grow_by():
+    spec = EpisodeSpec(1, 5, 10)
+    reports = [
+        evaluate(Offset(offset), SinusoidSource("test"), spec, episodes=20, name="one")
+        for offset in (0.1, 4.0)
+    ]
+    made = [
+        Cell("one", role, role, report)
+        for role, report in zip(("trained distribution", "novel domain"), reports, strict=True)
+    ]
+    (row,) = Comparison(made, {"one": "baseline"}).approaches
+    assert row.drop.mean == pytest.approx(reports[1].mean - reports[0].mean)
+    assert row.drop.mean > 10
+
+
+def test_texts_of_errors_have_no_per_cent(waves):
+    account = Account("a call", ["a machine"], 1.0)
+    lines = waves.text().splitlines()
+    assert "waves: mean squared error, 95 % CI over 60 episodes" in lines[0]
+    order = [line.split()[-1] for line in lines[1:5]]
+    assert order == ["near", "same", "middle", "far"]
+    assert lines[1].startswith(" *")
+    assert lines[2].startswith(" =")
+    markdown = comparison_markdown(waves.comparison, account, title="waves")
+    page = comparison_page(waves.comparison, account, title="waves")
+    for text in ("\n".join(lines), markdown, page):
+        assert "new classes" not in text.partition("What each approach")[0]
+        assert "points" not in text
+        assert "fixed classes" not in text
+        assert not re.search(r"\d %(?! CI| interval|\))", re.sub(r"\b(95|5) %", "", text))
+    assert "near is best" in page
+    assert "the smallest" in markdown
+
+
+def test_classes_and_errors_are_not_compared(waves):
+    made = [*waves.comparison.cells, *(dataclasses.replace(c, learner="near") for c in cells()[:1])]
+    alone = [c for c in made if c.learner == "near"]
+    with pytest.raises(ProtocolError, match="one metric; got accuracy and mse"):
+        Comparison(alone, {"near": "baseline"})
+
+
+def test_what_is_not_there_is_said():
+    found = Comparison(cells(), FAMILIES)
+    with pytest.raises(ConfigError, match=r"no list of tasks 'blob'.*Did you mean 'blobs'"):
+        found.best("blob")
+    with pytest.raises(ConfigError, match="no learner 'oracl'"):
+        found.cell("oracl", "blobs")
+    with pytest.raises(ConfigError, match="n must be at least 0"):
+        found.hardest("blobs", n=-1)
+    assert found.hardest("blobs", n=0) == []
+    with pytest.raises(ConfigError, match="at least one cell"):
+        Comparison([], {})
+    with pytest.raises(ConfigError, match="no family for 'oracle'"):
+        Comparison(cells(), {})
+    with pytest.raises(ConfigError, match="at least one learner"):
+        compare_learners({}, {"waves": SinusoidSource("test")}, SPEC)
+
+
+def test_own_learners_are_compared_as_they_are():
+    compared = compare_learners(
+        {"own": Blind(), "neighbour": NearestNeighbour()}, {"blobs": source()}, SPEC, episodes=40
+    )
+    assert compared.comparison.best("blobs")[0] == "neighbour"
+    assert compared.out is None
+    row = compared.comparison.approaches[0]
+    assert row.cost.needs_gradients is False
+    assert "blobs: %, 95 % CI over 40 episodes" in compared.text()
+
+
+def test_one_episode_has_no_interval_and_two_have_none_that_says_something():
+    for episodes in (1, 2):
+        compared = compare_learners(
+            {"constant": ConstantLearner(), "blind": Blind(), "neighbour": NearestNeighbour()},
+            {"blobs": source()},
+            EpisodeSpec(2, 1, 1),
+            episodes=episodes,
+            costs=False,
+        )
+        account = Account("a call", [], 1.0)
+        for text in (
+            compared.text(),
+            comparison_markdown(compared.comparison, account, title="few"),
+            comparison_page(compared.comparison, account, title="few"),
+        ):
+            assert "nan" not in text
+            assert "over 1 episodes" not in text
+            halves = [float(half) for half in re.findall(r"± (\d+\.\d+)", text)]
+            assert all(half <= 100 for half in halves), halves
+        assert ("one episode, which has no interval" in compared.text()) == (episodes == 1)

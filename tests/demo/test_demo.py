@@ -232,7 +232,7 @@ def test_same_seed_same_numbers(result: DemoResult, tmp_path: Path) -> None:
     [
         ({"steps": 0}, "at least 1"),
         ({"episodes": 1}, "at least 2"),
-        ({"device": "nowhere"}, "not usable"),
+        ({"device": "nowhere"}, "there is no device"),
         ({"out": Path("/")}, "folder"),
     ],
 )

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,14 @@ from quickstudy.advice.episodes import (
 from quickstudy.advice.expectation import Expectation, expect, label_gain
 from quickstudy.advice.records import Advice, ClassSizes, ConfusedPair, DataFacts
 from quickstudy.core import ConfigError, DataError, TaskError
+from quickstudy.core.arguments import checked
 from quickstudy.core.devices import choose_device
+from quickstudy.core.limits import check_seed
 from quickstudy.core.values import is_missing
 from quickstudy.embedders.base import Item
 from quickstudy.embedders.cache import EmbeddingCache
-from quickstudy.embedders.inputs import read_images, read_texts
+from quickstudy.embedders.inputs import read_texts
+from quickstudy.embedders.pictures import read_images
 from quickstudy.embedders.tables import TableEmbedder
 from quickstudy.evaluation import Mean
 from quickstudy.tasks.labelled import (
@@ -36,6 +40,7 @@ from quickstudy.tasks.labelled import (
     grouped,
     read_examples,
     training_rows,
+    without_damaged,
 )
 
 __all__ = ["SHOTS", "advise"]
@@ -56,6 +61,7 @@ _CLEARLY_BETTER = 0.01  # accuracy above guessing, beyond the interval
 # ---------------------------------------------------------------- from the data to the advice
 
 
+@checked
 def advise(
     source: str | Path | LabelledFiles,
     *,
@@ -96,15 +102,26 @@ def advise(
     """
     start = time.perf_counter()
     _check(most, episodes)
+    check_seed(seed)
+    drawn = seed % 2**64  # NumPy takes no negative seed
     choose_device(device)
+    if group is not None and group == label:
+        raise ConfigError(f"group= and label= name the same column, {label!r}. Name another group.")
     data = _read(source, label, group)
-    sample = data.sample(most, seed)
-    shots = _measurable_shots(sample)
-    used = [data.items[row] for row in sample.rows]
-    families, skipped = candidate_families(
-        data.kind, used, seed=seed, device=device, cache=cache, progress=progress
-    )
-    plan = _Episodes(sample, min(_MOST_WAYS, len(sample.classes)), episodes, seed, progress)
+    sample = data.sample(most, drawn)
+    shots = _measurable_shots(sample, data.label)
+    embed = partial(candidate_families, seed=drawn, device=device, cache=cache, progress=progress)
+    try:
+        families, skipped = embed(data.kind, [data.items[row] for row in sample.rows])
+    except DataError:
+        if (sound := without_damaged(data.read)) is None:
+            raise
+        again = _read(sound, None, None)
+        data = replace(again, name=data.name, notes=[*data.notes, *again.notes])
+        sample = data.sample(most, drawn)
+        shots = _measurable_shots(sample, data.label)
+        families, skipped = embed(data.kind, [data.items[row] for row in sample.rows])
+    plan = _Episodes(sample, min(_MOST_WAYS, len(sample.classes)), episodes, drawn, progress)
     results = plan.compare(families, shots)
     choice = choose(results, [c for family in families for c in family.candidates])
     chosen = choice.chosen
@@ -120,7 +137,7 @@ def advise(
         expected=tuple(plan.expect(results[k][chosen.name], k) for k in shots),
         whole=tuple(_expect_of_all_classes(plan, family, chosen, shots)),
         gain=label_gain(
-            {k: r.scores for k, r in curve.items()}, labels=facts.per_class.median, seed=seed
+            {k: r.scores for k, r in curve.items()}, labels=facts.per_class.median, seed=drawn
         ),
         pairs=_pairs(curve, sample, data),
         skipped=skipped,
@@ -138,10 +155,10 @@ def advise(
 def _check(most: int | None, episodes: int) -> None:
     if episodes < 5:
         raise ConfigError(
-            f"episodes must be at least 5, or no interval means anything; got {episodes}."
+            f"episodes= must be at least 5, or no interval means anything; got {episodes}."
         )
     if most is not None and most < 20:
-        raise ConfigError(f"most must be at least 20 examples; got {most}.")
+        raise ConfigError(f"most= must be at least 20 examples; got {most}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +173,7 @@ class _UserData:
         names: of each, for reports ``[N]``.
         groups: what belongs together ``[N]``, or ``None``.
         notes: what was left out.
+        read: the examples as they were read.
     """
 
     name: str
@@ -165,6 +183,12 @@ class _UserData:
     names: Sequence[str]
     groups: Sequence[object] | None
     notes: Sequence[str]
+    read: LabelledFiles
+
+    @property
+    def label(self) -> str | None:
+        """The column of the labels; ``None`` = there is none, or it is not known."""
+        return None if self.read.roles is None else self.read.roles.label
 
     def sample(self, most: int | None, seed: int) -> Sample:
         """Return the examples that episodes are drawn from."""
@@ -182,7 +206,7 @@ def _read(source: str | Path | LabelledFiles, label: str | None, group: str | No
     if isinstance(source, LabelledFiles):
         name, read = "examples", training_rows(source)
     else:
-        name, read = str(source), read_examples(source, label=label)
+        name, read = str(source), read_examples(source, label=label, group=group)
     labels = read.y or []
     if missing := [row for row, value in enumerate(labels) if is_missing(value)]:
         raise DataError(
@@ -190,6 +214,8 @@ def _read(source: str | Path | LabelledFiles, label: str | None, group: str | No
         )
     read, groups = grouped(read, group)
     notes = [read.note] if read.note else []
+    if read.roles is not None:
+        notes.append(f"Columns: {read.roles.text()}.")
     if group is not None and read.kind == "table":
         notes.append(f"The column {group} is no input, here and in the command below.")
     if read.kind == "table":
@@ -197,7 +223,7 @@ def _read(source: str | Path | LabelledFiles, label: str | None, group: str | No
     else:
         items = read_texts(read.x) if read.kind == "text" else read_images(read.x)
     return _UserData(
-        name, read.kind, items, [str(value) for value in labels], read.names, groups, notes
+        name, read.kind, items, [str(value) for value in labels], read.names, groups, notes, read
     )
 
 
@@ -206,8 +232,12 @@ def _measurable(sample: Sample, k_shot: int) -> bool:
     return len(eligible_classes(sample, k_shot)) >= max(2, len(sample.classes) / 2)
 
 
-def _measurable_shots(sample: Sample) -> tuple[int, ...]:
+def _measurable_shots(sample: Sample, label: str | None) -> tuple[int, ...]:
     """Return the shots at which candidates can be compared.
+
+    Args:
+        sample: what episodes are drawn from.
+        label: the column of the labels, for errors; ``None`` = there is none.
 
     Raises:
         TaskError: if there is none; it says what is missing.
@@ -219,13 +249,14 @@ def _measurable_shots(sample: Sample) -> tuple[int, ...]:
             raise TaskError(
                 "too few groups: a group never stands on both sides of a task, and more than half "
                 "of the classes have too few examples outside their largest group. Label examples "
-                "of other groups, or leave --group out."
+                "of other groups, or leave group= out."
             )
         if continuous(sample.classes):
+            column = "" if label is None else f" in {label!r}"
             raise TaskError(
-                f"the labels are {len(sample.classes):,} different numbers, most of them once: "
-                "these are measurements, not classes. Name another column with --label, or make "
-                "classes of them (low, middle, high)."
+                f"the labels{column} are {len(sample.classes):,} different numbers, most of them "
+                "once: these are measurements, not classes. Name another column with label=, or "
+                "make classes of them (low, middle, high)."
             )
         raise TaskError(
             f"too few examples: the median class has {small} different ones, and even 1 "
@@ -377,7 +408,7 @@ def _remarks(sample: Sample, shots: Sequence[int], facts: DataFacts) -> list[str
     if facts.used_classes < facts.classes:
         notes.append(
             f"{facts.used_classes} of {facts.classes} classes were drawn, so that each has enough "
-            "examples; --most takes more."
+            "examples; most= takes more."
         )
     return notes
 

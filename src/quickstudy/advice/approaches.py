@@ -307,7 +307,7 @@ def _table_baselines(features: Features, seed: int) -> list[CandidateFamily]:
         (
             "random forest",
             "RandomForestClassifier(50)",
-            lambda: RandomForestClassifier(50, random_state=seed),
+            lambda: RandomForestClassifier(50, random_state=seed % 2**32),
         ),
     ]
     return [

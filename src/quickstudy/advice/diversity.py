@@ -13,6 +13,8 @@ from torch import Tensor
 
 from quickstudy.comparing.tasklists import task_lists
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError, generator
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_seed
 from quickstudy.core.words import quiet
 from quickstudy.evaluation import Mean, embed_pool, evaluate
 from quickstudy.learners.base import EmbeddingLearner, Learner
@@ -115,7 +117,7 @@ class DiversityReport:
             rooms = "; ".join(f"{name} {100 * self._own(name).high:.1f}" for name in self.undecided)
             return [
                 f"undecided after {self.episodes} episodes: an embedding of its own may gain, "
-                f"in points, up to {rooms}. Measure more with --episodes"
+                f"in points, up to {rooms}. Measure more episodes"
             ]
         if not self.too_diverse:
             own = self.gain[REMEDIES[0]].points(digits=1)
@@ -153,6 +155,7 @@ class DiversityReport:
         }
 
 
+@checked
 def domain_diversity(
     domains: Sequence[str],
     *,
@@ -194,7 +197,9 @@ def domain_diversity(
         found.to_dict()  # the document of ``quickstudy diversity --json``
     """
     if len(set(domains)) < len(domains) or len(domains) < 2:
-        raise ConfigError(f"name at least two domains, each once; got {', '.join(domains)}.")
+        named = ", ".join(map(repr, domains)) or "none"
+        raise ConfigError(f"name at least two domains, each once; got {named}.")
+    check_seed(seed)
     spec = EpisodeSpec(n_way, k_shot, _QUERIES)
     size, channels, learner = _SIZE, 1, None
     if run is not None:
@@ -208,6 +213,7 @@ def domain_diversity(
             say(f"note: {remark}")
         say(f"{name}: reading")
         source = tasks.source(size=size, channels=channels)
+        assert isinstance(source, PoolSource)  # task_lists refuses tasks that a formula makes
         sources[name] = source if learner is None else embed_pool(learner, source)
     return measure_diversity(
         sources,
@@ -235,6 +241,7 @@ def _embedding_learner(run: Run) -> EmbeddingLearner:
     return EmbeddingLearner(encoder, ClassMeanHead())
 
 
+@checked
 def measure_diversity(
     sources: Mapping[str, PoolSource],
     spec: EpisodeSpec,
@@ -322,7 +329,7 @@ def _halves(pool: Pool, seed: int, spec: EpisodeSpec) -> tuple[Pool, Pool]:
     if middle < max(2, spec.max_way):
         raise TaskError(
             f"{pool.name} has {pool.n_classes} classes; half of them must give tasks of "
-            f"{spec.max_way}. Lower the number of classes per task (--n-way), or leave it out."
+            f"{spec.max_way}. Lower the number of classes per task (n_way=), or leave it out."
         )
     return pool.select(order[:middle]), pool.select(order[middle:])
 

@@ -24,7 +24,8 @@ Floats = npt.NDArray[np.float64]
 
 _FEWEST_QUERIES = 2  # of a class, beside its support
 # One number for each independent random decision: changing one changes the advice of every seed.
-_CLASS_ORDER, _ROW_ORDER, _SAMPLED_ROWS, _SAMPLED_CLASSES = 0, 1, 3, 4
+_CLASS_ORDER, _ROW_ORDER, _SAMPLED_ROWS, _SAMPLED_CLASSES, _GROUP_ORDER = 0, 1, 3, 4, 5
+_DIVISIONS_TRIED = 64  # orders of the groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Sample:
         content: equal numbers are equal content ``[M]``.
         group: rows of one group never stand in both the support and the query of an episode
             ``[M]``; or ``None``.
+        divisions: of groups that span classes, by shot; filled when they are asked for.
     """
 
     rows: Ints
@@ -47,6 +49,9 @@ class Sample:
     classes: tuple[str, ...]
     content: Ints
     group: Ints | None = None
+    divisions: dict[int, tuple[Ints, Ints] | None] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def counts(self) -> Ints:
@@ -174,18 +179,50 @@ def take_sample(
 def eligible_classes(sample: Sample, k_shot: int) -> Ints:
     """Return the classes that have ``k_shot`` support examples and two queries.
 
-    With groups, the support has only the groups of its side. :func:`_place_groups` keeps the two
-    sides of a class so even that the smaller one has at least half of the rows outside the class's
-    largest group. That holds for groups of one class; where groups span classes, an episode leaves
-    out the classes that turn out to have too few.
+    :func:`draw_episode` can put every one of them into an episode, beside the others. With groups,
+    the support has only the groups of its side. :func:`_place_groups` keeps the two sides of a
+    class so even that the smaller one has at least half of the rows outside the class's largest
+    group. That holds for groups of one class; where groups span classes, the classes are those
+    that one division of all groups suits.
     """
     enough = sample.counts >= k_shot + _FEWEST_QUERIES
     if sample.group is not None:
+        division = _division(sample, k_shot)
+        if division is not None:
+            return division[1]
         (of_class, _), sizes = np.unique((sample.y, sample.group), axis=1, return_counts=True)
         largest = np.zeros(len(enough), dtype=np.int64)
         np.maximum.at(largest, of_class, sizes)
         enough &= (sample.counts - largest + 1) // 2 >= k_shot
     return np.flatnonzero(enough)
+
+
+def _division(sample: Sample, k_shot: int) -> tuple[Ints, Ints] | None:
+    """Return the groups of a support side, and the classes that have enough on both sides.
+
+    Of several random orders of the groups, and all places to cut them, it is the one that suits the
+    most classes. ``None`` if no group spans classes: then every class is divided on its own.
+    """
+    if k_shot in sample.divisions:
+        return sample.divisions[k_shot]
+    found = None
+    assert sample.group is not None
+    names, group = np.unique(sample.group, return_inverse=True)
+    sizes = np.zeros((len(sample.classes), len(names)), dtype=np.int64)  # [C, G]
+    np.add.at(sizes, (sample.y, group), 1)
+    if ((sizes > 0).sum(0) > 1).any():
+        most = -1
+        for attempt in range(_DIVISIONS_TRIED):
+            order = np.argsort(uniforms(attempt, _GROUP_ORDER, names), kind="stable")
+            before = sizes[:, order].cumsum(1)
+            after = sizes.sum(1, keepdims=True) - before
+            suits = (before >= k_shot) & (after >= _FEWEST_QUERIES)  # [C, G]
+            cut = int(suits.sum(0).argmax())
+            if suits[:, cut].sum() > most:
+                most = int(suits[:, cut].sum())
+                found = names[order[: cut + 1]], np.flatnonzero(suits[:, cut])
+    sample.divisions[k_shot] = found
+    return found
 
 
 def draw_episode(
@@ -211,25 +248,13 @@ def draw_episode(
     """
     able = eligible_classes(sample, k_shot)
     able = able[np.argsort(uniforms(seed, index, _CLASS_ORDER, able), kind="stable")]
-    classes: list[int] = []
-    support: list[Ints] = []
-    query: list[Ints] = []
-    support_groups: set[int] = set()
-    query_groups: set[int] = set()
-    for c in able:
-        if len(classes) == n_way:
-            break
-        members = np.flatnonzero(sample.y == c)
-        members = members[np.argsort(uniforms(seed, index, _ROW_ORDER, members), kind="stable")]
-        chosen, rest = members[:k_shot], members[k_shot:]
-        if sample.group is not None:
-            groups = sample.group[members]
-            _place_groups(groups, support_groups, query_groups)
-            chosen, rest = split_by_groups(members, groups, list(support_groups), k_shot)
-        if len(chosen) == k_shot and len(rest):
-            classes.append(int(c))
-            support.append(chosen)
-            query.append(rest[-n_query:])
+    classes, support, query = _taken(sample, able, n_way, k_shot, n_query, (seed, index), None)
+    division = None if sample.group is None else _division(sample, k_shot)
+    if len(classes) < min(n_way, len(able)) and division is not None:
+        # sides that were filled class by class leave out some; this division suits them all
+        classes, support, query = _taken(
+            sample, able, n_way, k_shot, n_query, (seed, index), division[0]
+        )
     if len(classes) < 2:
         raise TaskError(
             f"fewer than two classes have {k_shot} examples beside {_FEWEST_QUERIES} to ask about"
@@ -239,6 +264,49 @@ def draw_episode(
     # a content with two labels may be support in one class and query in another
     new = ~np.isin(sample.content[episode.query], sample.content[episode.support])
     return replace(episode, query=episode.query[new], query_y=episode.query_y[new])
+
+
+def _taken(
+    sample: Sample,
+    able: Ints,
+    n_way: int,
+    k_shot: int,
+    n_query: int,
+    name: tuple[int, int],
+    side: Ints | None,
+) -> tuple[list[int], list[Ints], list[Ints]]:
+    """Return classes, supports and queries: the first ``n_way`` classes that have enough.
+
+    Args:
+        sample: what is drawn from.
+        able: classes in the order in which they are tried.
+        n_way: classes, at most.
+        k_shot: support examples of a class.
+        n_query: queries of a class, at most.
+        name: seed and index of the episode.
+        side: groups of the support; ``None`` = the sides are filled class by class.
+    """
+    classes: list[int] = []
+    support: list[Ints] = []
+    query: list[Ints] = []
+    support_groups: set[int] = set() if side is None else set(side.tolist())
+    query_groups: set[int] = set()
+    for c in able:
+        if len(classes) == n_way:
+            break
+        members = np.flatnonzero(sample.y == c)
+        members = members[np.argsort(uniforms(*name, _ROW_ORDER, members), kind="stable")]
+        chosen, rest = members[:k_shot], members[k_shot:]
+        if sample.group is not None:
+            groups = sample.group[members]
+            if side is None:
+                _place_groups(groups, support_groups, query_groups)
+            chosen, rest = split_by_groups(members, groups, list(support_groups), k_shot)
+        if len(chosen) == k_shot and len(rest):
+            classes.append(int(c))
+            support.append(chosen)
+            query.append(rest[-n_query:])
+    return classes, support, query
 
 
 def _place_groups(groups: Ints, support_groups: set[int], query_groups: set[int]) -> None:

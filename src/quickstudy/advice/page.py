@@ -15,6 +15,7 @@ from quickstudy.embedders.tables import TableEmbedder
 from quickstudy.pages import document, image_uri, table
 from quickstudy.pages.charts import legend, lines_chart
 from quickstudy.storage.files import write_atomically
+from quickstudy.storage.outputs import is_page, refuse_foreign
 
 __all__ = ["write_advice_page"]
 
@@ -37,8 +38,10 @@ def write_advice_page(advice: Advice, out: Path) -> None:
         out: the file.
 
     Raises:
+        ConfigError: if another file that is no page of ours is there.
         CheckpointError: if the file cannot be written.
     """
+    refuse_foreign(out, ours=is_page)
     title = f"Advice on {Path(advice.source).name}"
     body = "\n".join(
         (

@@ -8,6 +8,7 @@ pixels a side, and at least :data:`COARSE` at 8. The thresholds were chosen on t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -24,6 +25,7 @@ COPY = 0.995
 """From this cosine on, two pictures of one split are one picture, compressed or resized."""
 _COARSE_SIDE, _FINE_SIDE = 8, 32
 _BLOCK = 1024  # rows compared at once
+_ROUNDING = 1e-4  # of projections in single precision
 _MOST_CANDIDATES = 100_000  # a data set of copies of one picture must not fill the memory
 
 
@@ -73,6 +75,7 @@ def near_pairs(
     pairs = torch.cat([torch.empty(0, 2, dtype=torch.int64), *found])
     if alone:
         pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    pairs = pairs[(pairs[:, 0] * (len(other) + 1) + pairs[:, 1]).argsort()]
     cosines = [
         (standardised(first[a], _FINE_SIDE) * standardised(other[b], _FINE_SIDE)).sum(1)
         for a, b in (piece.T for piece in pairs[:_MOST_CANDIDATES].split(_BLOCK))
@@ -109,18 +112,33 @@ def _candidates(
     other_y: Tensor,
     progress: Callable[[int], None] | None,
 ) -> Iterator[Tensor]:
-    """Yield pairs of different classes that are alike at 8 pixels a side."""
+    """Yield pairs of different classes that are alike at 8 pixels a side.
+
+    Unit vectors with a cosine of ``c`` or more lie at most ``sqrt(2 - 2 c)`` apart, and so do their
+    projections on any direction. So rows are sorted by their projection on the direction in which
+    they differ most, and only neighbours are compared: the same pairs, many times sooner.
+    """
     left = standardised(first, _COARSE_SIDE)
     right = left if other is first else standardised(other, _COARSE_SIDE)
+    direction = torch.linalg.eigh(left.T @ left).eigenvectors[:, -1]
+    (left_at, left_order), (right_at, right_order) = ((z @ direction).sort() for z in (left, right))
+    left, right = left[left_order], right[right_order]
+    reach = math.sqrt(2 - 2 * COARSE) + _ROUNDING
     found = 0
     for begin in range(0, len(left), _BLOCK):
         rows = slice(begin, begin + _BLOCK)
-        alike = left[rows] @ right.T >= COARSE  # [B, M]
-        at = alike.nonzero() if bool(alike.any()) else torch.empty(0, 2, dtype=torch.int64)
-        at = at[first_y[rows][at[:, 0]] != other_y[at[:, 1]]]
+        low = int(torch.searchsorted(right_at, left_at[rows][0] - reach))
+        high = int(torch.searchsorted(right_at, left_at[rows][-1] + reach, right=True))
+        cosines = left[rows] @ right[low:high].T  # [B, M']
         if progress is not None:
             progress(len(left[rows]))
-        found += len(at)
-        yield at + torch.tensor([begin, 0])
+        if not cosines.numel():
+            continue
+        some = (cosines.amax(1) >= COARSE).nonzero()[:, 0]
+        at = (cosines[some] >= COARSE).nonzero()
+        pairs = torch.stack([left_order[rows][some[at[:, 0]]], right_order[low + at[:, 1]]], 1)
+        pairs = pairs[first_y[pairs[:, 0]] != other_y[pairs[:, 1]]]
+        found += len(pairs)
+        yield pairs
         if found > 2 * _MOST_CANDIDATES:
             return

@@ -24,6 +24,7 @@ from quickstudy.checks.findings import (
     Passed,
     Skipped,
 )
+from quickstudy.core.arguments import checked
 from quickstudy.core.words import quiet
 from quickstudy.tasks import Pool
 
@@ -48,6 +49,7 @@ class _Row:
     class_name: str
 
 
+@checked
 def check_contents(
     parts: Mapping[str, Pool],
     *,

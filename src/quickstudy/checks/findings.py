@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from quickstudy.core import ConfigError
+from quickstudy.core.arguments import checked
 from quickstudy.core.words import count
 
 __all__ = ["CheckReport", "Finding", "Outcome", "Pair", "Passed", "Skipped"]
@@ -16,6 +18,7 @@ __all__ = ["CheckReport", "Finding", "Outcome", "Pair", "Passed", "Skipped"]
 MOST_PAIRS = 4  # shown with one finding; the evidence says how many there are
 
 
+@checked
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
     """Two examples to look at side by side.
@@ -38,6 +41,7 @@ class Pair:
     captions: tuple[str, str]
 
 
+@checked
 @dataclass(frozen=True, slots=True, eq=False)
 class Finding:
     """Something that is wrong, or good to know.
@@ -81,10 +85,19 @@ class Finding:
             "check": self.check,
             "severity": self.severity,
             "summary": self.summary,
-            "evidence": self.evidence,
+            "evidence": _json_ready(self.evidence),
             "remedy": self.remedy,
             "pairs": [list(pair.captions) for pair in self.pairs],
         }
+
+
+def _json_ready(value: Any) -> Any:
+    """Return evidence with NaN and infinity as words: documents may hold them, JSON may not."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _json_ready(inner) for key, inner in value.items()}
+    return [_json_ready(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +141,7 @@ class Skipped:
 Outcome = Finding | Passed | Skipped
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class CheckReport:
     """The outcomes of all checks of one target.

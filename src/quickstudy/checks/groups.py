@@ -185,7 +185,7 @@ def _leak(
             f" Pixel nearest neighbour: {100 * mixed.mean:.1f} % with groups mixed, "
             f"{100 * apart.mean:.1f} % with groups apart."
         )
-    remedy = "Keep groups apart: evaluate with --groups, or PoolSource(pool, group_aware=True)."
+    remedy = "Keep groups apart: evaluate with groups=True, or PoolSource(pool, group_aware=True)."
     return Finding("shared-groups", "fault", text, evidence, remedy, _examples(source, spec, seed))
 
 

@@ -12,6 +12,7 @@ from quickstudy.core import Episode
 __all__ = ["label_evenness", "position_gain"]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 def position_gain(batches: Sequence[Episode], side: str) -> tuple[float, float]:
@@ -56,7 +57,7 @@ def label_evenness(batches: Sequence[Episode]) -> tuple[float, int]:
         Pearson's chi-squared ``sum((got - expected)^2 / expected)`` over classes and labels, and
         its degrees of freedom.
     """
-    classes = np.concatenate([e.info["classes"].numpy() for e in batches])  # [E, C]
+    classes = _numbered(batches)  # [E, C]
     got = np.zeros((classes.max() + 1, classes.shape[1]))
     expected = np.zeros_like(got)
     for row in classes:
@@ -67,3 +68,16 @@ def label_evenness(batches: Sequence[Episode]) -> tuple[float, int]:
     # the counts of a class are fixed in their sum: one degree of freedom less for each
     chi2 = float(((got - expected)[used] ** 2 / expected[used]).sum())
     return chi2, int(used.sum() - used.any(1).sum())
+
+
+def _numbered(batches: Sequence[Episode]) -> Ints:
+    """Return the classes of all episodes ``[E, C]``, numbered across the sources of a mixture."""
+    width = max(e.info["classes"].shape[1] for e in batches)
+    found = []
+    pools = max(int(e.info["pool"].max()) if "pool" in e.info else 0 for e in batches) + 1
+    for e in batches:
+        classes = e.info["classes"].numpy()
+        wide = np.pad(classes, ((0, 0), (0, width - classes.shape[1])), constant_values=-1)
+        pool = e.info["pool"].numpy()[:, None] if "pool" in e.info else 0
+        found.append(np.where(wide >= 0, wide * pools + pool, -1))
+    return np.concatenate(found)

@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from quickstudy.checks.findings import Finding, Outcome, Passed, Skipped
 from quickstudy.core import DataError
+from quickstudy.core.arguments import checked
+from quickstudy.core.words import count
+from quickstudy.evaluation.metrics import ACCURACY, METRICS
 from quickstudy.evaluation.report import Report
 from quickstudy.evaluation.statistics import mean_interval, paired_p_value
 
@@ -30,6 +33,7 @@ COVERAGE = (0.93, 0.97)
 0.005 each, to both sides."""
 
 _TASKS_IN_POOL = 2000
+_LARGEST = 1e100  # of a score: squares of differences stay finite
 _ROUNDING = 1e-6  # documents may hold rounded numbers
 
 
@@ -42,6 +46,7 @@ def episode_interval(right: Floats) -> float:
     return mean_interval(right.mean(1))
 
 
+@checked
 def check_interval(
     interval: Callable[[Floats], float] = episode_interval,
     *,
@@ -101,6 +106,7 @@ def check_interval(
     )
 
 
+@checked
 def check_document(document: Mapping[str, Any] | Report) -> Outcome:
     """Compute the mean and the interval of a document again from its scores.
 
@@ -116,30 +122,38 @@ def check_document(document: Mapping[str, Any] | Report) -> Outcome:
     """
     if isinstance(document, Report):
         document = {**document.to_dict(), "scores": document.scores.tolist()}
-    metric = next((name for name in ("accuracy", "mse") if name in document), None)
+    metric = next((METRICS[name] for name in METRICS if name in document), None)
     try:
-        stated = document[metric or "accuracy"]
+        stated = document[(metric or ACCURACY).name]
         mean, ci95 = float(stated["mean"]), stated["ci95"]
-        protocol = document.get("protocol", {})
+        stated_ci95 = float("nan") if ci95 is None else float(ci95)
         scores = np.asarray(document.get("scores", []), dtype=np.float64)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if scores.ndim != 1:
+            raise TypeError("scores are one number for each episode")
+        expected = int(document.get("protocol", {}).get("episodes", len(scores)))
+        if isinstance(stated["mean"], bool) or isinstance(ci95, bool):
+            raise TypeError("mean and ci95 are numbers")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
             f"this is no document of 'quickstudy evaluate --json' ({type(error).__name__}: "
             f"{error}). It needs accuracy or mse with mean and ci95."
         ) from error
-    if metric != "mse" and (bad := [v for v in (mean, *scores) if not 0 <= v <= 1]):
+    most = 1.0 if metric is None or metric.fraction else math.inf
+    if bad := [v for v in (mean, *scores) if not 0 <= v <= most]:
         return Finding(
             "interval",
             "fault",
-            f"{bad[0]:g} is no accuracy: it must lie between 0 and 1.",
-            {"outside": len(bad), "first": bad[0]},
-            "Write accuracies as fractions: the share of right answers in an episode.",
+            f"{bad[0]:g} is no accuracy: it must lie between 0 and 1."
+            if most == 1
+            else f"{bad[0]:g} is no {(metric or ACCURACY).title}: it must be a number from 0 on.",
+            {"outside": len(bad), "first": bad[0] if math.isfinite(bad[0]) else str(bad[0])},
+            "Write accuracies as fractions: the share of right answers in an episode."
+            if most == 1
+            else "Write the mean of the squared differences of each episode.",
         )
     if not len(scores):
         return Skipped("interval", "the document holds no scores of episodes")
-    stated_ci95 = float("nan") if ci95 is None else float(ci95)
     computed = mean_interval(scores)
-    expected = protocol.get("episodes", len(scores))
     same = math.isclose(mean, float(scores.mean()), abs_tol=_ROUNDING) and expected == len(scores)
     close = math.isclose(stated_ci95, computed, abs_tol=_ROUNDING)
     # of one episode there is no interval: NaN
@@ -148,8 +162,9 @@ def check_document(document: Mapping[str, Any] | Report) -> Outcome:
     return Finding(
         "interval",
         "fault",
-        f"The document says {mean:.6f} ± {stated_ci95:.6f} over {expected:,} episodes; its "
-        f"{len(scores):,} scores give {scores.mean():.6f} ± {computed:.6f}.",
+        f"The document says {_numbers(mean, stated_ci95)} over {count(expected, 'episode')}; its "
+        f"{count(len(scores), 'score')} {'gives' if len(scores) == 1 else 'give'} "
+        f"{_numbers(float(scores.mean()), computed)}.",
         {
             "stated": {"mean": mean, "ci95": ci95, "episodes": expected},
             "computed": {
@@ -161,6 +176,14 @@ def check_document(document: Mapping[str, Any] | Report) -> Outcome:
     )
 
 
+def _numbers(mean: float, ci95: float) -> str:
+    """Return a mean with its interval, to as many digits as are compared."""
+    if math.isnan(ci95):
+        return f"{mean:.6f} without an interval"
+    return f"{mean:.6f} ± {ci95:.6f}"
+
+
+@checked
 def check_protocol(document: Mapping[str, Any]) -> list[Finding]:
     """Return what makes a document's score wrong or unclear, by what it says of its protocol.
 
@@ -199,7 +222,7 @@ def check_protocol(document: Mapping[str, Any]) -> list[Finding]:
             Finding(
                 "protocol",
                 "fault",
-                f"{error:g} is no calibration error: it must lie between 0 and 1.",
+                f"{str(error)[:20]} is no calibration error: it must lie between 0 and 1.",
                 {"calibration_error": error},
                 "Write the mean absolute difference between confidence and accuracy.",
             )
@@ -207,6 +230,7 @@ def check_protocol(document: Mapping[str, Any]) -> list[Finding]:
     return found
 
 
+@checked
 def check_differences(document: Mapping[str, Any]) -> Outcome:
     """Compute the paired differences of a comparison again from its scores.
 
@@ -224,11 +248,13 @@ def check_differences(document: Mapping[str, Any]) -> Outcome:
             for r in document["results"]
         }
         stated = [
-            (d["tasks"], d["first"], d["second"], d["mean"], d["p"])
+            (d["tasks"], d["first"], d["second"], float(d["mean"]), float(d["p"]))
             for d in document.get("paired", [])
         ]
+        if any(s.ndim != 1 or not len(s) or not np.all(abs(s) < _LARGEST) for s in scores.values()):
+            raise TypeError("scores are one number for each episode")
         gaps = [scores[t, a] - scores[t, b] for t, a, b, _, _ in stated]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         return Skipped(check, f"the document holds no scores to compute them from ({error!r})")
     for (tasks, first, second, mean, p), gap in zip(stated, gaps, strict=True):
         own_mean, own_p = float(gap.mean()), paired_p_value(gap)

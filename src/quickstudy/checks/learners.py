@@ -12,6 +12,7 @@ from quickstudy.checks.bench import Bench, copy_of, predict, task_scores, with_q
 from quickstudy.checks.findings import CheckReport, Finding, Outcome, Passed, Skipped
 from quickstudy.checks.snapshot import changed, snapshot
 from quickstudy.core import Episode, EpisodeSpec, Examples, generator
+from quickstudy.core.arguments import checked
 from quickstudy.core.words import quiet
 from quickstudy.evaluation.evaluate import evaluate
 from quickstudy.learners.base import Learner
@@ -25,6 +26,7 @@ _LEAST_ACCURACY_SPREAD = 0.005  # over numberings of the labels, that is worth a
 _MOST_EPISODES_COMPARED = 8  # of which predictions are compared
 
 
+@checked
 def check_learner(
     learner: Learner,
     source: TaskSource,
@@ -105,7 +107,7 @@ def _failed(check: str, where: str, error: Exception) -> Finding:
         f"The learner failed {where}: {type(error).__name__}: {first_line}",
         {"error": type(error).__name__, "message": first_line},
         "adapt and predict must take any number of tasks, support examples and queries. If the "
-        "learner takes images of another size, say so (--size, --channels).",
+        "learner takes images of another size, say so (size, channels).",
     )
 
 

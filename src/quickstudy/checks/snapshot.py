@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quickstudy.core.arguments import checked
+
 __all__ = ["changed", "snapshot"]
 
 _PLAIN_TYPES = (bool, int, float, str, bytes, tuple, type(None))
 
 
+@checked
 def snapshot(learner: nn.Module) -> dict[str, Any]:
     """Return everything a module holds: parameters, buffers, and attributes of it and its parts.
 

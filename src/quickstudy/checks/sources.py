@@ -23,6 +23,7 @@ from quickstudy.checks.findings import (
 from quickstudy.checks.groups import check_groups
 from quickstudy.checks.guessing import label_evenness, position_gain
 from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError
+from quickstudy.core.arguments import checked
 from quickstudy.core.words import quiet
 from quickstudy.tasks import PoolSource, TaskSource
 
@@ -41,6 +42,7 @@ _STANDARD_ERRORS_ABOVE_CHANCE = 4
 _DEVIATIONS_ABOVE_MEAN = 6  # of a chi-squared variable
 
 
+@checked
 def check_source(
     source: TaskSource,
     spec: EpisodeSpec,

@@ -21,11 +21,13 @@ from quickstudy.checks.intervals import (
 from quickstudy.checks.learners import check_learner
 from quickstudy.checks.sources import check_source
 from quickstudy.core import ConfigError, DataError, EpisodeSpec, nearest_names
+from quickstudy.core.arguments import checked
 from quickstudy.core.words import quiet
 from quickstudy.learners.base import Learner
 from quickstudy.tasks import Pool, PoolSource, TaskSource
 from quickstudy.tasks.datasets import DATASETS, load_pool
 from quickstudy.tasks.folders import FolderReading, is_folder, read_folder, split_folders
+from quickstudy.tasks.own import is_own, read_own
 
 __all__ = ["CheckedData", "Suite", "check_file", "read_data", "read_named"]
 
@@ -34,6 +36,7 @@ _MOST_LEARNER_EPISODES = 40  # that a learner is evaluated on
 _NAMED_IN_SENTENCE, _NAMED_AS_EVIDENCE = 5, 100  # files or classes of one finding
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class CheckedData:
     """The splits of a data set, and the one whose episodes are checked.
@@ -58,6 +61,7 @@ class CheckedData:
     reading: tuple[Outcome, ...] = ()
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Suite:
     """All checks with one size of task and one number of episodes.
@@ -188,15 +192,22 @@ def check_file(path: Path) -> CheckReport:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         several = isinstance(document, dict) and isinstance(document.get("results"), list)
+        documents = document["results"] if several else [document]
+        if not all(isinstance(one, dict) for one in documents):
+            raise DataError(
+                f"{path} is no document of 'quickstudy evaluate --json' or 'compare --json': it "
+                "holds other values. Name the file that was printed."
+            )
         outcomes = [
-            outcome
-            for one in (document["results"] if several else [document])
-            for outcome in (check_document(one), *check_protocol(one))
+            outcome for one in documents for outcome in (check_document(one), *check_protocol(one))
         ]
         if several:
             outcomes.append(check_differences(document))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be checked: {error}") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file. Check the path.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"{path} cannot be checked: {reason.rstrip('.')}.") from error
     return CheckReport(str(path), tuple(outcomes), time.perf_counter() - start)
 
 
@@ -222,6 +233,10 @@ def read_data(
     """
     if data in DATASETS and not is_folder(data):
         return read_named(data, say=say)
+    if Path(data).is_file() and is_own(data):
+        own = read_own(data, size=size, channels=channels)
+        pools = own.by_part()
+        return CheckedData(pools, list(pools)[-1])
     if not Path(data).is_dir():
         if "/" in data or data.startswith("."):
             raise DataError(f"{data}: there is no such folder. Check the path.")
@@ -279,11 +294,14 @@ def _reading(read: FolderReading, start: str) -> list[Outcome]:
         if files:
             shown = ", ".join(start + file for file in files[:_NAMED_IN_SENTENCE])
             more = " ..." if len(files) > _NAMED_IN_SENTENCE else ""
+            told = f"{len(files):,} {what}: {shown}{more}."
+            if check == "files-passed-over":
+                told = read.passed_over_note
             found.append(
                 Finding(
                     check,
                     severity,  # type: ignore[arg-type]
-                    f"{len(files):,} {what}: {shown}{more}.",
+                    told,
                     {
                         "files": [start + file for file in files[:_NAMED_AS_EVIDENCE]],
                         "count": len(files),

@@ -9,6 +9,7 @@
 """
 
 from quickstudy.comparing.compare import Compared, compare_runs
+from quickstudy.comparing.learners import compare_learners
 from quickstudy.comparing.result import Approach, Cell, Comparison, Difference, Role
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Comparison",
     "Difference",
     "Role",
+    "compare_learners",
     "compare_runs",
 ]

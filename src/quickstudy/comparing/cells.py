@@ -8,21 +8,26 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from quickstudy.comparing.contestants import Contestant
+from quickstudy.comparing.contestants import Contestant, source_for
 from quickstudy.comparing.tasklists import TaskList
-from quickstudy.evaluation import Interval, Protocol, Report
+from quickstudy.evaluation import Interval, Protocol, Report, class_interval
+from quickstudy.evaluation.classes import CLASS_METHOD
 from quickstudy.storage.files import write_atomically
+from quickstudy.tasks import PoolSource
 
 __all__ = ["CellStore"]
 
 # of the files; part of every key, so that another version never reads them wrongly
 _FORMAT = 1
+
+Floats = npt.NDArray[np.float64]
 
 
 class CellStore:
@@ -41,6 +46,8 @@ class CellStore:
     def key(self, one: Contestant, tasks: TaskList) -> str:
         """Return the key of a cell, 32 hexadecimal digits."""
         named = {name: value for name, value in asdict(tasks).items() if name != "name"}
+        if named["columns"] == (None, None):  # as before there was such a field
+            del named["columns"]
         about: dict[str, Any] = {
             "format": _FORMAT,
             "learner": one.fingerprint,
@@ -50,8 +57,9 @@ class CellStore:
             # version of the bootstrap over classes: version 1 gave tasks of few classes less weight
             about["class bootstrap"] = 2
         folder = Path(tasks.data)
-        if folder.is_dir():  # the user's own pictures may change, and their scores with them
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
+        if folder.exists():  # the user's own examples may change, and their scores with them
+            inside = folder.rglob("*") if folder.is_dir() else [folder]
+            files = sorted(path for path in inside if path.is_file())
             about["files"] = [
                 (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns)
                 for path in files
@@ -72,7 +80,7 @@ class CellStore:
                 for name, value in about["protocol"].items()
             }
             interval = about["class_interval"]
-            return Report(
+            report = Report(
                 about["learner"],
                 Protocol(**protocol),
                 scores,
@@ -80,6 +88,12 @@ class CellStore:
                 about["calibration_error"],
                 about["seconds"],
             )
+            if interval is not None and "class_interval_method" not in about:
+                # by an earlier version, whose interval over classes was another: the scores are
+                # the same, so it is computed from them
+                report = replace(report, class_interval=_over_classes(one, tasks, scores))
+                self.put(one, tasks, report)
+            return report
         except (OSError, KeyError, TypeError, ValueError):
             return None
 
@@ -97,6 +111,7 @@ class CellStore:
             "tasks": tasks.name,
             "protocol": asdict(report.protocol),
             "class_interval": None if interval is None else [interval.low, interval.high],
+            "class_interval_method": CLASS_METHOD,
             "calibration_error": report.calibration_error,
             "seconds": report.seconds,
             "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
@@ -104,3 +119,12 @@ class CellStore:
         write_atomically(self.folder / f"{key}.npy", buffer.getvalue())
         # written last: without this file a cell counts as missing
         write_atomically(self.folder / f"{key}.json", json.dumps(about, indent=1).encode())
+
+
+def _over_classes(one: Contestant, tasks: TaskList, scores: Floats) -> Interval | None:
+    """Return the interval over classes of the scores of a list of tasks."""
+    source = source_for(one, tasks)
+    if not isinstance(source, PoolSource):
+        return None
+    index = source.index(tasks.spec, range(tasks.episodes), seed=tasks.seed)
+    return class_interval(scores, index.classes, most=1.0)

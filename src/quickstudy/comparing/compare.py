@@ -29,10 +29,13 @@ from quickstudy.comparing.page import (
 from quickstudy.comparing.result import Comparison
 from quickstudy.comparing.scoring import score_all
 from quickstudy.comparing.tasklists import TaskList, available_domains, task_lists
-from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.core import CheckpointError, ConfigError, EpisodeSpec
+from quickstudy.core.arguments import checked
+from quickstudy.core.limits import check_seed
 from quickstudy.core.words import count, quiet
 from quickstudy.runs.folder import Run, read_recipe, run_folder
 from quickstudy.storage.files import write_atomically
+from quickstudy.storage.outputs import check_output_folder, is_comparison_folder
 
 __all__ = ["Compared", "compare_runs"]
 
@@ -48,6 +51,7 @@ class Compared:
         comparison: all scores.
         seconds: wall time.
         out: folder with scores, JSON, Markdown and the page; ``None`` = nothing was written.
+        unwritten: why the page could not be written, if so; the scores are in ``out`` all the same.
 
     Example::
 
@@ -60,22 +64,27 @@ class Compared:
     comparison: Comparison
     seconds: float
     out: Path | None
+    unwritten: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; scores are fractions."""
         document: dict[str, Any] = {**self.comparison.to_dict(), "seconds": self.seconds}
         if self.out is not None:
-            document |= {"page": str(self.out / _PAGE), "scores": str(self.out / "cells")}
+            page = str(self.out / _PAGE) if self.unwritten is None else None
+            document |= {"page": page, "scores": str(self.out / "cells")}
+        if self.unwritten is not None:
+            document["page_error"] = self.unwritten
         return document
 
     def text(self) -> str:
         """Return the tables as text for a terminal."""
         text = comparison_text(self.comparison)
-        if self.out is not None:
+        if self.out is not None and self.unwritten is None:
             text += f"\n{self.out / _PAGE}: open it in a browser"
         return f"{text}\n{self.seconds:.0f} seconds"
 
 
+@checked
 def compare_runs(
     runs: Sequence[str | Path | Run] | str | Path | Run,
     data: Sequence[str | Path] | str | Path = (),
@@ -95,7 +104,9 @@ def compare_runs(
     progress: bool = False,
     say: Callable[[str], None] = quiet,
 ) -> Compared:
-    """Compare runs and plain baselines on the same episodes: accuracy, paired differences, cost.
+    """Compare runs and plain baselines on the same episodes: scores, paired differences, cost.
+
+    Runs of regression are compared by their squared error, and the smallest is the best.
 
     A data set that runs were trained on gives two lists of tasks: on classes that all of these runs
     were trained on, and on classes that none of them has seen. With ``out``, a comparison that was
@@ -105,13 +116,15 @@ def compare_runs(
         runs: folders that training wrote.
         data: named data sets, or folders of class folders.
         domains: also compare on every domain whose data is on this machine.
-        n_way: classes in a task, or a range; 5 if not given, 5 to 20 with ``domains``.
+        n_way: classes in a task, or a range; 5 if not given, 5 to 20 with ``domains``, 1 in
+            regression.
         k_shot: numbers of support examples of a class, or ranges; 1 if not given, 1 to 10 with
             ``domains``.
         n_query: queries of a class.
         episodes: number of episodes of each list of tasks.
         seed: names the episodes.
-        baselines: names from :data:`~quickstudy.comparing.contestants.BASELINES`; all if not given.
+        baselines: names from :data:`~quickstudy.comparing.contestants.BASELINES`; all if not
+            given, none in regression.
         features: the run whose features the baselines use; the first if not given.
         trained: whether training classes are scored too.
         out: folder for scores, JSON, Markdown and the page.
@@ -121,8 +134,9 @@ def compare_runs(
         say: is called with a sentence about each thing that happens.
 
     Raises:
-        ConfigError: if there is nothing to compare, or settings contradict each other.
-        CheckpointError: if a run cannot be read.
+        ConfigError: if there is nothing to compare, settings contradict each other, or ``out`` is a
+            run, a data set or a folder of other things.
+        CheckpointError: if a run cannot be read, or a score cannot be written.
         TaskError: if every list of tasks had too few classes.
 
     Example::
@@ -136,15 +150,22 @@ def compare_runs(
     runs = [runs] if isinstance(runs, (str, Path, Run)) else runs
     folders = [run.folder if isinstance(run, Run) else run_folder(run) for run in runs]
     data = [data] if isinstance(data, (str, Path)) else data
-    folder = None if out is None else Path(out)
-    specs = _specs(domains, n_way, k_shot, n_query)
+    check_seed(seed)
+    folder = None
+    if out is not None:
+        inputs = [*folders, *data, *([] if features is None else [features])]
+        folder = check_output_folder(out, inputs=inputs, ours=is_comparison_folder)
+    trained_data = [read_recipe(run).data for run in folders]
+    regression = bool(trained_data) and all(config.regression for config in trained_data)
+    specs = _specs(domains, 1 if regression and n_way is None else n_way, k_shot, n_query)
+    usual = () if regression else tuple(BASELINES)
     given = contestants(
         folders,
-        baselines=tuple(BASELINES) if baselines is None else tuple(baselines),
+        baselines=usual if baselines is None else tuple(baselines),
         features=None if features is None else Path(features),
     )
     lists, remarks = task_lists(
-        [read_recipe(run).data for run in folders],
+        trained_data,
         _names([str(name) for name in data], domains),
         specs,
         episodes=episodes,
@@ -164,7 +185,11 @@ def compare_runs(
     compared = Compared(comparison, time.perf_counter() - start, folder)
     if folder is not None:
         account = Account(made_by, _machine(), compared.seconds, resumed)
-        _write(compared, folder, given, lists, account)
+        try:
+            _write(compared, folder, given, lists, account)
+        except (CheckpointError, OSError) as error:
+            # a full disk: the scores took long, so they are returned
+            compared = replace(compared, unwritten=str(error))
     return compared
 
 
@@ -174,7 +199,7 @@ def _names(data: Sequence[str], domains: bool) -> list[str]:
     if domains:
         names += [name for name in available_domains() if name not in names]
     if not names:
-        raise ConfigError("name data with --data NAME, or take every domain with --domains.")
+        raise ConfigError("name data with data=, or take every domain with domains=True.")
     return names
 
 
@@ -190,7 +215,7 @@ def _specs(
         named = ", ".join(
             f"{shot[0]}-{shot[1]}" if isinstance(shot, tuple) else str(shot) for shot in shots
         )
-        raise ConfigError(f"--k-shot names a number twice: {named}. Name each once.")
+        raise ConfigError(f"k_shot= names a number twice: {named}. Name each once.")
     return [EpisodeSpec(ways, shot, n_query) for shot in shots]
 
 
@@ -223,7 +248,7 @@ def _score(
                 )
         except KeyboardInterrupt as stop:
             kept = (
-                "name --out next time, and a stopped comparison can go on"
+                "name out= next time, and a stopped comparison can go on"
                 if out is None
                 else "the scores that were finished are kept: the same command goes on"
             )

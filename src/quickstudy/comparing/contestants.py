@@ -15,7 +15,7 @@ from quickstudy.learners import EmbeddingLearner, Learner, NearestNeighbour
 from quickstudy.learners.heads import FineTunedHead, LogisticHead
 from quickstudy.recipes.build import encoder_of
 from quickstudy.runs.folder import Run, load_run, read_recipe
-from quickstudy.tasks import PoolSource
+from quickstudy.tasks import TaskSource
 
 __all__ = ["BASELINES", "Contestant", "contestants", "learner_of", "seed_groups", "source_for"]
 
@@ -70,8 +70,8 @@ def contestants(
         features: the run whose encoder embeds for the baselines; the first one if not given.
 
     Raises:
-        ConfigError: if there is no run or no such baseline, a run is of regression, or two runs
-            hold the same weights.
+        ConfigError: if there is no run or no such baseline, runs of regression and of
+            classification are mixed, or two runs hold the same weights.
         CheckpointError: if a run cannot be read.
     """
     if not runs:
@@ -83,12 +83,14 @@ def contestants(
         names = [str(folder) for folder in runs]
     found: list[Contestant] = []
     known: dict[str, Path] = {}
+    kinds: dict[bool, Path] = {}  # whether of regression, and the first such run
     for name, folder in zip(names, runs, strict=True):
         loaded = _run(folder.resolve())
-        if loaded.recipe.data.regression:
+        kinds.setdefault(loaded.recipe.data.regression, folder)
+        if len(kinds) > 1:
             raise ConfigError(
-                f"{folder} was trained on sine waves, which is regression: compare is for classes. "
-                "Leave it out."
+                f"{kinds[True]} was trained on a regression and {kinds[False]} on classes: their "
+                "scores are not of one kind. Compare them apart."
             )
         weights = _digest(folder / "model.safetensors")
         if weights in known:
@@ -99,6 +101,11 @@ def contestants(
         known[weights] = folder
         family = loaded.learner.family
         found.append(Contestant(name, "run", folder.resolve(), family, _fingerprint(folder, "run")))
+    if baselines and True in kinds:
+        raise ConfigError(
+            f"the baseline {baselines[0]!r} is for classes, and {kinds[True]} is a regression. "
+            "Leave the baselines out."
+        )
     source = (features or runs[0]).resolve()
     if baselines:
         _run(source)  # raises if it cannot be read
@@ -121,7 +128,7 @@ def learner_of(contestant: Contestant) -> Learner:
     return run.learner.inductive()
 
 
-def source_for(contestant: Contestant, tasks: TaskList) -> PoolSource:
+def source_for(contestant: Contestant, tasks: TaskList) -> TaskSource:
     """Return the tasks of a list, with images of the size that the contestant's encoder takes."""
     encoder = read_recipe(contestant.run).encoder
     return tasks.source(size=encoder.image_size, channels=encoder.in_channels)

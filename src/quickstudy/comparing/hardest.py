@@ -8,6 +8,7 @@ from quickstudy.comparing.contestants import Contestant, learner_of, source_for
 from quickstudy.comparing.result import Comparison
 from quickstudy.comparing.tasklists import TaskList
 from quickstudy.evaluation.drawing import draw_episode
+from quickstudy.tasks import PoolSource
 
 __all__ = ["draw_hardest"]
 
@@ -37,10 +38,13 @@ def draw_hardest(
             continue
         best, _ = comparison.best(tasks.name)
         source = source_for(by_name[best], tasks)
+        if not isinstance(source, PoolSource):
+            continue  # its tasks are no pictures
         for number, mean in comparison.hardest(tasks.name, n=n):
             caption = (
-                f"{tasks.name}, episode {number}: {100 * mean:.0f} % on average over the learners; "
-                f"answers of {best}."
+                f"{tasks.name}, episode {number}: "
+                f"{comparison.metric.number(mean, digits=0)} on average over the learners; answers "
+                f"of {best}."
             )
             drawn.append(
                 draw_episode(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quickstudy.comparing.result import Approach, Comparison, Role
-from quickstudy.evaluation import Mean, Report
+from quickstudy.evaluation import Mean, Metric, Report
 from quickstudy.pages.charts import legend, lines_chart, rows_chart, scatter_chart
 from quickstudy.pages.document import document
 from quickstudy.pages.table import table
@@ -16,7 +16,7 @@ from quickstudy.pages.table import table
 __all__ = ["Account", "comparison_markdown", "comparison_page", "comparison_text"]
 
 _ROLES: tuple[Role, ...] = ("trained distribution", "novel classes", "novel domain")
-_APPROACH_HEADS = (
+_NEEDS_HEADS = (
     "learner",
     "family",
     "adapting differentiates",
@@ -25,13 +25,8 @@ _APPROACH_HEADS = (
     "KB kept of a task",
     "MB to learn a task",
     "meta-learned numbers",
-    "trained distribution, %",
-    "novel classes, %",
-    "novel domains, %",
-    "drop, points",
-    "mean rank",
 )
-_NEEDS_COLUMNS = 8  # the first ones say what a learner needs, the others what it reaches
+_REACHES_HEADS = (*_ROLES[:2], "novel domains", "drop", "mean rank")
 _CSS = ".scroll tbody th { position: sticky; left: 0; background: var(--page); }"
 
 
@@ -52,20 +47,44 @@ class Account:
     resumed: int = 0
 
 
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name}, {unit}" if unit else name
+
+
+def _reaches_heads(metric: Metric) -> list[str]:
+    """Return the heads of the columns that say what a learner reaches, with their units."""
+    *roles, drop, rank = _REACHES_HEADS
+    return [
+        *(_with_unit(role, metric.unit) for role in roles),
+        _with_unit(drop, metric.difference_unit),
+        rank,
+    ]
+
+
+def _interval_words(report: Report) -> str:
+    """Return what the intervals of a list are over, or why there is none."""
+    p = report.protocol
+    if p.episodes < 2:
+        return f"one episode, which has no interval (seed {p.seed})"
+    fixed = " of fixed classes" if report.metric.fraction else ""
+    return f"95 % CI over {p.episodes:,} episodes{fixed} (seed {p.seed})"
+
+
 def comparison_text(comparison: Comparison) -> str:
     """Return a comparison as lines for a terminal."""
     lines = list(comparison.remarks)
-    alone = len(comparison.learners) == 1
+    alone, metric = len(comparison.learners) == 1, comparison.metric
     for tasks in comparison.tasks:
         cells = [comparison.cell(name, tasks) for name in comparison.learners]
-        p = cells[0].report.protocol
+        new = any(cell.report.class_interval is not None for cell in cells)
         lines.append(
-            f"{tasks}: %, 95 % CI over {p.episodes} episodes of fixed classes (seed {p.seed}); "
-            "over new classes" + ("" if alone else "; behind the best, on the same episodes")
+            f"{tasks}: {metric.unit or metric.title}, {_interval_words(cells[0].report)}"
+            + ("; over new classes" if new else "")
+            + ("" if alone else "; behind the best, on the same episodes")
         )
         best, equal = comparison.best(tasks)
-        behind = {other: gap.cell() for _, other, gap, _ in _from_best(comparison, tasks)}
-        for cell in sorted(cells, key=lambda c: -c.report.mean):
+        behind = {other: _gap(metric, gap) for _, other, gap, _ in _from_best(comparison, tasks)}
+        for cell in sorted(cells, key=lambda c: -comparison.quality(c.learner, tasks)):
             sign = "*" if cell.learner == best else "=" if cell.learner in equal else " "
             gap = f"{behind.get(cell.learner, ''):>13}"
             lines.append(f" {sign} {_score(cell.report)} {gap}  {cell.learner}")
@@ -75,12 +94,13 @@ def comparison_text(comparison: Comparison) -> str:
             "5 %)"
         )
     lines += [
-        f"over {mean.n} training seeds, {group}, {tasks}: {mean.percent()}"
+        f"over {mean.n} training seeds, {group}, {tasks}: {metric.text(mean)}"
         for group, tasks, mean in comparison.over_seeds
     ]
     lines.append("what each approach needs and reaches:")
     for row in comparison.approaches:
-        columns = zip(_APPROACH_HEADS[1:], _approach_cells(row)[1:], strict=True)
+        heads = [*_NEEDS_HEADS, *_reaches_heads(metric)]
+        columns = zip(heads[1:], _approach_cells(row, metric)[1:], strict=True)
         parts = [f"{head} {cell}" for head, cell in columns if cell]
         lines.append(f"   {row.learner}: " + "; ".join(parts))
     return "\n".join(lines)
@@ -89,12 +109,17 @@ def comparison_text(comparison: Comparison) -> str:
 def _score(report: Report) -> str:
     """Return mean and interval over episodes, then the interval over classes, in two columns."""
     found = report.class_interval
-    over_classes = "" if found is None else f"{100 * found.low:5.1f} to {100 * found.high:5.1f}"
-    return f"{report.score.cell():>14}  {over_classes:>14}"
+    over_classes = "" if found is None else found.percent()
+    return f"{report.metric.cell(report.score):>14}  {over_classes:>14}"
 
 
-def _approach_cells(row: Approach) -> list[str]:
-    """Return the cells below :data:`_APPROACH_HEADS`; empty where nothing is known."""
+def _gap(metric: Metric, gap: Mean) -> str:
+    """Return a difference for a table; an interval that holds every difference is left out."""
+    return gap.cell(widest=1.0) if metric.fraction else metric.cell(gap)
+
+
+def _approach_cells(row: Approach, metric: Metric) -> list[str]:
+    """Return what a learner needs, then what it reaches; empty where nothing is known."""
     cost = row.cost
     needs = [""] * 6
     if cost is not None:
@@ -106,13 +131,13 @@ def _approach_cells(row: Approach) -> list[str]:
             "" if cost.peak_bytes is None else f"{cost.peak_bytes / 1e6:.3g}",
             f"{cost.parameters:,}",
         ]
-    reached = [row.accuracy[role].cell() if role in row.accuracy else "" for role in _ROLES]
+    reached = [metric.cell(row.accuracy[role]) if role in row.accuracy else "" for role in _ROLES]
     return [
         row.learner,
         row.family,
         *needs,
         *reached,
-        "" if row.drop is None else row.drop.cell(),
+        "" if row.drop is None else _gap(metric, row.drop),
         "" if row.rank is None else f"{row.rank:.2f}",
     ]
 
@@ -125,7 +150,7 @@ def _accuracy_rows(comparison: Comparison) -> list[list[str]]:
             report = comparison.cell(name, tasks).report
             best, equal = comparison.best(tasks)
             sign = " *" if name == best else " =" if name in equal else ""
-            row.append(f"{report.score.cell()}{sign}")
+            row.append(f"{report.metric.cell(report.score)}{sign}")
         rows.append(row)
     return rows
 
@@ -136,9 +161,13 @@ def _over_classes(comparison: Comparison) -> list[list[str]]:
         row = [name]
         for tasks in comparison.tasks:
             found = comparison.cell(name, tasks).report.class_interval
-            row.append("" if found is None else f"{100 * found.low:.1f} to {100 * found.high:.1f}")
+            row.append("" if found is None else found.percent())
         rows.append(row)
     return rows
+
+
+def _any_over_classes(comparison: Comparison) -> bool:
+    return any(cell.report.class_interval is not None for cell in comparison.cells)
 
 
 def _from_best(comparison: Comparison, tasks: str) -> list[tuple[str, str, Mean, float]]:
@@ -158,19 +187,25 @@ def _from_best(comparison: Comparison, tasks: str) -> list[tuple[str, str, Mean,
 def _paired_rows(comparison: Comparison) -> list[list[str]]:
     """Return a table row for each learner but the best of each list."""
     return [
-        [tasks, best, other, gap.cell(), f"{p:.2g}"]
+        [tasks, best, other, _gap(comparison.metric, gap), f"{p:.2g}"]
         for tasks in comparison.tasks
         for best, other, gap, p in _from_best(comparison, tasks)
     ]
 
 
 def _meaning(comparison: Comparison) -> str:
-    p = comparison.cells[0].report.protocol
+    p, title = comparison.cells[0].report.protocol, comparison.metric.title
+    over = (
+        f"Mean {title} with its 95 % interval over {p.episodes:,} episodes"
+        + (" of fixed classes" if comparison.metric.fraction else "")
+        if p.episodes > 1
+        else f"The {title} of one episode, which has no interval"
+    )
+    better = "" if comparison.metric.higher_is_better else " (the smallest)"
     return (
-        f"Mean accuracy with its 95 % interval over {p.episodes:,} episodes of fixed classes, seed "
-        f"{p.seed}; every learner has the same episodes and judges each query on its own. * is the "
-        "best of a column, = cannot be told from it (paired t-test on the same episodes, Holm's "
-        "correction over all pairs of the column, 5 %)."
+        f"{over}, seed {p.seed}; every learner has the same episodes and judges each query on its "
+        f"own. * is the best of a column{better}, = cannot be told from it (paired t-test on the "
+        "same episodes, Holm's correction over all pairs of the column, 5 %)."
     )
 
 
@@ -178,54 +213,64 @@ _WHAT_APPROACH_MEANS = (
     "Adapting differentiates: whether anything is computed with gradients on while a task is "
     "learned (measured). Times are medians for one task, one thread. Kept: the state that answers "
     "queries. MB: the rise of the process's memory while it learns one task. Trained distribution: "
-    "other episodes of the training classes. Drop: trained distribution minus the mean of the "
-    "novel domains, on tasks of one kind. Novel domains: those that no learner here was trained on "
-    "or chosen by, the same for all. Mean rank: over them, 1 is best."
+    "other episodes of the training classes. Drop: how much worse the mean of the novel domains is "
+    "than the trained distribution, on tasks of one kind. Novel domains: those that no learner "
+    "here was trained on or chosen by, the same for all. Mean rank: over them, 1 is best."
 )
 _WHAT_CLASSES_MEAN = (
-    "What the same mean would be with other classes of the kind: 95 % by the bootstrap over the "
-    "classes. The true spread is larger: a class also makes queries of other classes harder or "
-    "easier, and the bootstrap does not show that."
+    "Where the same mean would lie with other classes of the kind, in 95 % of cases: the jackknife "
+    "that leaves out one class with all its episodes. What a class does to the other classes of "
+    "its episodes is in it."
 )
 
 
-_SEED_HEADS = ("recipe", "tasks", "accuracy", "seeds")
 _WHAT_SEEDS_MEAN = "Mean over the seeds with its 95 % interval over seeds (Student's t)."
+
+
+def _seed_heads(metric: Metric) -> tuple[str, ...]:
+    return "recipe", "tasks", metric.title, "seeds"
 
 
 def _seed_rows(comparison: Comparison) -> list[list[str]]:
     return [
-        [group, tasks, mean.cell(), str(mean.n)] for group, tasks, mean in comparison.over_seeds
+        [group, tasks, comparison.metric.cell(mean), str(mean.n)]
+        for group, tasks, mean in comparison.over_seeds
     ]
 
 
 def comparison_markdown(comparison: Comparison, account: Account, *, title: str) -> str:
     """Return the tables as a Markdown page."""
-    heads = ["learner", *comparison.tasks]
+    heads, metric = ["learner", *comparison.tasks], comparison.metric
     parts = [
         f"# {title}",
         f"`{account.command}` ({account.seconds / 60:.1f} minutes"
         + (f", {account.resumed} cells were there already" if account.resumed else "")
         + f"; {'; '.join(account.facts)})",
-        "## Accuracy, %",
+        f"## {metric.heading}",
         _meaning(comparison),
         *(f"* {remark}" for remark in comparison.remarks),
         _markdown(heads, _accuracy_rows(comparison)),
         "## What each approach needs and reaches",
         _WHAT_APPROACH_MEANS,
-        _markdown(_APPROACH_HEADS, [_approach_cells(row) for row in comparison.approaches]),
-        "## Over new classes, %",
-        _WHAT_CLASSES_MEAN,
-        _markdown(heads, _over_classes(comparison)),
+        _markdown(
+            [*_NEEDS_HEADS, *_reaches_heads(metric)],
+            [_approach_cells(row, metric) for row in comparison.approaches],
+        ),
     ]
+    if _any_over_classes(comparison):
+        parts += [
+            f"## {_with_unit('Over new classes', metric.unit)}",
+            _WHAT_CLASSES_MEAN,
+            _markdown(heads, _over_classes(comparison)),
+        ]
     if comparison.over_seeds:
         parts += [
-            "## Over training seeds, %",
+            f"## {_with_unit('Over training seeds', metric.unit)}",
             _WHAT_SEEDS_MEAN,
-            _markdown(_SEED_HEADS, _seed_rows(comparison)),
+            _markdown(_seed_heads(metric), _seed_rows(comparison)),
         ]
     parts += [
-        "## Differences from the best, points",
+        f"## {_with_unit('Differences from the best', metric.difference_unit)}",
         "On the same episodes, with 95 % intervals; p after Holm's correction.",
         _markdown(("tasks", "best", "other", "best minus other", "p"), _paired_rows(comparison)),
     ]
@@ -254,35 +299,38 @@ def comparison_page(
     def escaped(rows: list[list[str]]) -> list[list[str]]:
         return [[html.escape(row[0]), *row[1:]] for row in rows]
 
-    heads = ["learner", *comparison.tasks]
-    approaches = escaped([_approach_cells(row) for row in comparison.approaches])
+    heads, metric = ["learner", *comparison.tasks], comparison.metric
+    approaches = escaped([_approach_cells(row, metric) for row in comparison.approaches])
+    needs = len(_NEEDS_HEADS)
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="lede">{_lede(comparison)}</p>',
-        "<h2>Accuracy</h2>",
+        f"<h2>{html.escape(metric.title.capitalize())}</h2>",
         f"<p>{html.escape(_meaning(comparison))}</p>",
         *(f"<p>{html.escape(remark)}</p>" for remark in comparison.remarks),
-        table("Accuracy, %", heads, escaped(_accuracy_rows(comparison))),
+        table(metric.heading, heads, escaped(_accuracy_rows(comparison))),
         _rows(comparison, names),
         _shots(comparison, names),
         "<h2>What each approach needs and reaches</h2>",
         f"<p>{_WHAT_APPROACH_MEANS}</p>",
-        table(
-            "What it needs",
-            _APPROACH_HEADS[:_NEEDS_COLUMNS],
-            [row[:_NEEDS_COLUMNS] for row in approaches],
-        ),
+        table("What it needs", _NEEDS_HEADS, [row[:needs] for row in approaches]),
         table(
             "What it reaches",
-            ["learner", *_APPROACH_HEADS[_NEEDS_COLUMNS:]],
-            [[row[0], *row[_NEEDS_COLUMNS:]] for row in approaches],
+            ["learner", *_reaches_heads(metric)],
+            [[row[0], *row[needs:]] for row in approaches],
         ),
         _cost(comparison),
-        "<h2>Over new classes</h2>",
-        f"<p>{_WHAT_CLASSES_MEAN}</p>",
-        table("Over new classes, %", heads, escaped(_over_classes(comparison))),
-        "<h2>Differences from the best</h2><p>Points on the same episodes, with 95 % intervals; p "
-        "after Holm's correction.</p>",
+    ]
+    if _any_over_classes(comparison):
+        title_classes = _with_unit("Over new classes", metric.unit)
+        body += [
+            f"<h2>Over new classes</h2><p>{_WHAT_CLASSES_MEAN}</p>",
+            table(title_classes, heads, escaped(_over_classes(comparison))),
+        ]
+    unit = metric.difference_unit
+    body += [
+        f"<h2>Differences from the best</h2><p>{unit.capitalize() or 'Measured'} on the same "
+        "episodes, with 95 % intervals; p after Holm's correction.</p>",
         table(
             "Differences",
             ("tasks", "best", "other", "best minus other", "p"),
@@ -292,11 +340,16 @@ def comparison_page(
     if comparison.over_seeds:
         body += [
             f"<h2>Over training seeds</h2><p>{_WHAT_SEEDS_MEAN}</p>",
-            table("Over training seeds, %", _SEED_HEADS, escaped(_seed_rows(comparison))),
+            table(
+                _with_unit("Over training seeds", metric.unit),
+                _seed_heads(metric),
+                escaped(_seed_rows(comparison)),
+            ),
         ]
     if hardest:
         body.append(
-            "<h2>The hardest tasks</h2><p>Those with the lowest mean over all learners.</p>"
+            f"<h2>The hardest tasks</h2><p>Those with the worst mean {metric.title} over all "
+            "learners.</p>"
         )
         body += hardest
     body.append(
@@ -317,12 +370,15 @@ def _lede(comparison: Comparison) -> str:
         report = comparison.cell(best, tasks).report
         also = f" ({len(equal)} cannot be told from it)" if equal else ""
         sentences.append(
-            f"On {html.escape(tasks)} {html.escape(best)} is best, {report.score.percent()}{also}."
+            f"On {html.escape(tasks)} {html.escape(best)} is best, "
+            f"{comparison.metric.text(report.score)}{also}."
         )
     return " ".join(sentences[:3]) + (" More below." if len(sentences) > 3 else "")
 
 
 def _rows(comparison: Comparison, names: list[str]) -> str:
+    if not comparison.metric.fraction:
+        return ""  # the charts are of shares
     values = [
         [(r.mean, r.ci95) for r in (comparison.cell(n, tasks).report for n in names)]
         for tasks in comparison.tasks
@@ -337,6 +393,8 @@ def _rows(comparison: Comparison, names: list[str]) -> str:
 def _shots(comparison: Comparison, names: list[str]) -> str:
     """Return charts of accuracy against shots, for lists that differ only in the shots."""
     found: dict[str, list[tuple[int, str]]] = {}
+    if not comparison.metric.fraction:
+        return ""
     for tasks in comparison.tasks:
         k_shot = comparison.cell(names[0], tasks).report.protocol.k_shot
         if isinstance(k_shot, int):
@@ -360,6 +418,8 @@ def _shots(comparison: Comparison, names: list[str]) -> str:
 
 def _cost(comparison: Comparison) -> str:
     """Return a chart of accuracy against adapting time, for the first role that has both."""
+    if not comparison.metric.fraction:
+        return ""
     for role in ("novel classes", "novel domain", "trained distribution"):
         points = [
             (row.learner, 1000 * row.cost.adapt_seconds, row.accuracy[role].mean)

@@ -13,8 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from quickstudy.core import ProtocolError
+from quickstudy.core import ConfigError, ProtocolError, nearest_names
+from quickstudy.core.arguments import checked
 from quickstudy.evaluation.cost import Cost
+from quickstudy.evaluation.metrics import Metric
 from quickstudy.evaluation.report import Report, compare
 from quickstudy.evaluation.statistics import Mean, holm, paired_p_value
 
@@ -24,11 +26,11 @@ Role = Literal["trained distribution", "novel classes", "choosing domain", "nove
 """How tasks relate to a learner's training. A choosing domain is one that the learner was not
 trained on, but whose score decided which of its weights were kept."""
 
-# decimal places to which means are compared: the same number of right answers, added up in another
-# order, must count as the same accuracy
+# decimal places to which means are compared
 _MEAN_DIGITS = 12
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Cell:
     """The scores of one learner on one list of episodes.
@@ -94,9 +96,10 @@ class Approach:
         learner: name of the learner.
         family: metric, gradient, ... or baseline.
         cost: time and memory, or ``None`` if they were not measured.
-        accuracy: by role, mean over the lists of that role. Of novel domains only those count that
-            are novel to all learners. The interval is that of the mean over these very lists.
-        drop: trained distribution minus the mean of the novel domains; ``None`` if one is missing.
+        accuracy: by role, mean score over the lists of that role. Of novel domains only those count
+            that are novel to all learners. The interval is that of the mean over these very lists.
+        drop: how much worse the mean of the novel domains is than the trained distribution;
+            ``None`` if one is missing.
         rank: place among the learners, 1 = best, averaged over domains that are novel to all;
             ``None`` without such domains.
 
@@ -126,6 +129,7 @@ class Approach:
         }
 
 
+@checked
 @dataclass(frozen=True)
 class Comparison:
     """Scores of many learners on the same lists of episodes.
@@ -139,8 +143,9 @@ class Comparison:
         remarks: sentences that belong beside the numbers.
 
     Raises:
-        ProtocolError: if two learners were not scored on the same episodes of a list, or a cell is
-            missing or given twice.
+        ProtocolError: if two learners were not scored on the same episodes of a list, a cell is
+            missing or given twice, or the lists have different metrics.
+        ConfigError: if there is no cell, or a learner has no family.
 
     Example::
 
@@ -159,6 +164,8 @@ class Comparison:
     remarks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if not self.cells:
+            raise ConfigError("a comparison needs at least one cell: a learner's scores on a list.")
         wanted = {(learner, tasks) for learner in self.learners for tasks in self.tasks}
         given = [(cell.learner, cell.tasks) for cell in self.cells]
         if len(given) != len(set(given)) or set(given) != wanted:
@@ -171,6 +178,22 @@ class Comparison:
             first, *rest = self._on(tasks).values()
             for cell in rest:
                 compare(first.report, cell.report)
+        metrics = sorted({cell.report.metric.name for cell in self.cells})
+        if len(metrics) > 1:
+            raise ProtocolError(
+                f"the lists of a comparison need one metric; got {' and '.join(metrics)}. Compare "
+                "classification and regression apart."
+            )
+        if missing := [name for name in self.learners if name not in self.families]:
+            raise ConfigError(
+                f"families names no family for {missing[0]!r}. Name one for each learner: "
+                "'metric', 'gradient', 'baseline' ..."
+            )
+
+    @property
+    def metric(self) -> Metric:
+        """What the scores measure, and whether more is better."""
+        return self.cells[0].report.metric
 
     @property
     def learners(self) -> tuple[str, ...]:
@@ -183,11 +206,30 @@ class Comparison:
         return tuple(dict.fromkeys(cell.tasks for cell in self.cells))
 
     def _on(self, tasks: str) -> dict[str, Cell]:
-        return {cell.learner: cell for cell in self.cells if cell.tasks == tasks}
+        found = {cell.learner: cell for cell in self.cells if cell.tasks == tasks}
+        if not found:
+            raise ConfigError(f"no list of tasks {tasks!r}. {nearest_names(tasks, self.tasks)}")
+        return found
+
+    def quality(self, learner: str, tasks: str) -> float:
+        """Return the mean score of a learner on a list, an error negated: the largest is best.
+
+        It is rounded: the same number of right answers, added up in another order, must count as
+        the same score.
+        """
+        report = self.cell(learner, tasks).report
+        return float(self.metric.quality(np.array(round(report.mean, _MEAN_DIGITS))))
 
     def cell(self, learner: str, tasks: str) -> Cell:
-        """Return the scores of one learner on one list."""
-        return self._on(tasks)[learner]
+        """Return the scores of one learner on one list.
+
+        Raises:
+            ConfigError: if there is no such learner or list.
+        """
+        here = self._on(tasks)
+        if learner not in here:
+            raise ConfigError(f"no learner {learner!r}. {nearest_names(learner, here)}")
+        return here[learner]
 
     @cached_property
     def paired(self) -> tuple[Difference, ...]:
@@ -204,12 +246,14 @@ class Comparison:
         return tuple(found)
 
     def best(self, tasks: str) -> tuple[str, tuple[str, ...]]:
-        """Return the learner with the highest mean on a list, and those not clearly behind it.
+        """Return the learner with the best mean on a list, and those not clearly behind it.
+
+        The best is the highest accuracy or the smallest error, as the metric has it.
 
         Not clearly behind: the Holm-adjusted p-value of the difference is 0.05 or more.
         """
         here = self._on(tasks)
-        top = max(here, key=lambda name: round(here[name].report.mean, _MEAN_DIGITS))
+        top = max(here, key=lambda name: self.quality(name, tasks))
         equal = tuple(
             d.second if d.first == top else d.first
             for d in self.paired
@@ -234,7 +278,8 @@ class Comparison:
             if trained is not None and novel is not None:
                 # the lists hold different episodes, so their errors are independent
                 half = math.hypot(trained.ci95, novel.ci95)
-                drop = Mean(trained.mean - novel.mean, half, novel.n, novel.over)
+                lost = float(self.metric.quality(np.array(trained.mean - novel.mean)))
+                drop = Mean(lost, half, novel.n, novel.over)
             rows.append(
                 Approach(
                     name,
@@ -264,8 +309,7 @@ class Comparison:
         places: dict[str, list[float]] = defaultdict(list)
         for tasks in self.novel_to_all:
             here = self._on(tasks)
-            means = [round(cell.report.mean, _MEAN_DIGITS) for cell in here.values()]
-            order = stats.rankdata([-mean for mean in means])  # ties share their mean place
+            order = stats.rankdata([-self.quality(name, tasks) for name in here])  # ties share
             for name, place in zip(here, order, strict=True):
                 places[name].append(float(place))
         return {name: float(np.mean(values)) for name, values in places.items()}
@@ -283,16 +327,31 @@ class Comparison:
         return tuple(found)
 
     def hardest(self, tasks: str, *, n: int = 3) -> list[tuple[int, float]]:
-        """Return the episodes of a list with the lowest mean score over the learners.
+        """Return the episodes of a list with the worst mean score over the learners.
 
-        Each is ``(number of the episode, mean score)``, the hardest first.
+        Args:
+            tasks: name of the list.
+            n: how many, at least 0; fewer where the list has fewer.
+
+        Returns:
+            ``(number of the episode, mean score)`` of each, the hardest first.
+
+        Raises:
+            ConfigError: if there is no such list, or ``n`` is negative.
         """
+        if n < 0:
+            raise ConfigError(f"n must be at least 0; got {n}.")
         mean = np.mean([cell.report.scores for cell in self._on(tasks).values()], axis=0)
-        return [(int(i), float(mean[i])) for i in np.argsort(mean, kind="stable")[:n]]
+        order = np.argsort(self.metric.quality(mean), kind="stable")
+        return [(int(i), float(mean[i])) for i in order[:n]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; scores are fractions."""
+        """Return JSON-ready values; accuracies are fractions."""
         return {
+            "metric": {
+                "name": self.metric.name,
+                "higher_is_better": self.metric.higher_is_better,
+            },
             "results": [
                 {"tasks": cell.tasks, "role": cell.role} | cell.report.to_dict()
                 for cell in self.cells

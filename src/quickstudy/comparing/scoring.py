@@ -134,7 +134,11 @@ def _score(job: _Job, store: CellStore) -> None:
             learner = learner_of(one)
             scored: Any = learner
             where = source
-            if isinstance(learner, EmbeddingLearner) and not learner.encoder.episodic:
+            if (
+                isinstance(learner, EmbeddingLearner)
+                and isinstance(source, PoolSource)
+                and learner.embeds_once
+            ):
                 key = id(learner.encoder)
                 if key not in embedded:
                     embedded[key] = embed_pool(learner, source, rows=_rows(source, tasks))

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from quickstudy.comparing.result import Role
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError
-from quickstudy.recipes.data import PartConfig, TaskData
+from quickstudy.recipes.data import PartConfig, TaskData, generated_data
 from quickstudy.recipes.schema import Recipe
 from quickstudy.runs.exposure import chose_domain
-from quickstudy.tasks import Pool, PoolSource
+from quickstudy.tasks import Pool, PoolSource, TaskSource
 from quickstudy.tasks.catalogue import DATASETS, same_images
 from quickstudy.tasks.datasets import dataset_status, load_pool
 from quickstudy.tasks.fit import fit_images
-from quickstudy.tasks.folders import pool_from_folder
+from quickstudy.tasks.own import is_own, own_path, read_own
 
 __all__ = ["DOMAINS", "TaskList", "available_domains", "role_of", "task_lists"]
 
@@ -53,6 +53,7 @@ class TaskList:
         spec: way, shot, queries.
         episodes: number of episodes.
         seed: names the episodes.
+        columns: of labels and of embeddings in a table of one's own; ``None`` = found.
     """
 
     name: str
@@ -64,27 +65,40 @@ class TaskList:
     spec: EpisodeSpec
     episodes: int
     seed: int
+    columns: tuple[str | None, str | None] = (None, None)
 
-    def source(self, *, size: int, channels: int) -> PoolSource:
+    def source(self, *, size: int, channels: int) -> TaskSource:
         """Return the source of the episodes, with images of the given size.
 
         Args:
-            size: side of an image in pixels.
+            size: side of an image in pixels; nothing to tasks that a formula makes.
             channels: 1 or 3.
         """
-        pool = _images(self.data, self.split, size, channels)
+        if (generated := generated_data(self.data)) is not None:
+            return generated.source(self.split)
+        pool = _images(self.data, self.split, size, channels, self.columns)
         if self.classes:
             wanted = set(self.classes)
             chosen = [i for i, name in enumerate(pool.class_names) if name in wanted]
             pool = pool.select(chosen, split=self.split)
-        pool = fit_images(pool, channels=channels, size=size)
+        if pool.x.ndim > 2:  # vectors stay as they are
+            pool = fit_images(pool, channels=channels, size=size)
         return PoolSource(pool.with_rotations() if self.rotations else pool, self.group_aware)
 
 
 @lru_cache(maxsize=2)
-def _images(data: str, split: str, size: int, channels: int) -> Pool:
-    if Path(data).is_dir():
-        return pool_from_folder(Path(data), size=size, channels=channels)
+def _images(
+    data: str,
+    split: str,
+    size: int,
+    channels: int,
+    columns: tuple[str | None, str | None] = (None, None),
+) -> Pool:
+    if is_own(data):
+        label, column = columns
+        found = read_own(data, size=size, channels=channels, label=label, column=column)
+        named = found.classes() if split == "test" else {}
+        return found.select(named["test"], split=split) if named else found.pool
     return load_pool(data, split="all" if split in (_TRAINED, _NOVEL) else split, size=size)
 
 
@@ -95,6 +109,8 @@ def available_domains() -> tuple[str, ...]:
 
 def role_of(tasks: TaskList, recipe: Recipe) -> Role:
     """Return how a list of tasks relates to the training of a run of this recipe."""
+    if generated_data(tasks.data) is not None:  # new tasks of the very distribution
+        return "trained distribution" if recipe.data.name == tasks.data else "novel domain"
     if any(same_images(tasks.data, part.name) for part in recipe.data.parts):
         return "trained distribution" if tasks.split == _TRAINED else "novel classes"
     return "choosing domain" if chose_domain(recipe, tasks.data) else "novel domain"
@@ -141,15 +157,37 @@ def task_lists(
         raise ConfigError(f"a data set is named twice: {', '.join(data)}. Name each once.")
     found: list[TaskList] = []
     remarks: list[str] = []
-    for name in data:
+    _check_kinds(trained, data)
+    for given in data:
+        if generated_data(given) is not None:
+            found += [
+                TaskList(
+                    _title(given, "test", spec),
+                    given,
+                    "test",
+                    (),
+                    False,
+                    False,
+                    spec,
+                    episodes,
+                    seed,
+                )
+                for spec in specs
+            ]
+            continue
+        # the recipe of a run names data of one's own by its absolute path
+        name = own_path(given) if is_own(given) else given
         own = [part for config in trained for part in config.parts if same_images(part.name, name)]
         turned = any(config.rotations for config in own) if rotations is None else rotations
         parts: list[tuple[str, tuple[str, ...], int]] = []
+        files = next((config.files for config in own if config.files is not None), None)
+        columns = (None, None) if files is None else (files.label, files.column)
         if own:
             parts = _seen_and_unseen(name, own, turned)
             parts = parts if with_trained else parts[1:]
-        elif Path(name).is_dir():
-            parts = [("all", (), _images(name, "all", 28, 1).n_classes)]
+        elif is_own(name):
+            split = "test" if "test" in read_own(name, size=28, channels=1).classes() else "all"
+            parts = [(split, (), _images(name, split, 28, 1).n_classes)]
         else:
             pool = load_pool(name, split="test")
             parts = [("test", (), pool.n_classes * (4 if turned else 1))]
@@ -170,11 +208,30 @@ def task_lists(
                     why = "its tracks must not stand on both sides" if apart else "it is small"
                     remarks.append(f"{title}, not {_size(spec)}: {why}.")
                 found.append(
-                    TaskList(title, name, split, classes, turned, apart, capped, episodes, seed)
+                    TaskList(
+                        *(title, name, split, classes, turned, apart, capped, episodes, seed),
+                        columns=columns,
+                    )
                 )
     if not found:
         raise TaskError(" ".join(remarks))
     return found, list(dict.fromkeys(remarks))
+
+
+def _check_kinds(trained: Sequence[TaskData], data: Sequence[str]) -> None:
+    """Refuse classes for runs of regression, and the other way round."""
+    regression = any(config.regression for config in trained)
+    for name in data:
+        generated = generated_data(name)
+        if (generated is not None and generated.regression) != regression:
+            if not trained:
+                raise ConfigError(f"{name} is regression and has no classes. Name other data.")
+            what = "regression" if regression else "classes"
+            raise ConfigError(
+                f"these runs were trained on {what} and cannot be compared on {name}, which is "
+                f"{'of classes' if regression else 'regression'}. Name data of their kind"
+                f"{': sinusoid' if regression else ''}."
+            )
 
 
 def _too_few(name: str, split: str, n_classes: int, fewest: int) -> str:
@@ -182,7 +239,7 @@ def _too_few(name: str, split: str, n_classes: int, fewest: int) -> str:
         _TRAINED: "that all runs on it have trained on",
         _NOVEL: "that no run has trained or validated on",
     }
-    remedy = "Lower --n-way" if n_classes > 1 else "Name another data set"
+    remedy = "Take fewer classes for a task" if n_classes > 1 else "Name another data set"
     if split == _NOVEL:
         remedy += ", or leave out the runs that were trained on most of it"
     part = {_TRAINED: "trained classes", _NOVEL: "novel classes"}.get(split, "all classes")
@@ -199,11 +256,22 @@ def _seen_and_unseen(
 
     Each entry is the name of the part, its classes, and their number with turned ones.
     """
-    every = set(load_pool(name, split="all").class_names)
+    of_own = next((config.files for config in own if config.files is not None), None)
+    every = set(
+        load_pool(name, split="all").class_names
+        if of_own is None
+        else read_own(
+            name, size=28, channels=1, label=of_own.label, column=of_own.column
+        ).pool.class_names
+    )
     shared, seen = set(every), set()
     for config in own:
         train, val = (
-            set(load_pool(config.name, split=part, split_file=config.split_file).class_names)
+            every
+            if config.files is not None and part == "all"
+            else set((config.files.parts or {}).get(part, ()))
+            if config.files is not None
+            else set(load_pool(config.name, split=part, split_file=config.split_file).class_names)
             for part in (config.train, config.validation)
         )
         shared &= train
@@ -238,5 +306,5 @@ def _size(spec: EpisodeSpec) -> str:
 def _title(name: str, split: str, spec: EpisodeSpec) -> str:
     words = {_TRAINED: "trained classes", _NOVEL: "novel classes"}
     part = "" if split == "all" else f" {words.get(split, split)}"
-    short = Path(name).name if Path(name).is_dir() else name
+    short = Path(name).name if is_own(name) else name
     return f"{short}{part}, {_size(spec)}"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from quickstudy.core import DataError
+from quickstudy.core.arguments import checked
 from quickstudy.recipes import ImageData, Recipe, get_recipe, sources
 from quickstudy.tasks import AugmentedSource, PoolSource, TaskSource
 from quickstudy.tasks.catalogue import DATASETS
@@ -51,6 +52,7 @@ class DemoData:
     facts: dict[str, str] = field(default_factory=dict)
 
 
+@checked
 def find_data(say: Say) -> DemoData:
     """Return Omniglot if it is found or can be downloaded, rendered glyphs otherwise.
 

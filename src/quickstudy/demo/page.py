@@ -168,8 +168,8 @@ def _numbers(scores: list[Score]) -> str:
 being fixed.</li>
 <li><strong>Difference</strong>: learner minus floor in percentage points, on the same episodes
 (paired).</li>
-<li><strong>Over new classes</strong>: a 95 % interval from drawing the test classes anew
-(bootstrap); with few classes it is the more honest one, and still a lower bound of the spread.</li>
+<li><strong>Over new classes</strong>: a 95 % interval of the same mean with other classes of the
+kind (jackknife over classes); with few classes it is the more honest one.</li>
 <li><strong>Calibration</strong> error: how far the learner's confidence is from its accuracy on
 average (15 bins); 0 % is perfect.</li></ul>
 {table("Protocol", protocol_heads, protocols)}

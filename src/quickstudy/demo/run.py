@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quickstudy.core import ConfigError, EpisodeSpec
+from quickstudy.core import CheckpointError, ConfigError, EpisodeSpec
+from quickstudy.core.arguments import checked
 from quickstudy.core.devices import choose_device
+from quickstudy.core.limits import check_seed
 from quickstudy.demo.data import DemoData, find_data
 from quickstudy.demo.page import write_report
 from quickstudy.demo.text import DIGITS, Facts, Score
@@ -18,6 +19,12 @@ from quickstudy.evaluation import compare, evaluate
 from quickstudy.learners import EmbeddingLearner, NearestNeighbour
 from quickstudy.recipes import build_learner
 from quickstudy.runs.folder import save_recipe
+from quickstudy.storage.outputs import (
+    check_output,
+    check_output_folder,
+    is_page,
+    is_run_folder,
+)
 from quickstudy.storage.tensors import save_tensors
 from quickstudy.tasks import PoolSource
 from quickstudy.training import TrainConfig, train
@@ -40,6 +47,7 @@ class DemoResult:
         run: folder with the trained weights, for ``quickstudy evaluate``.
         trained_on: the training data in plain words.
         seconds: wall time of everything.
+        unwritten: why the page could not be written, if so.
     """
 
     scores: tuple[Score, ...]
@@ -47,6 +55,7 @@ class DemoResult:
     run: Path
     trained_on: str
     seconds: float
+    unwritten: str | None = None
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -58,7 +67,7 @@ class DemoResult:
         return {
             "command": "demo",
             "results": self.results,
-            "report": str(self.report),
+            "report": str(self.report) if self.unwritten is None else None,
             "run": str(self.run),
             "trained_on": self.trained_on,
             "seconds": round(self.seconds, 3),
@@ -86,15 +95,16 @@ class DemoResult:
             f"95 % intervals over {p.episodes} episodes of {p.n_query} queries per class "
             f"(fixed classes, seed {p.seed}); differences are paired.",
             f"Meta-trained on {self.trained_on}; {self.seconds:.0f} s in all.",
-            f"report: {self.report}",
+            *([f"report: {self.report}"] if self.unwritten is None else []),
             f"run:    {self.run}",
         ]
         return "\n".join(lines)
 
 
+@checked
 def run_demo(
     *,
-    out: Path,
+    out: str | Path,
     seed: int = 0,
     steps: int | None = None,
     device: str = "auto",
@@ -118,11 +128,12 @@ def run_demo(
         episodes: number of episodes per test, at least 2.
 
     Raises:
-        ConfigError: if ``out``, ``steps``, ``episodes`` or ``device`` is not usable.
+        ConfigError: if ``out``, ``seed``, ``steps``, ``episodes`` or ``device`` is not usable.
         TrainingInterrupted: on Ctrl-C during training; nothing is written then.
     """
     start = time.perf_counter()
-    _check(out, steps, episodes)
+    check_seed(seed)
+    out = _check(out, steps, episodes)
     where = choose_device(device)
     data = data or find_data(say)
     config = _config(data.recipe.train, steps, seed)
@@ -139,7 +150,7 @@ def run_demo(
         device=str(where),
         progress=progress,
     )
-    run = out.with_name(out.stem + "-run")
+    run = _run_folder(out)
     save_recipe(run, recipe, data.facts)
     meta = {"step": trained.best_step, "validation": trained.best_validation}
     save_tensors(run / "model.safetensors", learner.state_dict(), meta)
@@ -154,36 +165,35 @@ def run_demo(
     scores = [_score(learner, *test, episodes=episodes, seed=seed) for test in tests]
     say("Writing the report.")
     facts = Facts(data=data, config=config, trained=trained, seed=seed, run=run, device=where)
-    write_report(out, learner, scores, facts)
+    unwritten = None
+    try:
+        write_report(out, learner, scores, facts)
+    except CheckpointError as error:  # the scores are worth two minutes: they are returned
+        unwritten = str(error)
     return DemoResult(
         scores=tuple(scores),
         report=out,
         run=run,
         trained_on=data.trained_on,
         seconds=time.perf_counter() - start,
+        unwritten=unwritten,
     )
 
 
-def _check(out: Path, steps: int | None, episodes: int) -> None:
-    """Refuse, before training, a page that cannot be written and numbers out of range."""
-    if out.is_dir() or not out.name:
-        raise ConfigError(f"the report is one file; {out} is a folder. Name a file in it.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"the folder {out.parent} cannot be made ({error.strerror}). Choose another place."
-        ) from error
-    try:
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise ConfigError(
-            f"{out.parent} cannot be written to ({error.strerror}). Choose another place."
-        ) from error
+def _run_folder(out: Path) -> Path:
+    """Return the folder of the weights, beside the page and named after it."""
+    return out.with_name(out.stem + "-run")
+
+
+def _check(out: str | Path, steps: int | None, episodes: int) -> Path:
+    """Return the page, after refusing a bad place and numbers out of range: before training."""
+    page = check_output(out, ours=is_page)
+    check_output_folder(_run_folder(page), name="the folder of the run", ours=is_run_folder)
     if steps is not None and steps < 1:
         raise ConfigError(f"steps must be at least 1; got {steps}.")
     if episodes < 2:
         raise ConfigError(f"an interval needs at least 2 episodes; got {episodes}.")
+    return page
 
 
 def _config(config: TrainConfig, steps: int | None, seed: int) -> TrainConfig:

@@ -1,18 +1,22 @@
 """Evaluation: scores with intervals and protocols, paired differences, and cost."""
 
+from quickstudy.evaluation.classes import class_interval
 from quickstudy.evaluation.cost import Cost, measure_cost
 from quickstudy.evaluation.evaluate import embed_pool, evaluate
+from quickstudy.evaluation.metrics import METRICS, Metric
 from quickstudy.evaluation.report import Paired, Protocol, Report, compare
-from quickstudy.evaluation.statistics import Interval, Mean, class_bootstrap, mean_interval
+from quickstudy.evaluation.statistics import Interval, Mean, mean_interval
 
 __all__ = [
+    "METRICS",
     "Cost",
     "Interval",
     "Mean",
+    "Metric",
     "Paired",
     "Protocol",
     "Report",
-    "class_bootstrap",
+    "class_interval",
     "compare",
     "embed_pool",
     "evaluate",

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from quickstudy.core import Episode
+from quickstudy.core.arguments import checked
 from quickstudy.learners.base import Learner
 
 __all__ = ["Cost", "measure_cost"]
@@ -78,6 +79,7 @@ class _GradientWatch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@checked
 @torch.no_grad()
 def measure_cost(learner: Learner, episode: Episode) -> Cost:
     """Measure a learner on one task; the learner does not change.

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from quickstudy.core import Episode, EpisodeSpec, TaskError
+from quickstudy.core import ConfigError, Episode, EpisodeSpec, TaskError
+from quickstudy.core.arguments import checked
+from quickstudy.core.devices import choose_device
+from quickstudy.evaluation.classes import class_interval
+from quickstudy.evaluation.metrics import ACCURACY, MSE, Metric
 from quickstudy.evaluation.report import Protocol, Report
-from quickstudy.evaluation.statistics import CalibrationCounts, Interval, class_bootstrap
+from quickstudy.evaluation.statistics import CalibrationCounts, Interval
 from quickstudy.learners.base import EmbeddingLearner, Learner, query_logits
 from quickstudy.tasks import PoolSource, TaskSource
 from quickstudy.tasks.source import as_input
@@ -26,6 +29,7 @@ _EXAMPLES_AT_ONCE = 1024  # that are embedded together
 _TASKS_AT_ONCE = 256  # at most, so that states and logits stay in the processor's cache
 
 
+@checked
 @torch.no_grad()
 def evaluate(
     learner: Learner,
@@ -52,7 +56,7 @@ def evaluate(
         episodes: number of episodes, at least 1.
         seed: names the list of episodes.
         name: of the learner in the report; its class name if not given.
-        device: where to compute; the learner's if not given.
+        device: where to compute; the learner's if not given. The learner is moved back after.
         cache_embeddings: embed each example once where possible.
         progress: called with the number of episodes after each batch.
 
@@ -60,13 +64,16 @@ def evaluate(
         The score of every episode, with the protocol.
 
     Raises:
+        ConfigError: if there is no such device.
         TaskError: if the source has too few classes or examples for such episodes, or a prediction
-            is not finite.
+            is not finite or not ``[T, Q, C]``.
     """
     if episodes < 1:
         raise TaskError(f"episodes must be at least 1; got {episodes}.")
+    episodes, seed = int(episodes), int(seed)  # NumPy's whole numbers are no JSON
     start = time.perf_counter()
-    where = torch.device(device) if device is not None else _device_of(learner)
+    own = _device_of(learner)
+    where = own if device is None else choose_device(str(device))
     was_training = learner.training
     learner.eval().to(where)
     tally = _Tally()
@@ -79,7 +86,7 @@ def evaluate(
             if progress is not None:
                 progress(batch.n_tasks)
     finally:
-        learner.train(was_training)
+        learner.train(was_training).to(own)
     return Report(
         learner=name or type(learner).__name__,
         protocol=Protocol(
@@ -91,12 +98,12 @@ def evaluate(
             episodes=episodes,
             seed=seed,
             transductive=learner.transductive,
-            metric=tally.metric,
+            metric=tally.metric.name,
             episodes_sha256=tally.digest.hexdigest(),
         ),
         scores=np.concatenate(tally.scores),
         class_interval=tally.class_interval(),
-        calibration_error=tally.calibration.error() if tally.metric == "accuracy" else None,
+        calibration_error=tally.calibration.error() if tally.metric is ACCURACY else None,
         seconds=time.perf_counter() - start,
     )
 
@@ -111,7 +118,7 @@ def _embedded(
     if (
         not isinstance(source, PoolSource)
         or not isinstance(learner, EmbeddingLearner)
-        or learner.encoder.episodic
+        or not learner.embeds_once
     ):
         return learner, source
     index = source.index(spec, range(episodes), seed=seed)
@@ -119,6 +126,7 @@ def _embedded(
     return learner.head, embed_pool(learner, source, rows=rows[rows >= 0])
 
 
+@checked
 @torch.no_grad()
 def embed_pool(
     learner: EmbeddingLearner,
@@ -137,8 +145,13 @@ def embed_pool(
         A source over a pool of embeddings ``[M, D]`` on the learner's device.
 
     Raises:
+        ConfigError: if there is no such row.
         TaskError: if an embedding is not finite.
     """
+    if rows is not None and rows.size and not 0 <= rows.min() <= rows.max() < len(source.pool.x):
+        raise ConfigError(
+            f"rows must lie in [0, {len(source.pool.x)}); got {rows.min()} to {rows.max()}."
+        )
     was_training = learner.training
     learner.eval()
     where = _device_of(learner)
@@ -179,14 +192,16 @@ def _batches(source: TaskSource, spec: EpisodeSpec, episodes: int, seed: int) ->
 class _Tally:
     """Everything that a report is made of, collected batch by batch.
 
-    ``cells`` holds, for each batch, class numbers ``[T, C]`` (-1 = no query) and accuracies.
+    ``classes`` and ``sources`` hold, for each batch, what its tasks are made of: class numbers
+    ``[T, C]`` (-1 = absent), and the number of the source that these belong to ``[T]``.
     """
 
     scores: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    cells: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = field(default_factory=list)
+    classes: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    sources: list[npt.NDArray[np.int64]] = field(default_factory=list)
     calibration: CalibrationCounts = field(default_factory=CalibrationCounts)
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
-    metric: str = "accuracy"
+    metric: Metric = ACCURACY
 
     def add(self, learner: Learner, episode: Episode) -> None:
         """Score a batch of episodes."""
@@ -200,38 +215,43 @@ class _Tally:
         y, mask = episode.query.y, episode.query.mask
         count = mask.sum(1).clamp(min=1)
         if episode.regression:
-            self.metric = "mse"
-            score = ((output[..., 0] - y).square() * mask).sum(1) / count
+            self.metric = MSE
+            # padding may hold anything, and zero times NaN is NaN
+            score = (output[..., 0] - y).masked_fill(~mask, 0).square().sum(1) / count
             self.scores.append(score.double().cpu().numpy())
             return
         # softmax of the best class = exp(best - logsumexp): the other classes are not needed
         best, answer = output.max(2)
         confidence = (best - output.logsumexp(2)).exp()
+        if bool(torch.isnan(confidence[mask]).any()):
+            raise TaskError(
+                f"{type(learner).__name__} gave a query an infinite logit, or none that is finite, "
+                "so it has no probabilities. Minus infinity is for classes without support."
+            )
         right = (answer == y) & mask
         self.scores.append((right.sum(1) / count).double().cpu().numpy())
         self.calibration.add(
             confidence[mask].clamp(0, 1).double().cpu().numpy(), right[mask].cpu().numpy()
         )
         if "classes" in episode.info:
-            self._add_cells(episode, right)
-
-    def _add_cells(self, episode: Episode, right: Tensor) -> None:
-        """Keep the accuracy of each class in each episode."""
-        y, mask = episode.query.y, episode.query.mask
-        zeros = torch.zeros(y.shape[0], episode.n_way, device=y.device)
-        n_right = zeros.scatter_add(1, y, right.float())  # [T, C]
-        n_queries = zeros.scatter_add(1, y, mask.float())  # [T, C]
-        classes = torch.where(n_queries.cpu() > 0, episode.info["classes"], -1)
-        accuracy = n_right / n_queries.clamp(min=1)
-        self.cells.append((classes.numpy(), accuracy.double().cpu().numpy()))
+            self.classes.append(episode.info["classes"].numpy())
+            one = torch.zeros(episode.n_tasks, dtype=torch.int64)
+            self.sources.append(episode.info.get("pool", one).numpy())
 
     def class_interval(self) -> Interval | None:
-        """Return the bootstrap interval over classes; ``None`` if episodes do not name them."""
-        if not self.cells:
+        """Return the interval over new classes; ``None`` if episodes do not name them all."""
+        if not self.classes or len(self.classes) < len(self.scores):
             return None
-        return class_bootstrap(
-            np.concatenate([classes for classes, _ in self.cells]),
-            np.concatenate([scores for _, scores in self.cells]),
+        width = max(batch.shape[1] for batch in self.classes)
+        padded = [
+            np.pad(batch, ((0, 0), (0, width - batch.shape[1])), constant_values=-1)
+            for batch in self.classes
+        ]
+        return class_interval(
+            np.concatenate(self.scores),
+            np.concatenate(padded),
+            sources=np.concatenate(self.sources),
+            most=1.0,
         )
 
     def _hash(self, episode: Episode) -> None:

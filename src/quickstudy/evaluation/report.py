@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quickstudy.core import ProtocolError
+from quickstudy.core.arguments import checked
+from quickstudy.evaluation.classes import CLASS_METHOD
+from quickstudy.evaluation.metrics import ACCURACY, Metric, metric_named
 from quickstudy.evaluation.statistics import Interval, Mean
 
 __all__ = ["Paired", "Protocol", "Report", "compare"]
@@ -17,6 +20,7 @@ __all__ = ["Paired", "Protocol", "Report", "compare"]
 Floats = npt.NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """Everything that must be equal before two numbers may be compared.
@@ -30,8 +34,12 @@ class Protocol:
         episodes: number of episodes.
         seed: names the list of episodes.
         transductive: whether the prediction for a query may use other queries.
-        metric: ``"accuracy"`` or ``"mse"``.
+        metric: name of the metric: ``"accuracy"`` or ``"mse"``, see
+            :data:`quickstudy.evaluation.METRICS`.
         episodes_sha256: hash of the episodes: which examples, with which labels.
+
+    Raises:
+        ProtocolError: if there is no such metric.
 
     Example::
 
@@ -52,7 +60,11 @@ class Protocol:
     metric: str
     episodes_sha256: str
 
+    def __post_init__(self) -> None:
+        metric_named(self.metric)
 
+
+@checked
 @dataclass(frozen=True, slots=True)
 class Report:
     """The scores of a learner on a list of episodes, with the protocol.
@@ -61,7 +73,9 @@ class Report:
         learner: name of the learner.
         protocol: everything that another report must share to be comparable.
         scores: one per episode ``[E]``: accuracy as a fraction, or mean squared error.
-        class_interval: 95 % interval over classes (bootstrap), or ``None`` for regression.
+        class_interval: 95 % interval over new classes (see
+            :func:`quickstudy.evaluation.class_interval`); ``None`` if there is none: in regression,
+            or where every episode holds every class.
         calibration_error: expected calibration error as a fraction, or ``None`` for regression.
         seconds: wall time, embedding included.
 
@@ -82,6 +96,11 @@ class Report:
     seconds: float
 
     @property
+    def metric(self) -> Metric:
+        """What the scores measure, and whether more is better."""
+        return metric_named(self.protocol.metric)
+
+    @property
     def mean(self) -> float:
         """The mean score over episodes."""
         return float(self.scores.mean())
@@ -97,16 +116,16 @@ class Report:
         return Mean.of(self.scores, over="episodes")
 
     def __str__(self) -> str:
-        p, score = self.protocol, self.score
-        over = f"(95 % CI over {score.n} {score.over}, fixed classes, seed {p.seed})"
+        p, score, metric = self.protocol, self.score, self.metric
+        fixed = ", fixed classes" if metric.fraction else ""  # a regression has no classes
+        over = f"(95 % CI over {score.n} {score.over}{fixed}, seed {p.seed})"
         if score.n < 2:
             over = f"(one episode has no interval; seed {p.seed})"
-        mse = p.metric == "mse"
-        text = f"{score.plain()} mean squared error" if mse else score.percent()
-        text += f" {over}"
-        if self.class_interval is not None:
-            low, high = 100 * self.class_interval.low, 100 * self.class_interval.high
-            text += f"; over new classes {low:.1f} to {high:.1f} % (class bootstrap)"
+        elif metric.fraction and not score.told():
+            over = f"(over {score.n} {score.over}, seed {p.seed})"
+        text = f"{metric.text(score)} {over}"
+        if self.class_interval is not None and metric.fraction:
+            text += f"; over new classes {self.class_interval.percent()} %"
         return text + (" [transductive]" if p.transductive else "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,12 +139,18 @@ class Report:
         }
         if self.class_interval is not None:
             interval = [self.class_interval.low, self.class_interval.high]
-            document[self.protocol.metric]["class_bootstrap95"] = interval
+            # the second is its key in documents of earlier versions, which bootstrapped it
+            document[self.protocol.metric] |= {
+                "class_interval95": interval,
+                "class_bootstrap95": interval,
+                "class_interval_method": CLASS_METHOD,
+            }
         if self.calibration_error is not None:
             document["calibration_error"] = self.calibration_error
         return document | {"seconds": round(self.seconds, 3)}
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Paired:
     """The difference of two learners on the same episodes.
@@ -134,6 +159,7 @@ class Paired:
         first: name of the first learner.
         second: name of the second learner.
         gap: mean of first minus second, over episodes.
+        metric: of the scores.
 
     Example::
 
@@ -146,6 +172,7 @@ class Paired:
     first: str
     second: str
     gap: Mean
+    metric: Metric = ACCURACY
 
     @property
     def mean(self) -> float:
@@ -158,13 +185,14 @@ class Paired:
         return self.gap.ci95
 
     def __str__(self) -> str:
-        return f"{self.gap.points()} (paired)"
+        return f"{self.metric.difference(self.gap)} (paired)"
 
     def to_dict(self) -> dict[str, float | None]:
         """Return the difference as JSON-ready fractions; no interval is None."""
         return self.gap.to_dict()
 
 
+@checked
 def compare(first: Report, second: Report, *, across: Sequence[str] = ()) -> Paired:
     """Return the paired difference of two reports on the same list of episodes.
 
@@ -188,4 +216,4 @@ def compare(first: Report, second: Report, *, across: Sequence[str] = ()) -> Pai
             "differ in " + "; ".join(differences) + ". Evaluate both with the same arguments."
         )
     gap = Mean.of(first.scores - second.scores, over="episodes")
-    return Paired(first.learner, second.learner, gap)
+    return Paired(first.learner, second.learner, gap, first.metric)

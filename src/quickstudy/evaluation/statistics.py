@@ -10,20 +10,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from quickstudy.core import uniforms
+from quickstudy.core.arguments import checked
 
 __all__ = [
     "CalibrationCounts",
     "Interval",
     "Mean",
-    "class_bootstrap",
     "holm",
     "mean_interval",
     "paired_p_value",
 ]
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+
+# half-widths from which an interval holds every possible value: shares lie in [0, 1], differences
+# of shares in [-1, 1]
+_WIDEST_SHARE, _WIDEST_GAP = 0.5, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +92,64 @@ class Mean:
     def __str__(self) -> str:
         return self.cell()
 
+    def told(self, *, widest: float = _WIDEST_SHARE) -> bool:
+        """Return whether there is an interval that says something.
+
+        Args:
+            widest: half-width from which on it says nothing: of a share, 0.5 is the whole scale.
+        """
+        return not math.isnan(self.ci95) and self.ci95 <= widest
+
     def percent(self, *, digits: int = 2) -> str:
-        """Return ``"96.31 ± 0.24 %"``."""
-        return f"{self.cell(digits=digits)} %"
+        """Return ``"96.31 ± 0.24 %"``, or words if the interval is wider than the scale."""
+        return self._with_unit("%", _WIDEST_SHARE, digits, signed=False)
 
     def points(self, *, digits: int = 2, signed: bool = True) -> str:
         """Return a difference of fractions, ``"+1.20 ± 0.30 points"``."""
-        return f"{self.cell(digits=digits, signed=signed)} points"
+        return self._with_unit("points", _WIDEST_GAP, digits, signed=signed)
 
-    def cell(self, *, digits: int = 2, signed: bool = False, aligned: bool = False) -> str:
+    def cell(
+        self,
+        *,
+        digits: int = 2,
+        signed: bool = False,
+        aligned: bool = False,
+        widest: float | None = None,
+    ) -> str:
         """Return ``"96.31 ± 0.24"`` for a table whose head says per cent or points.
 
         Args:
             digits: after the decimal point.
             signed: whether a positive mean has a plus sign.
             aligned: whether numbers are padded, so that those up to 100 line up in a column.
+            widest: half-width above which the interval is left out, see :meth:`told`; that of a
+                share if not given, of a difference if ``signed``.
         """
-        return self._text(100, digits, signed=signed, aligned=aligned)
+        limit = widest if widest is not None else _WIDEST_GAP if signed else _WIDEST_SHARE
+        return self._text(100, digits, signed=signed, aligned=aligned, widest=limit)
 
-    def plain(self, *, digits: int = 4) -> str:
+    def plain(self, *, digits: int = 4, signed: bool = False) -> str:
         """Return ``"0.0123 ± 0.0004"``, for a mean that is no fraction, such as an error."""
-        return self._text(1, digits)
+        return self._text(1, digits, signed=signed)
 
-    def _text(self, scale: int, digits: int, *, signed: bool = False, aligned: bool = False) -> str:
+    def _with_unit(self, unit: str, widest: float, digits: int, *, signed: bool) -> str:
+        text = f"{self._text(100, digits, signed=signed, widest=widest)} {unit}"
+        # an interval is missing where there are not two scores; here it would be beyond the scale
+        wide = self.ci95 > widest
+        return f"{text} (too few {self.over} for an interval)" if wide else text
+
+    def _text(
+        self,
+        scale: int,
+        digits: int,
+        *,
+        signed: bool = False,
+        aligned: bool = False,
+        widest: float = math.inf,
+    ) -> str:
         width = digits + 4 if aligned else 0
         mean = f"{scale * self.mean:{'+' if signed else ''}.{digits}f}".rjust(width)
-        if math.isnan(self.ci95):
+        if not self.told(widest=widest):
             return mean
         return f"{mean} ± " + f"{scale * self.ci95:.{digits}f}".rjust(width - 1)
 
@@ -124,21 +158,28 @@ class Mean:
         return {"mean": self.mean, "ci95": None if math.isnan(self.ci95) else self.ci95}
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A 95 % confidence interval ``[low, high]``.
 
     Example::
 
-        classes, scores = torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0.9, 0.6], [0.8, 0.7]])
-        interval = class_bootstrap(classes.numpy(), scores.double().numpy())
-        print(f"{interval.low:.2f} to {interval.high:.2f}")
+        source = PoolSource(load_pool("digits"))
+        report = evaluate(NearestNeighbour(), source, EpisodeSpec(5, 1), episodes=50)
+        interval = report.class_interval
+        print(f"over new classes {interval.low:.2f} to {interval.high:.2f}")
     """
 
     low: float
     high: float
 
+    def percent(self) -> str:
+        """Return ``"61.2 to 74.9"`` for fractions, in per cent."""
+        return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
 
+
+@checked
 def mean_interval(scores: Floats, *, comparisons: int = 1) -> float:
     """Return the half-width of the 95 % interval of the mean of independent scores (Student's t).
 
@@ -157,6 +198,7 @@ def mean_interval(scores: Floats, *, comparisons: int = 1) -> float:
     return float(quantile * scores.std(ddof=1) / np.sqrt(n))
 
 
+@checked
 def paired_p_value(gap: Floats) -> float:
     """Return the two-sided p-value of "the mean difference is zero" (paired t-test).
 
@@ -171,6 +213,7 @@ def paired_p_value(gap: Floats) -> float:
     return float(stats.ttest_1samp(gap, 0.0).pvalue)
 
 
+@checked
 def holm(p_values: Floats) -> Floats:
     """Return p-values adjusted for the number of hypotheses (Holm 1979).
 
@@ -188,40 +231,6 @@ def holm(p_values: Floats) -> Floats:
     adjusted = np.empty(n)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
-
-
-def class_bootstrap(classes: Ints, scores: Floats, *, draws: int = 1000, seed: int = 0) -> Interval:
-    """Return a 95 % interval of the mean over new *classes*, by resampling the classes.
-
-    The interval over episodes treats the test classes as fixed. With few test classes, other
-    classes would move the mean much further than that interval says. Here the classes are drawn
-    again with replacement, and every (episode, class) cell counts as often as its class was drawn
-    (percentile bootstrap, Efron and Tibshirani 1993, section 13.3). Every episode weighs the same,
-    however many classes it has, as it does in the mean.
-
-    Args:
-        classes: class index of each cell ``[E, C]``, -1 = absent.
-        scores: accuracy of the cell's queries ``[E, C]``.
-        draws: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        The 2.5 and 97.5 percentiles. The true spread is larger: a class also makes queries of other
-        classes harder or easier, and the cells do not show that.
-    """
-    valid = classes >= 0
-    n_classes = int(classes.max()) + 1
-    ways = np.broadcast_to(valid.sum(1, keepdims=True), valid.shape)[valid]
-    weight = ways.max() / ways  # exactly 1 where all episodes have the same number of classes
-    # each class enters a resample only by its weighted sum of scores and its weight
-    total = np.bincount(classes[valid], weights=weight * scores[valid], minlength=n_classes)
-    count = np.bincount(classes[valid], weights=weight, minlength=n_classes)
-    total, count = total[count > 0], count[count > 0]
-    n = len(count)
-    picks = (uniforms(seed, np.arange(draws)[:, None], np.arange(n)) * n).astype(np.int64)
-    means = total[picks].sum(1) / count[picks].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(low), float(high))
 
 
 class CalibrationCounts:
