@@ -22,9 +22,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         CheckpointError: if the disk is full or the folder cannot be written; the old file is
             untouched.
     """
-    # each writer has its own temporary file: two processes may save at once
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    # each writer has its own temporary file: two processes may save at once. Its name is cut, as
+    # the longest that a file system takes leaves no room for more
+    temporary = path.with_name(f"{path.name[:40]}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # a device or a pipe would be replaced by a file
+            raise OSError(errno.EINVAL, "it is no ordinary file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
