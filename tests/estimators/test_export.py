@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,29 @@ def run(path: Path, **inputs: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     answers: np.ndarray = session.run(["probabilities"], inputs)[0]
     return answers
+
+
+def test_other_threads_may_print_while_a_graph_is_traced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    done, lines = threading.Event(), 0
+
+    def talk() -> None:
+        nonlocal lines
+        while not done.wait(0.002):
+            print("a line")
+            lines += 1
+
+    clf = FewShotClassifier("array", head="prototype").fit(*blobs(1))
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        clf.export_onnx(tmp_path / "a.onnx")
+    finally:
+        done.set()
+        thread.join()
+    assert capsys.readouterr().out == "a line\n" * lines
+    assert lines > 5
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from quickstudy.core import DataError, TaskError
+from quickstudy.core import DataError, QuickstudyError, TaskError
 from quickstudy.estimators import FewShotClassifier, TaskPrior, TaskVersion, get_embedder
 from quickstudy.estimators.saving import load_task, save_task
 
@@ -231,8 +231,9 @@ def test_a_file_holds_one_version(tmp_path: Any):
 # ---------------------------------------------------------------- the classifier around it
 
 
-def test_undo_gives_back_the_identical_versions():
-    clf = FewShotClassifier("array").fit(*examples())
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_undo_gives_back_the_versions_bit_for_bit(encoder: Any):
+    clf = FewShotClassifier(encoder).fit(*examples())
     versions = [clf.version_]
     clf.add_class("new", NEW)
     versions.append(clf.version_)
@@ -241,7 +242,8 @@ def test_undo_gives_back_the_identical_versions():
     clf.relabel(0, "c02")
     for version in reversed(versions):
         clf.undo()
-        assert clf.version_ is version
+        assert all_answers(clf.version_) == all_answers(version)
+        assert clf.version_.edit == version.edit
     with pytest.raises(TaskError, match="nothing to undo"):
         clf.undo()
     clf.fit(*examples(range(2)))
@@ -288,8 +290,9 @@ def test_copies_go_their_own_way(copied: Callable[[FewShotClassifier], FewShotCl
     clf.undo()
     assert len(other.classes_) == 4
     other.undo()
-    other.undo()
-    assert other.classes_.tolist() == clf.classes_.tolist()
+    assert all_answers(other.version_) == before
+    with pytest.raises(TaskError, match="nothing to undo"):  # what a copy was before is not copied
+        other.undo()
 
 
 def test_a_head_that_is_set_later_is_used_from_the_next_edit_on():
@@ -422,7 +425,7 @@ def test_no_edit_of_several_threads_is_lost(encoder: Any):
     assert set(clf.classes_) == {f"c{c:02d}" for c in (*range(4), *range(10, 30))}
     assert len(clf.support_.items) == 16 + 20 * 3
     in_threads(*[lambda: [clf.undo() for _ in range(5)] and None] * 4)
-    assert clf.version_ is first
+    assert all_answers(clf.version_) == all_answers(first)
 
 
 @pytest.mark.usefixtures("eager_threads")
@@ -464,3 +467,94 @@ def test_the_example_of_a_class_runs(kind: type, capsys: pytest.CaptureFixture[s
     _, _, text = str(kind.__doc__).partition("Example::")
     exec(textwrap.dedent(text.strip("\n")))
     assert capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_readers_savers_and_settings_meet_whole_versions_while_others_edit(tmp_path: Any):
+    clf = FewShotClassifier("array", head="prototype", unknown="?").fit(*examples())
+    done = threading.Event()
+
+    def adding(start: int) -> Callable[[], None]:
+        def add() -> None:
+            for c in range(start, start + 6):
+                clf.add_class(f"c{c:02d}", CENTRES[c] + np.zeros((2, 6)))
+
+        return add
+
+    def edit() -> None:
+        try:
+            in_threads(*(adding(start) for start in (10, 16, 22, 28)))
+        finally:
+            done.set()
+
+    def read() -> None:
+        while not done.is_set():
+            version = clf.version_
+            support = version.support
+            assert support.counts.min() >= 2
+            assert len(support.y) == len(support.items) == len(support.z)
+            assert set(clf.predict(QUERY)) <= {*clf.classes_, "?"}
+            assert len(clf.class_estimates()) >= 4
+
+    def save() -> None:
+        turn = 0
+        while not done.is_set():
+            clf.save(tmp_path / "a.task")
+            assert set(version_classes(tmp_path / "a.task")) <= set(clf.classes_)
+            clf.set_params(head=("prototype", "ridge")[turn % 2])
+            turn += 1
+
+    in_threads(edit, read, read, save)
+    assert set(clf.classes_) == {f"c{c:02d}" for c in (*range(4), *range(10, 34))}
+    clf.save(tmp_path / "a.task")
+    assert version_classes(tmp_path / "a.task") == clf.classes_.tolist()
+
+
+def version_classes(path: Any) -> list[Any]:
+    return list(load_task(path).version.classes)
+
+
+WRONG: dict[str, Callable[[FewShotClassifier], Any]] = {
+    "embedder": lambda clf: TaskVersion.fit(*examples(), embedder="array"),  # type: ignore[arg-type]
+    "head": lambda clf: TaskVersion.fit(*examples(), embedder=get_embedder("array"), head=5),  # type: ignore[arg-type]
+    "head of a classifier": lambda clf: FewShotClassifier("array", head=5).fit(*examples()),  # type: ignore[arg-type]
+    "share": lambda clf: FewShotClassifier("array", false_rejects="x").fit(*examples()),  # type: ignore[arg-type]
+    "share later": lambda clf: clf.set_params(unknown="?", false_rejects=2).predict(QUERY),
+    "encoder": lambda clf: FewShotClassifier(5).fit(*examples()),
+    "device": lambda clf: FewShotClassifier("image", device=5).fit(*examples()),  # type: ignore[arg-type]
+    "n": lambda clf: clf.explain(QUERY, n=1.5),  # type: ignore[arg-type]
+    "n of 0": lambda clf: clf.explain(QUERY, n=0),
+    "n is true": lambda clf: clf.label_next(QUERY, n=True),
+    "coverage": lambda clf: clf.predict_set(QUERY, "x"),  # type: ignore[arg-type]
+    "coverage of answers": lambda clf: clf.answer(QUERY, coverage=2),
+    "no path": lambda clf: FewShotClassifier.load(None),  # type: ignore[arg-type]
+    "a path that is a number": lambda clf: clf.save(5),  # type: ignore[arg-type]
+    "rows": lambda clf: clf.remove_examples([]),
+    "rows that are words": lambda clf: clf.remove_examples("01"),  # type: ignore[arg-type]
+    "rows that are truth values": lambda clf: clf.remove_examples([True, False]),
+    "half a row": lambda clf: clf.remove_examples([0.5]),  # type: ignore[list-item]
+    "a list for a label": lambda clf: clf.add_class(["new"], NEW),  # type: ignore[arg-type]
+    "names": lambda clf: clf.name_examples("abc"),
+    "scores": lambda clf: clf.version_.probabilities([[0.5]]),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
+def test_wrong_types_are_errors_in_our_words(call: Callable[[FewShotClassifier], Any]):
+    clf = FewShotClassifier("array").fit(*examples())
+    before = clf.version_
+    with pytest.raises(QuickstudyError) as raised:
+        call(clf)
+    assert "--" not in str(raised.value)  # no option of a command
+    assert clf.version_ is before
+
+
+@pytest.mark.parametrize("number", [np.int64(1), np.int32(2), 3])
+def test_numbers_of_numpy_are_numbers(number: Any):
+    clf = FewShotClassifier("array").fit(*examples())
+    assert len(clf.explain(QUERY, n=number)[0].supports) == number
+    assert len(clf.label_next(QUERY, number)) <= number
+    clf.predict_set(QUERY, np.float32(0.5))
+    clf.remove_examples(np.array([0, number]))
+    clf.relabel(number, "c01")
+    assert clf.relabel(number, "c01").what.endswith("nothing changed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,16 +15,22 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from quickstudy.core import CheckpointError, ConfigError, TaskError
+from quickstudy.core.arguments import checked
 from quickstudy.embedders.base import Embedder
 from quickstudy.embedders.choose import get_embedder
 from quickstudy.estimators.answers import Answer, Conflict, Edit, Explanation, Suspect
+from quickstudy.estimators.by_class import ClassEstimate, class_estimates
+from quickstudy.estimators.editing import edit_between
 from quickstudy.estimators.export import Exported, export_onnx
-from quickstudy.estimators.labels import Label, label_array, plain_label
+from quickstudy.estimators.given import answer_for_strangers, share, whole_number
+from quickstudy.estimators.history import History
+from quickstudy.estimators.labels import Label, label_array, match_labels
 from quickstudy.estimators.saving import load_task, save_task
 from quickstudy.estimators.support import Bools, Floats, Ints, Support
-from quickstudy.estimators.version import TaskVersion, edit_between
+from quickstudy.estimators.version import TaskVersion
 from quickstudy.fitting.prior import TaskPrior
 from quickstudy.fitting.task import Estimate, FittedTask
+from quickstudy.tasks.roles import Roles
 
 __all__ = ["FewShotClassifier"]
 
@@ -44,14 +50,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             with a Gaussian kernel), ``"neighbours"``, ``"gradient"``, or ``"class-mean"``, with
             which the scores of a class do not change by a single bit if other classes come or go.
         unknown: what :meth:`predict` returns for inputs that are too far from every class;
-            ``None`` = always the nearest class.
+            ``None`` = always the nearest class. No class may have this name, at no time.
         false_rejects: share of the inputs of known classes that may be taken for unknown, from 0
             to 1.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
 
     Several threads may predict and edit at the same time: edits are made one after the other, and
     each prediction is by one version of the task, the newest when it began (see
-    :class:`~quickstudy.estimators.version.TaskVersion`).
+    :class:`~quickstudy.estimators.version.TaskVersion`). The last 20 edits can be undone; copies,
+    pickles and files hold the current version alone.
 
     Example::
 
@@ -60,6 +67,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         clf.add_class("medium", [[4.0, 5.0], [5.0, 4.0]])
         print(clf.predict([[7.0, 9.0]]), clf.predict_proba([[4.0, 4.0]]), clf.classes_)
     """
+
+    roles_: Roles | None = None
+    """What the columns of the table were taken for, if the task was learned from a file."""
 
     def __init__(
         self,
@@ -76,38 +86,47 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.false_rejects = false_rejects
         self.device = device
 
-    # ------------------------------------------------------------ learning
-
     def fit(self, X: Any, y: Any) -> Self:
         """Learn a task from labelled examples; what was learned before is forgotten.
 
         Args:
             X: inputs of the encoder's kind: paths, PIL images or arrays; texts; a table.
-            y: their labels ``[N]``, of any type that can be compared and hashed.
+            y: their labels ``[N]``: text, whole numbers or truth values. Types are kept; two
+                labels that are one value in two types (1 and ``"1"``) are refused.
 
         Raises:
             DataError: if an input cannot be used; the row is named.
-            TaskError: if there are no examples, or the labels do not fit them.
+            TaskError: if there are no examples, the labels do not fit them, one is missing or
+                cannot be a label; the row is named.
+            ConfigError: if a parameter is not usable, or ``unknown`` is a class.
         """
-        rejects = self.false_rejects
-        if not isinstance(rejects, int | float) or not 0 < rejects < 1:
-            raise ConfigError(f"false_rejects must lie between 0 and 1; got {rejects}.")
+        share(self.false_rejects, "false_rejects")
+        if not isinstance(self.head, str):
+            raise ConfigError(f"there is no head {self.head!r}. Give its name, or 'auto'.")
         embedder = get_embedder(self.encoder, device=self.device)
         version = TaskVersion.fit(X, y, embedder=embedder, head=self.head)
+        self._unknown(version)
         with self._edit_lock():
-            # all that is learned is in this tuple: past versions, and last the current one
-            self._versions: tuple[TaskVersion, ...] = (version,)
+            self.roles_ = None
+            # all that is learned is in this pair, which is replaced as a whole
+            self._task: tuple[TaskVersion, History] = version, History()
         return self
 
     def add_examples(self, X: Any, y: Any) -> Edit:
-        """Add labelled examples, of classes that exist or are new.
+        """Add labelled examples, of classes that exist or are new; ``"1"`` names the class 1.
 
         Args:
             X: inputs ``[M]``.
             y: their labels ``[M]``, or one label for all of them.
+
+        Raises:
+            DataError: if an input cannot be used; the row is named.
+            TaskError: if the labels do not fit the inputs, one is missing or cannot be a label.
+            ConfigError: if a label is ``unknown``.
         """
         return self._change(lambda version: version.add_examples(X, y))
 
+    @checked
     def add_class(self, label: Label, X: Any) -> Edit:
         """Add a class with its examples; its column is the last.
 
@@ -116,6 +135,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return self._change(lambda version: version.add_class(label, X))
 
+    @checked
     def remove_class(self, label: Label) -> Edit:
         """Remove a class and its examples.
 
@@ -125,6 +145,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return self._change(lambda version: version.remove_class(label))
 
+    @checked
     def rename_class(self, old: Label, new: Label) -> Edit:
         """Give a class another name; nothing else changes.
 
@@ -133,10 +154,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return self._change(lambda version: version.rename_class(old, new))
 
-    def remove_examples(self, rows: Sequence[int]) -> Edit:
+    def remove_examples(self, rows: Iterable[int]) -> Edit:
         """Remove examples by row of :attr:`support_`, and classes that have no examples left."""
         return self._change(lambda version: version.remove_examples(rows))
 
+    @checked
     def relabel(self, row: int, label: Label) -> Edit:
         """Correct the label of the example in a row of :attr:`support_`."""
         return self._change(lambda version: version.relabel(row, label))
@@ -145,23 +167,36 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Undo the last change; the task is exactly what it was before.
 
         Raises:
-            TaskError: if there is nothing to undo.
+            TaskError: if there is nothing to undo, or 20 changes were undone: what lies before
+                them is not kept.
         """
         start = time.perf_counter()
         check_is_fitted(self)
         with self._edit_lock():
-            *past, last = self._versions
-            if not past:
-                raise TaskError("there is nothing to undo: the task is as it was fitted or loaded.")
-            self._versions = tuple(past)
-        return edit_between(last, past[-1], "undid the last change", start)
+            last, history = self._task
+            before, history = history.back(last)
+            self._unknown(before)
+            self._task = before, history
+        return edit_between(last, before, "undid the last change", start)
 
-    # ------------------------------------------------------------ answering
+    @checked
+    def name_examples(self, names: Sequence[str]) -> Self:
+        """Name the examples ``[N]`` that have no name, for people. This is no edit."""
+        check_is_fitted(self)
+        with self._edit_lock():
+            version, history = self._task
+            self._task = version.with_names(names), history
+        return self
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return the label of each input ``[Q]``; if ``unknown`` is set, it is the label of inputs
-        that are far from every class."""
-        version, unknown = self.version_, self.unknown
+        that are far from every class.
+
+        The type of the array does not depend on the inputs: it is one of objects if ``unknown`` is
+        of another type than the classes.
+        """
+        version = self.version_
+        unknown = self._unknown(version)
         z = version.embed(X)
         known = None if unknown is None else version.known(z, self.false_rejects)
         return version.labels(version.scores(z), known, unknown=unknown)
@@ -174,7 +209,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy on labelled inputs.
 
-        An input of no class may be labelled ``unknown``: then the answer ``unknown`` is right.
+        An input of no class may be labelled ``unknown``: then the answer ``unknown`` is right. A
+        label in another spelling of the same value (``"1"`` for 1) is the same label.
 
         Args:
             X: inputs ``[Q]``.
@@ -182,15 +218,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             sample_weight: weights ``[Q]``; ``None`` = all equal.
         """
         answers = self.predict(X)
-        # a list of texts and numbers stays a list: numpy would turn the numbers into text
-        labels = [plain_label(label) for label in (y.tolist() if hasattr(y, "tolist") else y)]
+        labels = list(y)
         if len(answers) != len(labels):
             raise TaskError(
                 f"got {len(answers)} inputs and {len(labels)} labels. Give one of each."
             )
+        names = [*self.classes_.tolist(), *([] if self.unknown is None else [self.unknown])]
+        given = match_labels(labels, names).columns
         # scikit-learn's accuracy refuses labels of several types
-        pairs = zip(answers.tolist(), labels, strict=True)
-        return float(np.average([a == b for a, b in pairs], weights=sample_weight))
+        right = [a == names[c] and c >= 0 for a, c in zip(answers.tolist(), given, strict=True)]
+        return float(np.average(right, weights=sample_weight))
 
     def decision_function(self, X: Any) -> Floats:
         """Return the head's scores before calibration, ``[Q, C]``; for two classes ``[Q]``, the
@@ -199,6 +236,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scores = version.scores(version.embed(X), calibrated=False)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
+    @checked
     def answer(self, X: Any, *, coverage: float | None = None) -> list[Answer]:
         """Return everything about each input at once: label, probability, whether it is known.
 
@@ -209,17 +247,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         version = self.version_
         return version.answers(
             version.embed(X),
-            unknown=self.unknown,
+            unknown=self._unknown(version),
             false_rejects=self.false_rejects,
             coverage=coverage,
         )
 
+    @checked
     def predict_set(self, X: Any, coverage: float = 0.9) -> list[list[Label]]:
         """Return for each input the labels that cannot be ruled out, most likely first.
 
-        This is conformal prediction: over tasks, a set contains the right label with probability
-        ``coverage`` (see :meth:`quickstudy.fitting.task.FittedTask.sets`). A set is empty if no
-        class fits.
+        Over tasks, a set contains the right label with probability ``coverage`` (see
+        :meth:`quickstudy.fitting.task.FittedTask.sets`). A set is empty if no class fits.
 
         Args:
             X: inputs ``[Q]``.
@@ -239,8 +277,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         version = self.version_
         return version.known(version.embed(X), self.false_rejects)
 
-    # ------------------------------------------------------------ explaining and checking
-
+    @checked
     def explain(self, X: Any, *, n: int = 3) -> list[Explanation]:
         """Return why each input gets its label: nearest support examples, distances, margin.
 
@@ -248,6 +285,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: inputs ``[Q]``.
             n: number of support examples to name.
         """
+        n = whole_number(n, "n")
         version = self.version_
         return version.explain(version.embed(X), n=n, false_rejects=self.false_rejects)
 
@@ -255,6 +293,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the accuracy to expect on new inputs of these classes, with a 90 % interval."""
         return self.version_.estimate_accuracy()
 
+    def class_estimates(self) -> list[ClassEstimate]:
+        """Return what to expect of each class ``[C]``; rare ones hide in :meth:`estimate_accuracy`
+        and :meth:`predict_set`, which average over inputs."""
+        version = self.version_
+        return class_estimates(version.support, version.task)
+
+    @checked
     def suspects(self, *, all: bool = False) -> list[Suspect]:
         """Return the examples whose label the others contradict, worst first.
 
@@ -268,22 +313,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.support_.conflicts()
 
     def label_next(self, X: Any, n: int = 10) -> Ints:
-        """Return the rows of ``X`` whose labels would help most, best first.
-
-        These are the least certain inputs (smallest difference between the two largest
-        probabilities; Scheffer et al. 2001), leaving out inputs that are much like a chosen one.
+        """Return the rows of ``X`` whose labels would help most, best first: see
+        :func:`~quickstudy.estimators.explaining.rows_to_label`.
 
         Args:
             X: inputs without labels ``[Q]``.
             n: largest number of rows.
         """
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ConfigError(f"n must be a whole number of at least 1; got {n!r}.")
+        n = whole_number(n, "n")
         version = self.version_
-        return version.label_next(version.embed(X), int(n))
+        return version.label_next(version.embed(X), n)
 
-    # ------------------------------------------------------------ files
-
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the task into one file, without pickle and with hashes, see
         :mod:`quickstudy.estimators.taskfile`. Earlier versions (:meth:`undo`) are not written.
@@ -294,9 +335,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         version = self.version_.with_head(self.head)
         if not str(path) or Path(path).is_dir():
             raise CheckpointError(f"save needs the name of a file; got {str(path)!r}.")
-        save_task(version, Path(path), unknown=self.unknown, false_rejects=self.false_rejects)
+        save_task(
+            version,
+            Path(path),
+            unknown=self._unknown(version),
+            false_rejects=share(self.false_rejects, "false_rejects"),
+            roles=self.roles_,
+        )
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, *, encoder: Any = None, device: str = "auto") -> Self:
         """Read a task that :meth:`save` wrote.
 
@@ -318,9 +366,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             false_rejects=saved.false_rejects,
             device=device,
         )
-        clf._versions = (saved.version,)
+        clf.roles_ = saved.roles
+        clf._task = saved.version, History()
         return clf
 
+    @checked
     def export_onnx(self, path: str | Path, *, support_as_input: bool | None = None) -> Exported:
         """Write encoder, head and calibration as one ONNX graph for other runtimes.
 
@@ -344,11 +394,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return export_onnx(self.version_, path, support_as_input=support_as_input)
 
     def inputs(self, X: Any) -> Floats:
-        """Return the inputs in the form that the graph of :meth:`export_onnx` takes, float32
-        ``[N, ...]``."""
+        """Return the inputs that the graph of :meth:`export_onnx` takes, float32 ``[N, ...]``."""
         return self.embedder_.inputs(X)
-
-    # ------------------------------------------------------------ what was learned
 
     @property
     def version_(self) -> TaskVersion:
@@ -357,7 +404,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         To read several of its parts, get it once: the next edit replaces it.
         """
         check_is_fitted(self)
-        return self._versions[-1]
+        return self._task[0]
 
     @property
     def classes_(self) -> npt.NDArray[Any]:
@@ -398,16 +445,30 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise AttributeError("n_features_in_: the inputs of fit had no columns.")
         return n_features
 
-    # ------------------------------------------------------------ inside
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, as scikit-learn does; ``unknown`` may not become the name of a class.
+
+        Raises:
+            ConfigError: if it would; then nothing is set.
+        """
+        if "unknown" in params and hasattr(self, "_task"):
+            answer_for_strangers(params["unknown"], self.version_.classes)
+        super().set_params(**params)
+        return self
+
+    def _unknown(self, version: TaskVersion) -> Label | None:
+        return answer_for_strangers(self.unknown, version.classes)
 
     def _change(self, edit: Callable[[TaskVersion], TaskVersion]) -> Edit:
-        """Replace the current version by an edited one, and keep it for :meth:`undo`."""
+        """Replace the current version by an edited one, and keep what :meth:`undo` needs."""
         check_is_fitted(self)
         with self._edit_lock():
-            versions = self._versions
+            before, history = self._task
             # set_params may have changed the head since fit: the next edit uses the new one
-            after = edit(versions[-1].with_head(self.head))
-            self._versions = (*versions, after)
+            after = edit(before.with_head(self.head))
+            self._unknown(after)
+            if after.support is not before.support:
+                self._task = after, history.after(before, after)
         assert after.edit is not None  # an edited version has one
         return after.edit
 
@@ -418,14 +479,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return lock
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a pickle contains: all but the lock, which cannot be copied."""
+        """Return what a copy or a pickle contains: the current version, no history, no lock."""
         state = dict(super().__getstate__())
         state.pop("_lock", None)
+        if "_task" in state:
+            state["_task"] = state["_task"][0], History()
         return state
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return whether there is a task: what was learned are properties, not attributes."""
-        return hasattr(self, "_versions")
+        return hasattr(self, "_task")
 
     def __sklearn_tags__(self) -> Tags:
         """Return which inputs scikit-learn's tests may use: tables may hold text, as categories."""

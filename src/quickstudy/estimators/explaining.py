@@ -89,6 +89,9 @@ def ranked_suspects(support: Support, task: FittedTask) -> list[Suspect]:
 def rows_to_label(probabilities: Floats, x: Tensor, distances: Floats, *, n: int) -> Ints:
     """Return the rows of the queries to label first ``[<= n]``: uncertain, and unlike each other.
 
+    These are the least certain queries (smallest difference between the two largest probabilities;
+    Scheffer et al. 2001), leaving out queries that are much like a chosen one.
+
     Args:
         probabilities: of the classes ``[Q, C]``.
         x: the queries in the space in which the head works ``[Q, D]``.

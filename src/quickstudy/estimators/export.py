@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import logging
+import threading
 import warnings
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,11 @@ from quickstudy.estimators.version import TaskVersion
 from quickstudy.fitting.heads import quick_twin
 from quickstudy.fitting.task import FittedTask
 from quickstudy.storage.files import write_atomically
+from quickstudy.storage.outputs import is_graph, refuse_foreign
 
 __all__ = ["SUPPORT_AS_INPUT", "Exported", "export_onnx"]
+
+_TRACING = threading.Lock()
 
 SUPPORT_AS_INPUT = ("prototype", "class-mean", "ridge")
 """Heads that learn in closed form, so that a graph can learn from a support set as its input."""
@@ -118,10 +120,12 @@ def export_onnx(
             the head can.
 
     Raises:
-        ConfigError: if the head cannot learn in a graph, or the encoder cannot be traced.
+        ConfigError: if the head cannot learn in a graph, the encoder cannot be traced, or another
+            file that is no graph of ours is there.
         MissingExtraError: if onnx or onnxscript is not installed.
         CheckpointError: if the file cannot be written.
     """
+    refuse_foreign(path, name="the graph", ours=is_graph)
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "onnx")
@@ -211,12 +215,25 @@ def _traced(
     Raises:
         ConfigError: if the graph cannot be traced.
     """
+    # one after the other: the exporter's settings, and Python's warnings, are of the whole process
+    with _TRACING:
+        return _traced_alone(graph, example, shapes, inputs, outputs)
+
+
+def _traced_alone(
+    graph: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: tuple[dict[int, Any], ...],
+    inputs: list[str],
+    outputs: list[str],
+) -> Any:
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        # the exporter prints its steps on stdout, and warns about its own tools
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
+        # the exporter warns about its own tools; standard output is left alone, as other threads
+        # may print
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 graph.eval().cpu(),

@@ -14,7 +14,8 @@ from torch import Tensor
 from quickstudy.core import ConfigError, nearest_names
 from quickstudy.embedders.base import Item
 from quickstudy.estimators.answers import Conflict
-from quickstudy.estimators.labels import Label
+from quickstudy.estimators.labels import Label, named, plain_label
+from quickstudy.estimators.spelling import KnownLabels
 
 __all__ = ["Bools", "Floats", "Ints", "Support", "tensor_of"]
 
@@ -84,16 +85,20 @@ class Support:
         return int(row)
 
     def index(self, label: Label) -> int:
-        """Return the column of a class.
+        """Return the column of a class, which may be named in another spelling (``"1"`` for 1).
 
         Raises:
-            ConfigError: if there is no such class; the nearest names are offered.
+            ConfigError: if there is no such class, or there are several; the nearest names are
+                offered.
         """
-        column = _column(self.classes, label)
-        if column is None:
+        found = KnownLabels(self.classes).columns(plain_label(label), texts_are_names=True)
+        if len(found) > 1:
+            may_be = named(self.classes[column] for column in found)
+            raise ConfigError(f"{label!r} may be any of the classes {may_be}. Write it as one is.")
+        if not found:
             near = nearest_names(str(label), map(str, self.classes))
             raise ConfigError(f"there is no class {label!r} in this task. {near}")
-        return column
+        return found[0]
 
     def __contains__(self, label: Label) -> bool:
         return _column(self.classes, label) is not None
@@ -202,9 +207,10 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _column(classes: Sequence[Label], label: Label) -> int | None:
-    """Return the column of a class, or ``None``; a text is never equal to a label of another type,
-    whatever that type's ``==`` says."""
+    """Return the column of a class, or ``None``; no text and no truth value is equal to a label of
+    another type, whatever that type's ``==`` says."""
     for column, known in enumerate(classes):
-        if known == label and isinstance(known, str) == isinstance(label, str):
+        apart = (str, bool)
+        if known == label and all(isinstance(known, k) == isinstance(label, k) for k in apart):
             return column
     return None

@@ -7,7 +7,9 @@
     ├── task.json           settings, encoder, classes, examples
     ├── support.safetensors embeddings and labels
     ├── prior.safetensors   tensors of the prior, which was learned from auxiliary tasks
-    └── previews/N.png      a small picture of example N, if it is an image
+    ├── previews/N.png      a small picture of example N, if it is an image
+    ├── undo.json           the task before the last edits, if commands edited it
+    └── undo.safetensors    what the task lacks of these: see quickstudy.estimators.history
 
 Members are not compressed, so that a file of a few megabytes cannot unpack into gigabytes.
 """
@@ -22,7 +24,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
@@ -30,8 +31,11 @@ from torch import Tensor
 
 from quickstudy import __version__
 from quickstudy.core import CheckpointError
-from quickstudy.estimators.labels import Label
+from quickstudy.estimators.labels import Label, plain_label
+from quickstudy.estimators.schema import LABEL_TYPES, label_of
 from quickstudy.storage.files import write_atomically
+from quickstudy.storage.outputs import is_task_file, refuse_foreign
+from quickstudy.tasks.images import special_file
 
 __all__ = ["FORMAT", "TaskFile", "label_from_json", "label_to_json", "read_task", "write_task"]
 
@@ -46,9 +50,10 @@ _JSON, _SUPPORT, _PRIOR, _MANIFEST = (
     "prior.safetensors",
     "manifest.json",
 )
+_UNDO, _UNDO_TENSORS = "undo.json", "undo.safetensors"
 # of every member: with a fixed time, the same task gives the same bytes
 _MEMBER_TIME = (2020, 1, 1, 0, 0, 0)
-_LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_PICTURE = b"\x89PNG"
 
 
 class TaskFile:
@@ -59,6 +64,8 @@ class TaskFile:
         support: tensors of the support set.
         prior: tensors of the prior.
         previews: PNG bytes by row of the support.
+        undo: JSON-ready record of the task before its last edits; ``None`` = there is none.
+        undo_tensors: what belongs to it.
     """
 
     def __init__(
@@ -67,11 +74,15 @@ class TaskFile:
         support: Mapping[str, Tensor],
         prior: Mapping[str, Tensor],
         previews: Mapping[int, bytes],
+        undo: dict[str, Any] | None = None,
+        undo_tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.about = about
         self.support = dict(support)
         self.prior = dict(prior)
         self.previews = dict(previews)
+        self.undo = undo
+        self.undo_tensors = dict(undo_tensors or {})
 
 
 def label_to_json(label: Label) -> list[Any]:
@@ -80,8 +91,8 @@ def label_to_json(label: Label) -> list[Any]:
     Raises:
         CheckpointError: if a label of this type cannot be saved.
     """
-    value = label.item() if isinstance(label, np.generic) else label
-    for name, kind in _LABEL_TYPES.items():
+    value = plain_label(label)
+    for name, kind in LABEL_TYPES.items():
         if type(value) is kind:
             return [name, value]
     raise CheckpointError(
@@ -91,24 +102,31 @@ def label_to_json(label: Label) -> list[Any]:
 
 
 def label_from_json(pair: list[Any]) -> Label:
-    """Return the label that :func:`label_to_json` wrote."""
-    kind, value = pair
-    label: Label = _LABEL_TYPES[kind](value)
-    return label
+    """Return the label that :func:`label_to_json` wrote.
+
+    Raises:
+        ValueError: if it did not write this.
+    """
+    return label_of(pair)
 
 
 def write_task(path: Path, task: TaskFile) -> None:
     """Write a task atomically: if two processes save at once, the file is that of one of them.
 
     Raises:
+        ConfigError: if another file that is no task file is there.
         CheckpointError: if the file cannot be written.
     """
+    refuse_foreign(path, name="the task file", ours=is_task_file)
     members = {
-        _JSON: json.dumps(task.about, ensure_ascii=False, allow_nan=False).encode(),
+        _JSON: _to_json(task.about),
         _SUPPORT: save_safetensors({n: v.contiguous() for n, v in task.support.items()}),
         _PRIOR: save_safetensors({n: v.contiguous() for n, v in task.prior.items()}),
         **{f"previews/{row}.png": data for row, data in sorted(task.previews.items())},
     }
+    if task.undo is not None:
+        members[_UNDO] = _to_json(task.undo)
+        members[_UNDO_TENSORS] = save_safetensors(task.undo_tensors)
     manifest = {
         "kind": _KIND,
         "format": FORMAT,
@@ -130,6 +148,8 @@ def read_task(path: Path) -> TaskFile:
         CheckpointError: if the file is missing, no task file, altered, incomplete, or made by a
             newer version.
     """
+    if (kind := special_file(path)) is not None:  # reading it may never end
+        raise _foreign(path, f"this is {kind}, not a file")
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive, path)
@@ -141,18 +161,56 @@ def read_task(path: Path) -> TaskFile:
     except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise _foreign(path, str(error) or type(error).__name__) from error
     try:
+        undo = _UNDO in members
         return TaskFile(
-            json.loads(members[_JSON]),
+            _from_json(members[_JSON]),
             load_safetensors(members[_SUPPORT]),
             load_safetensors(members[_PRIOR]),
-            {
-                int(Path(name).stem): data
-                for name, data in members.items()
-                if name.startswith("previews/")
-            },
+            _previews(members),
+            _from_json(members[_UNDO]) if undo else None,
+            load_safetensors(members[_UNDO_TENSORS]) if undo else None,
         )
-    except (KeyError, ValueError, SafetensorError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, SafetensorError, RecursionError) as error:
         raise _foreign(path, str(error)) from error
+
+
+def _to_json(value: Any) -> bytes:
+    # names of files need not be valid Unicode: what stands for their odd bytes is kept
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _from_json(data: bytes) -> Any:
+    """Return a JSON object.
+
+    Raises:
+        ValueError: if it is none, or holds NaN or infinity.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it holds {constant}")
+
+    found = json.loads(data, parse_constant=refuse)
+    if not isinstance(found, dict):
+        raise ValueError("it holds no JSON object")
+    return found
+
+
+def _previews(members: Mapping[str, bytes]) -> dict[int, bytes]:
+    """Return the pictures by row.
+
+    Raises:
+        ValueError: if a name is no row, or a file is no PNG.
+    """
+    found = {}
+    for name, data in members.items():
+        if not name.startswith("previews/"):
+            continue
+        row = int(Path(name).stem)
+        if name != f"previews/{row}.png" or row < 0 or not data.startswith(_PICTURE):
+            raise ValueError(f"{name[:60]} is no picture of an example")
+        found[row] = data
+    return found
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
@@ -175,7 +233,8 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
         made_by = str(manifest["quickstudy"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _foreign(path, f"its {_MANIFEST} cannot be read") from error
-    if kind != _KIND or not isinstance(version, int) or not isinstance(hashes, dict):
+    whole = isinstance(version, int) and not isinstance(version, bool) and version > 0
+    if kind != _KIND or not whole or not isinstance(hashes, dict):
         raise _foreign(path, f"its {_MANIFEST} is not one of ours")
     if version > FORMAT:
         raise CheckpointError(

@@ -6,7 +6,7 @@ Axes: ``N`` support examples, ``Q`` queries, ``C`` classes, ``D`` numbers of an 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -15,28 +15,42 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.sparse import issparse
 from torch import Tensor
 
 from quickstudy.core import ConfigError, DataError, TaskError
+from quickstudy.core.arguments import checked
 from quickstudy.embedders.base import Embedder, Item
+from quickstudy.embedders.grids import has_names
 from quickstudy.estimators.answers import Answer, Edit, Explanation, Suspect
+from quickstudy.estimators.editing import edit_between
 from quickstudy.estimators.explaining import explanations, ranked_suspects, rows_to_label
+from quickstudy.estimators.given import (
+    embed_support,
+    labels_for,
+    refuse_sparse,
+    rows_of,
+    share,
+    whole_number,
+    width,
+    with_names,
+)
 from quickstudy.estimators.labels import (
     Label,
     as_labels,
-    check_label,
+    class_of,
     counted,
     labels_of,
     named,
     plain_label,
+    sorted_classes,
 )
+from quickstudy.estimators.spelling import check_spellings
 from quickstudy.estimators.support import Bools, Floats, Ints, Support, tensor_of
 from quickstudy.fitting.prior import TaskPrior
 from quickstudy.fitting.shipped import shipped_prior
 from quickstudy.fitting.task import Estimate, FittedTask, fit_task
 
-__all__ = ["TaskVersion", "edit_between"]
+__all__ = ["TaskVersion"]
 
 _QUERIES_AT_ONCE = 1024
 
@@ -46,9 +60,8 @@ class TaskVersion:
     """A support set, the encoder that embedded it, and the head that learned it.
 
     A version is a value. No method changes it: an edit returns another version, whose :attr:`edit`
-    says what was changed. So any number of threads may use one version while others edit.
-
-    Make one with :meth:`fit` from inputs and labels, or with :meth:`learn` from embedded examples.
+    says what was changed. So any number of threads may use one version while others edit. Make one
+    with :meth:`fit` from inputs and labels, or with :meth:`learn` from embedded examples.
 
     Args:
         support: the labelled examples.
@@ -75,9 +88,8 @@ class TaskVersion:
     n_features: int | None = None
     edit: Edit | None = None
 
-    # ------------------------------------------------------------ making
-
     @classmethod
+    @checked
     def fit(
         cls,
         X: Any,
@@ -91,7 +103,7 @@ class TaskVersion:
 
         Args:
             X: inputs of the embedder's kind ``[N]``: paths, PIL images or arrays; texts; a table.
-            y: their labels ``[N]``, of any type that can be compared and hashed.
+            y: their labels ``[N]``: text, whole numbers or truth values.
             embedder: makes embeddings of inputs.
             head: name of a head, or ``"auto"``.
             prior: what was learned from auxiliary tasks; ``None`` = the package's for this encoder.
@@ -102,20 +114,23 @@ class TaskVersion:
             ConfigError: if there is no such head.
         """
         labels = as_labels(y)
-        _refuse_sparse(X)
+        check_spellings(labels)
+        refuse_sparse(X)
         items = embedder.read(X)
         if len(items) != len(labels):
             raise TaskError(f"got {len(items)} inputs and {len(labels)} labels. Give one of each.")
-        classes, codes = np.unique(labels, return_inverse=True)
+        classes = sorted_classes(labels)
+        column = {label: c for c, label in enumerate(classes)}
+        y_columns = np.array([column[label] for label in labels], dtype=np.int64)
         embedder = embedder.fit(items)
-        z, items = _embed_support(embedder, items)
-        names = tuple(plain_label(label) for label in classes)
-        support = Support(names, tuple(items), codes.astype(np.int64).reshape(-1), z)
+        z, items = embed_support(embedder, items)
+        support = Support(tuple(classes), tuple(items), y_columns, z)
         prior = shipped_prior(embedder) if prior is None else prior
         made = cls.learn(support, embedder, prior, head=head)
-        return replace(made, n_features=_width(X))
+        return replace(made, n_features=width(X))
 
     @classmethod
+    @checked
     def learn(
         cls, support: Support, embedder: Embedder, prior: TaskPrior, *, head: str = "auto"
     ) -> Self:
@@ -136,8 +151,6 @@ class TaskVersion:
         task = fit_task(prior, z, y, n_way=support.n_way, head=head)
         return cls(support, embedder, prior, head, task)
 
-    # ------------------------------------------------------------ looking inside
-
     @property
     def classes(self) -> tuple[Label, ...]:
         """The labels, in the order of the columns of every score."""
@@ -145,7 +158,7 @@ class TaskVersion:
 
     @property
     def head_name(self) -> str:
-        """The name of the head in use, which ``"auto"`` chose or the user."""
+        """The name of the head in use."""
         return self.task.head_name
 
     @cached_property
@@ -171,28 +184,27 @@ class TaskVersion:
 
     # ------------------------------------------------------------ edits
 
-    def add_examples(self, X: Any, y: Any) -> Self:
-        """Return the version with more examples, of classes that exist or are new.
+    @checked
+    def add_examples(self, X: Any, y: Any, *, names: Sequence[str] | None = None) -> Self:
+        """Return the version with more examples, of classes that exist or are new; ``"1"`` names
+        the class 1.
 
         Args:
             X: inputs ``[M]``.
             y: their labels ``[M]``, or one label for all of them.
+            names: to show to people ``[M]``, for inputs that have none of their own.
 
         Raises:
             DataError: if an input cannot be used; the row is named.
             TaskError: if there are no examples, or the labels do not fit them.
         """
         start = time.perf_counter()
-        items = self.embedder.read(X)
-        check_label(y)
-        labels = [y] * len(items) if isinstance(y, (str, bytes)) or np.ndim(y) == 0 else list(y)
-        if not items or len(labels) != len(items):
-            raise TaskError(
-                f"got {len(items)} inputs and {len(labels)} labels. Give one label for each, or "
-                "one for all."
-            )
+        items = self._read(X)
+        items = with_names(items, names)
+        labels = labels_for(items, y, self.classes)
         return self._added(items, labels, "added", start)
 
+    @checked
     def add_class(self, label: Label, X: Any) -> Self:
         """Return the version with one more class and its examples; its column is the last.
 
@@ -201,22 +213,29 @@ class TaskVersion:
             DataError: if an input cannot be used; the row is named.
         """
         start = time.perf_counter()
-        check_label(label)
-        if plain_label(label) in self.support:
+        label = class_of(label, self.classes)
+        if label in self.support:
             raise ConfigError(
                 f"there is a class {label!r} already. Use add_examples to give it more examples, "
                 "or remove_class first."
             )
-        items = self.embedder.read(X)
+        items = self._read(X)
         return self._added(items, [label] * len(items), f"added class {label!r}:", start)
 
-    def _added(self, items: list[Item], labels: list[Any], what: str, start: float) -> Self:
-        z, items = _embed_support(self.embedder, items)
-        plain = [plain_label(label) for label in labels]
-        support = self.support.with_examples(plain, items, z)
-        what = f"{what} {counted(len(items), 'example')} of {named(dict.fromkeys(plain))}"
+    def _read(self, X: Any) -> list[Item]:
+        refuse_sparse(X)
+        items = self.embedder.read(X)
+        if not items:
+            raise TaskError("got 0 inputs. Give at least one example.")
+        return items
+
+    def _added(self, items: list[Item], labels: list[Label], what: str, start: float) -> Self:
+        z, items = embed_support(self.embedder, items)
+        support = self.support.with_examples(labels, items, z)
+        what = f"{what} {counted(len(items), 'example')} of {named(dict.fromkeys(labels))}"
         return self._edited(support, what, start)
 
+    @checked
     def remove_class(self, label: Label) -> Self:
         """Return the version without a class and its examples.
 
@@ -225,9 +244,10 @@ class TaskVersion:
             TaskError: if it is the only one.
         """
         start = time.perf_counter()
-        support = self.support.without_class(plain_label(label))
-        return self._edited(support, f"removed class {label!r}", start)
+        label = self.classes[self.support.index(label)]
+        return self._edited(self.support.without_class(label), f"removed class {label!r}", start)
 
+    @checked
     def rename_class(self, old: Label, new: Label) -> Self:
         """Return the version with another name for a class; nothing else changes.
 
@@ -235,40 +255,45 @@ class TaskVersion:
             ConfigError: if there is no class ``old``, or ``new`` is taken.
         """
         start = time.perf_counter()
-        check_label(new)
-        support = self.support.renamed(plain_label(old), plain_label(new))
+        old, rest = self.classes[self.support.index(old)], self.classes
+        # 1 may become "1": the old name does not stand against the new one
+        new = class_of(new, [label for label in rest if label != old])
+        support = self.support.renamed(old, new)
         # heads do not use names: both versions share what was learned
         renamed = replace(self, support=support)
         return self._recorded(renamed, f"renamed class {old!r} to {new!r}", start)
 
-    def remove_examples(self, rows: Sequence[int]) -> Self:
+    def remove_examples(self, rows: Iterable[int]) -> Self:
         """Return the version without the examples in some rows of :attr:`support`, and without
         classes that have no examples left.
 
         Raises:
-            ConfigError: if there is no such row.
+            ConfigError: if there is no such row, or none is named.
             TaskError: if no example would be left.
         """
         start = time.perf_counter()
-        if np.ndim(rows) != 1:
-            raise ConfigError(f"rows of the support must be a list; got {rows!r}. Give [{rows!r}].")
-        chosen = [self.support.row(row) for row in rows]
+        chosen = rows_of(self.support, rows)
         support = self.support.without_examples(chosen)
         return self._edited(support, f"removed {counted(len(set(chosen)), 'example')}", start)
 
+    @checked
     def relabel(self, row: int, label: Label) -> Self:
         """Return the version with another label for the example in a row of :attr:`support`; the
-        label may be of a new class.
+        label may be of a new class. If it is the example's already, nothing changes.
 
         Raises:
             ConfigError: if there is no such row.
             TaskError: if the label is missing.
         """
         start = time.perf_counter()
-        check_label(label)
-        support = self.support.relabelled(self.support.row(row), plain_label(label))
+        row, label = self.support.row(row), class_of(label, self.classes)
+        if self.support.label(row) == label:
+            what = f"example {row} is labelled {label!r} already: nothing changed"
+            return self._recorded(self, what, start)
+        support = self.support.relabelled(row, label)
         return self._edited(support, f"relabelled example {row} as {label!r}", start)
 
+    @checked
     def with_head(self, head: str) -> Self:
         """Return the version with another head (or ``"auto"``); itself if it is the same.
 
@@ -279,6 +304,12 @@ class TaskVersion:
             return self
         made = self.learn(self.support, self.embedder, self.prior, head=head)
         return replace(made, n_features=self.n_features, edit=self.edit)
+
+    @checked
+    def with_names(self, names: Sequence[str]) -> Self:
+        """Return the version with names of its examples ``[N]``, where they have none."""
+        items = tuple(with_names(list(self.support.items), names))
+        return replace(self, support=replace(self.support, items=items))
 
     def _edited(self, support: Support, what: str, start: float) -> Self:
         if not support.classes:
@@ -299,6 +330,7 @@ class TaskVersion:
 
     # ------------------------------------------------------------ answering
 
+    @checked
     def embed(self, X: Any) -> Floats:
         """Return the embeddings ``[Q, D]`` of inputs, which the methods below take as ``z``.
 
@@ -306,15 +338,18 @@ class TaskVersion:
             DataError: if an input cannot be used, or has another number of columns than those that
                 the task was fitted on.
         """
-        _refuse_sparse(X)
-        wanted, width = self.n_features, _width(X)
-        if None not in (wanted, width) and width != wanted:
+        refuse_sparse(X)
+        # columns that have names are found by them, and further ones do not matter
+        by_name = self.embedder.modality == "table" and has_names(X)
+        wanted, given = self.n_features, None if by_name else width(X)
+        if None not in (wanted, given) and given != wanted:
             raise DataError(
-                f"X has {width} features, but FewShotClassifier is expecting {wanted} features as "
+                f"X has {given} features, but FewShotClassifier is expecting {wanted} features as "
                 "input. Give the columns that it was fitted on."
             )
         return self.embedder.embed(self.embedder.read(X), progress=True)
 
+    @checked
     def scores(self, z: Floats, *, calibrated: bool = True) -> Floats:
         """Return logits, calibrated or as the head computes them, ``[Q, D] -> [Q, C]``."""
         ask = self.task.logits if calibrated else self.task.scores
@@ -322,12 +357,14 @@ class TaskVersion:
         scores: Floats = torch.cat([ask(part) for part in parts]).numpy()
         return scores
 
+    @checked
     def probabilities(self, scores: Floats) -> Floats:
         """Return the probabilities of calibrated :meth:`scores` ``[Q, C] -> [Q, C]``, given that a
         query belongs to one of the classes: each row sums to 1."""
         p: Floats = tensor_of(scores).double().softmax(1).float().numpy()
         return p
 
+    @checked
     def labels(
         self, scores: Floats, known: Bools | None = None, *, unknown: Label | None = None
     ) -> npt.NDArray[Any]:
@@ -340,6 +377,7 @@ class TaskVersion:
         """
         return labels_of(self.classes, scores.argmax(1), known, unknown)
 
+    @checked
     def label_sets(self, scores: Floats, coverage: float) -> list[list[Label]]:
         """Return for each query the labels that cannot be ruled out, most likely first.
 
@@ -348,9 +386,8 @@ class TaskVersion:
             coverage: over tasks, the share of queries whose set holds the right label; see
                 :meth:`~quickstudy.fitting.task.FittedTask.sets`.
 
-        Raises:
-            ConfigError: if the coverage does not lie between 0 and 1.
         """
+        coverage = share(coverage, "coverage")
         inside = self.task.sets_of(tensor_of(scores), coverage=coverage).numpy()
         order = np.argsort(-scores, axis=1)
         return [
@@ -358,24 +395,25 @@ class TaskVersion:
             for row, best in zip(inside, order, strict=True)
         ]
 
+    @checked
     def known_score(self, z: Floats) -> Floats:
         """Return how near each query is to the classes ``[Q]``: higher = more likely of one."""
         score: Floats = -self.task.novelty(tensor_of(z)).float().numpy()
         return score
 
+    @checked
     def known(self, z: Floats, false_rejects: float = 0.05) -> Bools:
         """Return which queries are near enough to belong to a class ``[Q]``.
 
         Args:
             z: embeddings ``[Q, D]``.
             false_rejects: share of the queries of these classes that may be refused, from 0 to 1.
-
-        Raises:
-            ConfigError: if the share does not lie between 0 and 1.
         """
-        near: Bools = self.task.accepts(tensor_of(z), accept=1 - false_rejects).numpy()
+        accept = 1 - share(false_rejects, "false_rejects")
+        near: Bools = self.task.accepts(tensor_of(z), accept=accept).numpy()
         return near
 
+    @checked
     def answers(
         self,
         z: Floats,
@@ -404,8 +442,7 @@ class TaskVersion:
             for label, near, p, sure, inside in zip(labels, nearest, best, known, sets, strict=True)
         ]
 
-    # ------------------------------------------------------------ explaining and checking
-
+    @checked
     def explain(self, z: Floats, *, n: int = 3, false_rejects: float = 0.05) -> list[Explanation]:
         """Return why each query gets its label: nearest support examples, distances, margin.
 
@@ -414,6 +451,7 @@ class TaskVersion:
             n: number of support examples to name.
             false_rejects: see :meth:`known`.
         """
+        n = whole_number(n, "n")
         known, scores = self.known(z, false_rejects), self.scores(z)
         probabilities, distances = self.probabilities(scores), self._distances(z)
         return explanations(self.support, scores, probabilities, known, distances, n=n)
@@ -435,6 +473,7 @@ class TaskVersion:
             return Estimate(1.0, 1.0, 1.0, 0.9, "there is one class only")
         return self.task.expected_accuracy()
 
+    @checked
     def suspects(self, *, all: bool = False) -> list[Suspect]:
         """Return the examples whose label the others contradict, worst first.
 
@@ -445,52 +484,15 @@ class TaskVersion:
         ranked = ranked_suspects(self.support, self.task)
         return ranked if all else [suspect for suspect in ranked if suspect.evidence > 0]
 
+    @checked
     def label_next(self, z: Floats, n: int = 10) -> Ints:
-        """Return the rows of ``z`` whose labels would help most, best first ``[<= n]``.
-
-        These are the least certain inputs (smallest difference between the two largest
-        probabilities; Scheffer et al. 2001), leaving out inputs that are much like a chosen one.
+        """Return the rows of ``z`` whose labels would help most, best first ``[<= n]``: see
+        :func:`~quickstudy.estimators.explaining.rows_to_label`.
 
         Args:
             z: embeddings of inputs without labels ``[Q, D]``.
             n: largest number of rows.
         """
+        n = whole_number(n, "n")
         probabilities, distances = self.probabilities(self.scores(z)), self._distances(z)
         return rows_to_label(probabilities, self._queries(z), distances, n=n)
-
-
-def edit_between(before: TaskVersion, after: TaskVersion, what: str, start: float) -> Edit:
-    """Return the record of a change.
-
-    Args:
-        before: the version that was changed.
-        after: what it became.
-        what: for people, for example ``"removed class 'okapi'"``.
-        start: ``time.perf_counter()`` when the change began.
-    """
-    old, new = before.support, after.support
-    # all other heads subtract the task's mean, which moves when a class comes or goes
-    unmoved = after.head_name == "class-mean"
-    if before.head == after.head and np.array_equal(old.y, new.y):
-        unmoved |= np.array_equal(old.z, new.z)  # only names differ, which heads do not use
-    unmoved &= before.embedder.fingerprint == after.embedder.fingerprint
-    return Edit(what, new.n_way, len(new.items), unmoved, time.perf_counter() - start)
-
-
-def _embed_support(embedder: Embedder, items: list[Item]) -> tuple[Floats, list[Item]]:
-    """Return embeddings ``[N, D]``, and the items without the values that were embedded."""
-    z = embedder.embed(items, progress=True)
-    if embedder.fitted:  # the next edit fits it again, and needs the values
-        return z, items
-    return z, [replace(i, value=None, preview=embedder.preview(i)) for i in items]
-
-
-def _width(X: Any) -> int | None:
-    """Return the number of columns of a table, or ``None`` if it is none."""
-    shape: tuple[int, ...] = getattr(X, "shape", ())
-    return int(shape[1]) if len(shape) == 2 else None
-
-
-def _refuse_sparse(X: Any) -> None:
-    if issparse(X):
-        raise DataError("sparse input is not supported. Give X.toarray().")

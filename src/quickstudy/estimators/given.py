@@ -1,0 +1,151 @@
+"""What a user gives to a task, checked: labels of examples, rows, numbers, shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+
+from quickstudy.core import ConfigError, DataError, TaskError
+from quickstudy.embedders.base import Embedder, Item
+from quickstudy.estimators.labels import (
+    Label,
+    as_labels,
+    checked_label,
+    class_of,
+    classes_of,
+    counted,
+    match_labels,
+)
+from quickstudy.estimators.support import Floats, Support
+
+__all__ = [
+    "answer_for_strangers",
+    "embed_support",
+    "labels_for",
+    "refuse_sparse",
+    "rows_of",
+    "share",
+    "whole_number",
+    "width",
+    "with_names",
+]
+
+
+def whole_number(value: Any, name: str) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1; got {value!r}.")
+    return int(value)
+
+
+def share(value: Any, name: str) -> float:
+    """Return a share between 0 and 1, both excluded.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise ConfigError(f"{name} must lie between 0 and 1; got {value!r}.")
+    return float(value)
+
+
+def rows_of(support: Support, rows: Any) -> list[int]:
+    """Return numbers of rows of a support set.
+
+    Raises:
+        ConfigError: if there is none, or one is no row; a mask of truth values is none.
+    """
+    if isinstance(rows, (str, bytes)) or not hasattr(rows, "__iter__") or np.ndim(rows) > 1:
+        raise ConfigError(f"rows of the support must be a list; got {rows!r}. Give [{rows!r}].")
+    chosen = list(rows)
+    if not chosen:
+        raise ConfigError("rows of the support must name at least one example; got none.")
+    return [support.row(row) for row in chosen]
+
+
+def labels_for(items: Sequence[Item], y: Any, classes: Sequence[Label]) -> list[Label]:
+    """Return the labels of new examples: classes of the task where they name one, or new ones.
+
+    Args:
+        items: the examples ``[M]``.
+        y: their labels ``[M]``, or one label for all of them.
+        classes: of the task.
+
+    Raises:
+        TaskError: if they do not fit the examples, one is missing or cannot be a label, or it may
+            be several classes.
+    """
+    several = hasattr(y, "__iter__") and getattr(y, "ndim", 1) > 0
+    if isinstance(y, (str, bytes)) or not several:
+        return [class_of(y, classes)] * len(items)
+    labels = as_labels(y)
+    if len(labels) != len(items):
+        raise TaskError(
+            f"got {counted(len(items), 'input')} and {counted(len(labels), 'label')}. Give one "
+            "label for each, or one for all."
+        )
+    return classes_of(labels, classes)
+
+
+def answer_for_strangers(unknown: Any, classes: Sequence[Label]) -> Label | None:
+    """Return the answer for inputs that fit no class, after checking that it is no class.
+
+    Raises:
+        ConfigError: if it is one, or cannot be a label.
+    """
+    if unknown is None:
+        return None
+    try:
+        plain = checked_label(unknown)
+    except TaskError as error:
+        raise ConfigError(f"unknown: {error}") from error
+    column = int(match_labels([plain], classes).columns[0])
+    if column >= 0:
+        raise ConfigError(
+            f"there is a class {classes[column]!r}, so unknown= cannot be the same word: strangers "
+            "could not be told from it. Choose another word for unknown, or rename the class."
+        )
+    return plain
+
+
+def with_names(items: list[Item], names: Sequence[str] | None) -> list[Item]:
+    """Return items with names to show to people, where they have none of their own."""
+    if names is None:
+        return items
+    return [
+        replace(item, source=name) if item.source is None else item
+        for item, name in zip(items, names, strict=True)
+    ]
+
+
+def embed_support(embedder: Embedder, items: list[Item]) -> tuple[Floats, list[Item]]:
+    """Return embeddings ``[N, D]``, and the items without the values that were embedded."""
+    z = embedder.embed(items, progress=True)
+    if embedder.fitted:  # the next edit fits it again, and needs the values
+        return z, items
+    return z, [replace(i, value=None, preview=embedder.preview(i)) for i in items]
+
+
+def width(X: Any) -> int | None:
+    """Return the number of columns of a table, or ``None`` if it is none."""
+    shape: tuple[int, ...] = getattr(X, "shape", ())
+    return int(shape[1]) if len(shape) == 2 else None
+
+
+def refuse_sparse(X: Any) -> None:
+    """Refuse a sparse matrix.
+
+    Raises:
+        DataError: if it is one.
+    """
+    if issparse(X):
+        raise DataError("sparse input is not supported. Give X.toarray().")
