@@ -154,7 +154,7 @@ def test_a_learner_is_given_images_of_its_size(tmp_path, monkeypatch, capsys):
     words = ("check", "sized:build", "--data", "digits", "--episodes", "4", "--json")
     assert run(*words) == 1
     found = json.loads(capsys.readouterr().out)["findings"]
-    assert "--size" in found[0]["remedy"]
+    assert "size" in found[0]["remedy"]
     assert "[1, 28, 28]" in found[0]["summary"]
     assert run(*words, "--size", "20") == 0
 

@@ -20,11 +20,14 @@ from quickstudy.comparing.contestants import contestants, seed_groups
 from quickstudy.comparing.tasklists import available_domains, role_of, task_lists
 from quickstudy.core import ConfigError, EpisodeSpec, TaskError
 from quickstudy.evaluation import evaluate
-from quickstudy.recipes import ImageData, Recipe
+from quickstudy.recipes import ImageData, Recipe, parse_recipe
+from quickstudy.runs.folder import manifest, read_facts
+from quickstudy.storage.tensors import load_tensors, save_tensors
 from quickstudy.tasks import PoolSource
 from quickstudy.tasks.datasets import load_pool
 from quickstudy.testing import ConstantLearner, OracleLearner, PositionLearner
-from quickstudy.training import TrainConfig, ValidationConfig
+from quickstudy.training import MODEL, TrainConfig, ValidationConfig
+from quickstudy.training.fingerprint import fingerprint
 
 FAST = [
     *("-s", "steps=4", "-s", "train.n_way=5", "-s", "train.n_query=3", "-s", "precision=float32"),
@@ -155,7 +158,8 @@ if __name__ == "__main__":
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
 def test_ctrl_c_does_not_wait_for_cells_that_take_minutes(runs, tmp_path):
     words = ["compare", runs[2], runs[1], "--data", "digits", "--data", "glyphs", "--no-trained"]
-    words += ["--episodes", "100000", "--baseline", "none", "--workers", "2", "--out", tmp_path]
+    words += ["--episodes", "100000", "--baseline", "none", "--workers", "2"]
+    words += ["--out", tmp_path / "compared"]
     with (tmp_path / "errors").open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "quickstudy", *map(str, words)],
@@ -262,19 +266,27 @@ def test_one_run_is_not_two_seeds(runs, tmp_path):
         contestants([runs[0], runs[0].parent / ".." / runs[0].parent.name / runs[0].name])
 
 
+def rewrite(folder: Path, document: dict[str, object]) -> None:
+    """Write another recipe into a run, as if its weights had been trained with it."""
+    (folder / "recipe.json").write_text(json.dumps(document))
+    recipe = parse_recipe(document["recipe"])
+    tensors, meta = load_tensors(folder / MODEL)
+    meta["fingerprint"] = fingerprint(recipe.train, manifest(recipe, read_facts(folder)))
+    save_tensors(folder / MODEL, tensors, meta)
+
+
 def test_how_often_a_log_is_written_is_no_difference_between_seeds(runs, tmp_path):
     talkative = tmp_path / "talkative"
     shutil.copytree(runs[1], talkative)
-    file = talkative / "recipe.json"
-    document = json.loads(file.read_text())
+    document = json.loads((talkative / "recipe.json").read_text())
     document["recipe"]["train"]["log_every"] += 1
     del document["recipe"]["train"]["validation"]["watch_episodes"]  # as an older version wrote it
-    file.write_text(json.dumps(document))
+    rewrite(talkative, document)
     assert seed_groups(contestants([runs[0], talkative])) == {
         "glyphs-protonet": ["first", "talkative"]
     }
     document["recipe"]["train"]["outer_lr"] /= 2
-    file.write_text(json.dumps(document))
+    rewrite(talkative, document)
     assert not seed_groups(contestants([runs[0], talkative]))
 
 
@@ -350,7 +362,7 @@ def test_known_learners_have_known_scores_on_every_domain(n_way):
 
 def test_faults_help(runs, tmp_path, capsys):
     assert run("compare", runs[0]) == 2
-    assert "--data NAME" in capsys.readouterr().err
+    assert "--data, or take every domain with --domains" in capsys.readouterr().err
     assert run("compare", runs[0], runs[0], "--data", "digits") == 2
     assert "hold the same weights" in capsys.readouterr().err
     assert run("compare", runs[0], "--data", "digits", "--data", "digits") == 2
@@ -392,3 +404,55 @@ def test_baselines_stand_on_the_run_that_is_named(runs):
 
 def test_digits_are_really_there():
     assert load_pool("digits").n_classes == 10
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs on sine waves: one with a learning rate, and one that learns next to nothing."""
+    folder = tmp_path_factory.mktemp("waves")
+    few = ["-s", "steps=30", "-s", "checkpoint_every=30", "-s", "validation.every=30"]
+    few += ["-s", "validation.episodes=4"]
+    for name, more in (("learning", []), ("standing", ["-s", "outer_lr=1e-9", "-s", "steps=1"])):
+        words = ["train", "sinusoid-maml", "--out", folder / name, "--device", "cpu", *few, *more]
+        assert run(*words) == 0
+    return [folder / "standing", folder / "learning"]
+
+
+def test_runs_of_regression_are_compared_by_their_error(waves, runs, tmp_path, capsys):
+    out = tmp_path / "compared"
+    words = ["compare", *waves, "--data", "sinusoid", "--k-shot", "10", "--episodes", "60"]
+    capsys.readouterr()
+    assert run(*words, "--workers", "1", "--out", out, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    means = {r["learner"]: r["mse"]["mean"] for r in document["results"]}
+    assert means["learning"] < means["standing"]
+    assert document["metric"] == {"name": "mse", "higher_is_better": False}
+    assert {r["role"] for r in document["results"]} == {"trained distribution"}
+    (pair,) = document["paired"]
+    assert pair["mean"] > 0  # standing minus learning
+    assert run("check", out / "comparison.json") == 0
+    capsys.readouterr()
+    assert run(*words, "--workers", "1", "--out", out) == 0  # all cells are there already
+    text = capsys.readouterr().out
+    best = next(line for line in text.splitlines() if line.startswith(" *"))
+    assert best.endswith("learning")
+    assert "learning is best" in (out / "comparison.html").read_text()
+    # pictures of classes and waves do not mix, and heads for classes learn no waves
+    for wrong in (
+        [*waves, runs[0], "--data", "sinusoid"],
+        [*waves, "--data", "digits"],
+        [runs[0], "--data", "sinusoid"],
+        [*waves, "--data", "sinusoid", "--baseline", "pixels"],
+    ):
+        assert run("compare", *wrong, "--episodes", "4") == 2
+        assert "regression" in capsys.readouterr().err
+
+
+def test_one_episode_has_no_interval(runs, capsys):
+    words = ["compare", runs[0], "--data", "digits", "--n-query", "4", "--baseline", "pixels"]
+    capsys.readouterr()
+    assert run(*words, "--episodes", "1", "--workers", "1") == 0
+    text = capsys.readouterr().out
+    assert "one episode, which has no interval" in text
+    assert "1 episodes" not in text
+    assert "nan" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from io import TextIOWrapper
 from typing import Annotated
 
@@ -11,25 +12,38 @@ import typer
 
 from quickstudy import __version__
 from quickstudy.cli.advise import advise_command
+from quickstudy.cli.cache import cache_app
 from quickstudy.cli.check import check_command
 from quickstudy.cli.compare import compare_command
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo_command
 from quickstudy.cli.diversity import diversity_command
+from quickstudy.cli.edit import (
+    add_command,
+    correct_command,
+    relabel_command,
+    remove_command,
+    rename_command,
+    undo_command,
+)
 from quickstudy.cli.episodes import episodes_app
 from quickstudy.cli.evaluate import evaluate_command
 from quickstudy.cli.fit import fit_command
-from quickstudy.cli.output import guarded
+from quickstudy.cli.help import CommandGroup, help_width
+from quickstudy.cli.output import guarded, warnings_in_words
 from quickstudy.cli.predict import predict_command
 from quickstudy.cli.show import export_command, show_command
 from quickstudy.cli.train import train_command
+from quickstudy.cli.words import in_options
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="quickstudy",
     help="Meta-learning: learn from many tasks, master a new one from a handful of examples.",
+    cls=CommandGroup,
     no_args_is_help=True,
+    rich_markup_mode=None,  # boxes cut words off on a narrow terminal
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -42,9 +56,16 @@ app.command("compare")(compare_command)
 app.command("diversity")(diversity_command)
 app.command("fit")(fit_command)
 app.command("predict")(predict_command)
+app.command("add")(add_command)
+app.command("remove")(remove_command)
+app.command("relabel")(relabel_command)
+app.command("rename")(rename_command)
+app.command("correct")(correct_command)
+app.command("undo")(undo_command)
 app.command("show")(show_command)
 app.command("export")(export_command)
 app.add_typer(data_app, name="data")
+app.add_typer(cache_app, name="cache")
 app.add_typer(episodes_app, name="episodes")
 
 
@@ -75,18 +96,25 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal can show a plus-minus sign
     code = 0
+    command = typer.main.get_command(app)
 
     def run() -> None:
         nonlocal code
         if "_QUICKSTUDY_COMPLETE" in os.environ:  # the shell asks for completions
             app(given, prog_name="quickstudy")
         # not app(): it prints errors in boxes, and ends at Ctrl-C without our message
-        command = typer.main.get_command(app)
         try:
-            with command.make_context("quickstudy", given) as context:
+            width = help_width()
+            with (
+                nullcontext() if debug else warnings_in_words(),
+                command.make_context("quickstudy", given, terminal_width=width) as context,
+            ):
                 command.invoke(context)
         except typer.Exit as done:
             code = done.exit_code
 
-    failure = guarded(run, debug=debug, as_json="--json" in given)
+    def words(text: str) -> str:
+        return in_options(text, command, given)
+
+    failure = guarded(run, debug=debug, as_json="--json" in given, words=words)
     sys.exit(failure or code)

@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.output import emit, say, writable
+from quickstudy.cli.output import emit_written, on_terminal, writable
 from quickstudy.cli.protocol import AsJson, Device
+from quickstudy.storage.outputs import is_page
 
 __all__ = ["advise_command"]
 
 
 def advise_command(
     examples: Annotated[
-        Path, typer.Argument(help="Folder of class folders, or a table: csv, tsv, jsonl, parquet.")
+        str, typer.Argument(help="Folder of class folders, or a table: csv, tsv, jsonl, parquet.")
     ],
     label: Annotated[
         str | None, typer.Option(help="Column of the labels; by default found by its name.")
@@ -59,7 +60,7 @@ def advise_command(
     from quickstudy.advice.page import write_advice_page
 
     if page is not None:
-        writable(page, "--html")
+        writable(page, "--html", inputs=[examples], ours=is_page)
     found = advise(
         examples,
         label=label,
@@ -68,11 +69,12 @@ def advise_command(
         episodes=episodes,
         seed=seed,
         device=device,
-        progress=True,
+        progress=on_terminal(),
     )
-    document = {"command": "advise", **found.to_dict()}
-    if page is not None:
-        write_advice_page(found, page)
-        document["page"] = str(page)
-        say(f"{page}: open it in a browser")
-    emit(document, as_json=as_json, text=found.text())
+    emit_written(
+        {"command": "advise", **found.to_dict()},
+        as_json=as_json,
+        text=found.text(),
+        page=page,
+        write=lambda path: write_advice_page(found, path),
+    )

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.checks.page import check_page
-from quickstudy.cli.output import emit, say, writable
+from quickstudy.cli.output import emit_written, say, writable
 from quickstudy.cli.protocol import AsJson, KShot, read_number
-from quickstudy.runs.checking import check
 from quickstudy.storage.files import write_atomically
+from quickstudy.storage.outputs import is_page
 
 __all__ = ["check_command"]
 
@@ -59,9 +58,12 @@ def check_command(
 
     Example: quickstudy check mypackage.models:build --data omniglot
     """
+    from quickstudy.checks.page import check_page
+    from quickstudy.runs.checking import check
+
     way, shot = read_number(n_way, "--n-way"), read_number(k_shot, "--k-shot")
     if html is not None:
-        writable(html, "--html")
+        writable(html, "--html", inputs=[target, *([data] if data else [])], ours=is_page)
     report = check(
         target,
         data=data,
@@ -72,10 +74,12 @@ def check_command(
         channels=channels,
         say=say,
     )
-    if html is not None:
-        write_atomically(html, check_page(report).encode())
-        say(f"page: {html}")
-    document = {"command": "check", **report.to_dict(), "page": None if html is None else str(html)}
-    emit(document, as_json=as_json, text=report.text())
+    emit_written(
+        {"command": "check", **report.to_dict()},
+        as_json=as_json,
+        text=report.text(),
+        page=html,
+        write=lambda path: write_atomically(path, check_page(report).encode()),
+    )
     if not report.clean:
         raise typer.Exit(1)

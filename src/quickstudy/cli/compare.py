@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.output import emit, say
+from quickstudy.cli.output import FAILED, emit, on_terminal, say, writable_folder
 from quickstudy.cli.protocol import AsJson, Seed, read_number
-from quickstudy.comparing.compare import compare_runs
-from quickstudy.comparing.contestants import BASELINES
 from quickstudy.core import ConfigError
+from quickstudy.storage.outputs import is_comparison_folder
 
 __all__ = ["compare_command"]
 
@@ -39,7 +38,10 @@ NQuery = Annotated[int, typer.Option("--n-query", help="Queries per class.")]
 Episodes = Annotated[int, typer.Option(help="Number of episodes in each list of tasks.")]
 Baselines = Annotated[
     list[str] | None,
-    typer.Option(help=f"{', '.join(BASELINES)}, or none; may be repeated; all by default."),
+    typer.Option(
+        help="pixels, neighbour, logistic, fine-tuned, baseline++, or none; may be repeated; all "
+        "by default."
+    ),
 ]
 Features = Annotated[
     Path | None,
@@ -82,6 +84,11 @@ def compare_command(
     classes that all of them were trained on, one of the classes that none has
     seen. With --out, a comparison that was stopped is continued.
     """
+    from quickstudy.comparing.compare import compare_runs
+
+    if out is not None:
+        inputs = [*map(str, runs), *(data or []), *([str(features)] if features else [])]
+        writable_folder(out, "--out", inputs=inputs, ours=is_comparison_folder)
     compared = compare_runs(
         runs,
         data or [],
@@ -97,10 +104,13 @@ def compare_command(
         out=out,
         workers=workers,
         made_by=shlex.join(["quickstudy", *sys.argv[1:]]),
-        progress=True,
+        progress=on_terminal(),
         say=say,
     )
     emit({"command": "compare", **compared.to_dict()}, as_json=as_json, text=compared.text())
+    if compared.unwritten is not None:
+        say(f"error: {compared.unwritten}")
+        raise typer.Exit(FAILED)
 
 
 def _baselines(named: list[str] | None, features: Path | None) -> list[str] | None:

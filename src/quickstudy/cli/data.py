@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quickstudy.cli.help import CommandGroup
 from quickstudy.cli.output import emit
 from quickstudy.cli.protocol import AsJson
 from quickstudy.core import DataError
-from quickstudy.tasks.catalogue import DATASETS
-from quickstudy.tasks.datasets import DatasetStatus, check_dataset, dataset_status, get_dataset
+
+if TYPE_CHECKING:
+    from quickstudy.tasks.datasets import DatasetStatus
 
 __all__ = ["data_app"]
 
 data_app = typer.Typer(
     help="Data sets: which there are, where they come from, whether they are complete.",
+    cls=CommandGroup,
+    rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -24,6 +28,8 @@ data_app = typer.Typer(
 
 def _document(status: DatasetStatus) -> dict[str, Any]:
     """Return what is known of a data set as JSON-ready values."""
+    from quickstudy.tasks.catalogue import DATASETS
+
     info = DATASETS[status.name]
     return {
         "name": status.name,
@@ -46,6 +52,9 @@ def list_command(
 
     Example: quickstudy data list
     """
+    from quickstudy.tasks.catalogue import DATASETS
+    from quickstudy.tasks.datasets import dataset_status
+
     documents = [_document(dataset_status(name)) for name in DATASETS]
     width = max(len(name) for name in DATASETS)
     lines = [
@@ -65,6 +74,8 @@ def get_command(
 
     Example: quickstudy data get omniglot
     """
+    from quickstudy.tasks.datasets import get_dataset
+
     status = get_dataset(name)
     emit(
         {"command": "data get", **_document(status)},
@@ -85,6 +96,9 @@ def check_command(
 
     Example: quickstudy data check omniglot
     """
+    from quickstudy.tasks.catalogue import DATASETS
+    from quickstudy.tasks.datasets import dataset_status
+
     chosen = names or [n for n in DATASETS if dataset_status(n).state == "found"]
     checked = [_checked(name) for name in chosen]
     lines = [f"{d['name']}: {d['message']}" for d in checked]
@@ -97,6 +111,8 @@ def check_command(
 
 def _checked(name: str) -> dict[str, Any]:
     """Return the document of a data set after reading it again."""
+    from quickstudy.tasks.datasets import check_dataset, dataset_status
+
     try:
         return _document(check_dataset(name))
     except DataError as error:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.output import emit, say
+from quickstudy.cli.output import FAILED, emit, on_terminal, say, writable
 from quickstudy.cli.protocol import AsJson, Device
+from quickstudy.storage.outputs import is_page
 
 __all__ = ["demo_command"]
 
@@ -32,5 +33,11 @@ def demo_command(
     """
     from quickstudy.demo import run_demo
 
-    result = run_demo(out=out, seed=seed, steps=steps, device=device, say=say)
+    writable(out, "--out", ours=is_page)
+    result = run_demo(
+        out=out, seed=seed, steps=steps, device=device, progress=on_terminal(), say=say
+    )
     emit(result.to_dict(), as_json=as_json, text=result.summary())
+    if result.unwritten is not None:
+        say(f"error: {result.unwritten}")
+        raise typer.Exit(FAILED)

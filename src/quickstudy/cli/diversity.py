@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.advice.diversity import domain_diversity
 from quickstudy.cli.output import emit, say
 from quickstudy.cli.protocol import AsJson, Seed
 
@@ -38,6 +37,8 @@ def diversity_command(
     Linear embeddings are learned on half of the classes of each domain, and
     scored on the other half.
     """
+    from quickstudy.advice.diversity import domain_diversity
+
     report = domain_diversity(
         data,
         run=run,

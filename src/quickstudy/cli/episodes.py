@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quickstudy.cli.output import emit
+from quickstudy.cli.help import CommandGroup
+from quickstudy.cli.output import emit, say, writable
 from quickstudy.cli.protocol import (
     AsJson,
     Data,
@@ -20,16 +21,18 @@ from quickstudy.cli.protocol import (
     Seed,
     read_number,
 )
-from quickstudy.core import ConfigError, EpisodeSpec, ProtocolError
-from quickstudy.tasks import Pool, PoolSource
-from quickstudy.tasks.datasets import load_pool
-from quickstudy.tasks.folders import is_folder, pool_from_folder
-from quickstudy.tasks.published import draw_episodes, read_episodes
+from quickstudy.core import ConfigError, ProtocolError
+from quickstudy.storage.outputs import is_episode_list
+
+if TYPE_CHECKING:
+    from quickstudy.tasks import Pool
 
 __all__ = ["episodes_app"]
 
 episodes_app = typer.Typer(
     help="Lists of episodes as files, so that others can score the same tasks.",
+    cls=CommandGroup,
+    rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -63,6 +66,11 @@ def write_command(
 
     Example: quickstudy episodes write --data omniglot --n-way 20 --out omniglot-20w1s.npz
     """
+    from quickstudy.core import EpisodeSpec
+    from quickstudy.tasks import PoolSource
+    from quickstudy.tasks.published import draw_episodes
+
+    writable(out, "--out", inputs=[data], ours=is_episode_list)
     pool, about = _pool(data, split, split_file, rotations)
     spec = EpisodeSpec(read_number(n_way, "--n-way"), read_number(k_shot, "--k-shot"), n_query)
     listed = draw_episodes(
@@ -106,6 +114,8 @@ def verify_command(
 
     Example: quickstudy episodes verify omniglot-20w1s.npz
     """
+    from quickstudy.tasks.published import read_episodes
+
     listed = read_episodes(file)
     pool = None
     if not alone:
@@ -139,10 +149,13 @@ def _pool(
     data: str, split: str, split_file: str | None, rotations: bool
 ) -> tuple[Pool, dict[str, Any]]:
     """Return the data in its own size, and facts about how it was prepared."""
+    from quickstudy.tasks.datasets import load_pool
+    from quickstudy.tasks.folders import is_folder, pool_from_folder
+
     if not data:
         raise ConfigError("--data is empty; name a data set or a folder of class folders.")
     if is_folder(data):
-        pool = pool_from_folder(Path(data), size=_FOLDER_SIZE, channels=3)
+        pool = pool_from_folder(Path(data), size=_FOLDER_SIZE, channels=3, say=say)
     else:
         pool = load_pool(data, split=split, split_file=split_file)
     if rotations:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.output import emit, say
+from quickstudy.cli.output import emit, on_terminal, say
 from quickstudy.cli.protocol import (
     AsJson,
     Data,
@@ -24,7 +24,6 @@ from quickstudy.cli.protocol import (
     read_number,
 )
 from quickstudy.core import ConfigError
-from quickstudy.runs.judging import judge
 
 __all__ = ["evaluate_command"]
 
@@ -80,6 +79,8 @@ def evaluate_command(
 
     Example: quickstudy evaluate runs/x --data omniglot --n-way 20 --k-shot 1 --episodes 600 --json
     """
+    from quickstudy.runs.judging import judge
+
     if invert not in ("auto", "yes", "no"):
         raise ConfigError(f"--invert must be auto, yes or no; got {invert!r}.")
     numbers = {
@@ -110,7 +111,7 @@ def evaluate_command(
         inner_steps=inner_steps,
         transductive=transductive,
         device=device,
-        progress=True,
+        progress=on_terminal(),
         say=say,
     )
     emit({"command": "evaluate", **judged.to_dict()}, as_json=as_json, text=judged.text())

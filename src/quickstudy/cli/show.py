@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.output import emit
+from quickstudy.cli.output import emit, emit_written, writable
 from quickstudy.cli.protocol import AsJson, EncoderPlace, TaskFile
+from quickstudy.core.words import count
+from quickstudy.storage.outputs import is_graph, is_page
 
 __all__ = ["export_command", "show_command"]
 
@@ -27,13 +29,27 @@ def show_command(
     Example: quickstudy show zoo.task --out zoo.html
     """
     from quickstudy.estimators import FewShotClassifier
+    from quickstudy.estimators.contents import task_contents
     from quickstudy.estimators.page import write_page
 
     target = out or task.with_suffix(".html")
+    writable(target, "--out", inputs=[task], ours=is_page)
     clf = FewShotClassifier.load(task, encoder=encoder)
-    write_page(clf.version_, target, title=task.stem)
-    document = {"command": "show", "task": str(task), "page": str(target)}
-    emit(document, as_json=as_json, text=f"{target}: open it in a browser")
+    contents = task_contents(clf.version_)
+    expected, n_way = clf.version_.estimate_accuracy(), len(contents["classes"])
+    lines = [
+        f"{task}: {n_way:,} class{'es' * (n_way != 1)}, "
+        f"{count(len(contents['examples']), 'example')}",
+        f"expected accuracy on new examples: {expected}",
+        f"labels to check: {len(contents['suspects'])}",
+    ]
+    emit_written(
+        {"command": "show", "task": str(task), "unknown": clf.unknown, **contents},
+        as_json=as_json,
+        text="\n".join(lines),
+        page=target,
+        write=lambda path: write_page(clf.version_, path, title=task.stem),
+    )
 
 
 def export_command(
@@ -57,10 +73,10 @@ def export_command(
     """
     from quickstudy.estimators import FewShotClassifier
 
+    target = out or task.with_suffix(".onnx")
+    writable(target, "--out", inputs=[task], ours=is_graph)
     clf = FewShotClassifier.load(task, encoder=encoder)
-    made = clf.export_onnx(
-        out or task.with_suffix(".onnx"), support_as_input=False if fixed else None
-    )
+    made = clf.export_onnx(target, support_as_input=False if fixed else None)
     lines = [
         f"{made.path}: " + ("learns any support set" if made.support else "answers for this task")
     ]
