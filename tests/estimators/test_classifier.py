@@ -412,7 +412,8 @@ def test_copies_of_an_example_are_one_witness():
     of_copies, of_one = copied.estimate_accuracy(), single.estimate_accuracy()
     assert of_copies.low <= 0.05
     assert replace(of_copies, method="") == replace(of_one, method="")
-    assert "held out" in of_copies.method and "one example each" in of_one.method
+    assert "held out" in of_copies.method
+    assert "one example each" in of_one.method
     assert not copied.suspects(all=True)
 
 
