@@ -62,7 +62,8 @@ class Past:
     def of(cls, before: TaskVersion, after: TaskVersion) -> Past:
         """Return what ``after`` lacks of ``before``."""
         old, new = before.support, after.support
-        rows, kept = np.full(len(old.items), -1, dtype=np.int64), old.z[:0]
+        rows = np.full(len(old.items), -1, dtype=np.int64)
+        kept = old.z[:0].copy()  # a view would hold all of it
         if not before.embedder.fitted:
             # the same object, not only the same content: an embedder may be random
             row_of = {id(item): row for row, item in enumerate(new.items)}
