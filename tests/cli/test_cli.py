@@ -339,6 +339,8 @@ def test_ctrl_c_while_starting_shows_no_traceback(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            # as a terminal starts it: a shell starts what runs in the background without Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         time.sleep(wait)
         child.send_signal(signal.SIGINT)
