@@ -1,11 +1,12 @@
-"""Text for people: counted nouns, and a reporting function that is silent."""
+"""Text for people: counted nouns, what is long made short, and a silent reporting function."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["count", "printable", "quiet", "shortened"]
+__all__ = ["count", "printable", "quiet", "shortened", "some"]
 
 
 def count(number: int, noun: str) -> str:
@@ -46,3 +47,9 @@ def shortened(text: str, most: int) -> str:
     kept = max(most - 3, 2)
     start = kept // 2
     return f"{text[:start]}...{text[len(text) - (kept - start) :]}"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """Return the first ``most`` names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quickstudy.core import ConfigError
-from quickstudy.core.words import count, quiet, shortened
+from quickstudy.core.words import count, quiet, shortened, some
 from quickstudy.estimators.agreement import Agreement, agreement
 from quickstudy.estimators.answers import Answer
 from quickstudy.estimators.classifier import FewShotClassifier
@@ -256,14 +256,9 @@ def _line(row: dict[str, Any]) -> str:
         f"{_short('label', one['label'])} {100 * one['probability']:.0f} %"
         for one in row.get("top", ())[1:]
     ]
-    then = f"  then {_some(others)}" if others else ""
+    then = f"  then {some(others, _MOST_LABELS_SHOWN)}" if others else ""
     options = ""
     if "set" in row:
-        options = f"  one of: {_some([_short('label', one) for one in row['set']]) or 'none'}"
+        labels = [_short("label", one) for one in row["set"]]
+        options = f"  one of: {some(labels, _MOST_LABELS_SHOWN) or 'none'}"
     return f"{name}: {answer}{unsure}{then}{options}"
-
-
-def _some(parts: Sequence[str]) -> str:
-    """Return the first of many parts, and how many more there are."""
-    more = len(parts) - _MOST_LABELS_SHOWN
-    return ", ".join(parts[:_MOST_LABELS_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

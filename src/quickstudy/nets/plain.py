@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -196,13 +196,7 @@ def _check_module(module: nn.Module) -> None:
                 f"{what} does not know its shape yet. Call the network once on a batch of inputs "
                 "first."
             )
-        for key, kept in vars(part).items():
-            hidden = _modules_in(kept) if not key.startswith("_") else []
-            if any(id(p) not in known for one in hidden for p in one.parameters()):
-                raise ConfigError(
-                    f"{what} keeps layers in {key}, a plain {type(kept).__name__}, so they would "
-                    "be neither trained nor saved. Make it an nn.ModuleList or an nn.ModuleDict."
-                )
+        refuse_hidden_layers(part, what, known)
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
             raise ConfigError(
                 f"{what} keeps no running averages, so a query would be normalised together with "
@@ -221,12 +215,28 @@ def _buffer_versions(module: nn.Module) -> dict[str, tuple[int, int]]:
     }
 
 
-def _modules_in(value: object) -> list[nn.Module]:
-    """Return the modules in a plain list, tuple or dict, where PyTorch does not look for them."""
-    items = value.values() if isinstance(value, dict) else value
-    if not isinstance(value, list | tuple | dict):
-        return []
-    return [one for one in items if isinstance(one, nn.Module)]  # type: ignore[attr-defined]
+def refuse_hidden_layers(part: nn.Module, what: str, known: Set[int]) -> None:
+    """Refuse layers in a plain list, tuple or dict, where PyTorch does not look for them.
+
+    Args:
+        part: to look at.
+        what: its name, for errors.
+        known: ``id`` of every parameter that PyTorch finds in the network; layers that have no
+            other parameters may stand in a list too.
+
+    Raises:
+        ConfigError: with the name of the attribute and the remedy.
+    """
+    for key, kept in vars(part).items():
+        if not isinstance(kept, list | tuple | dict):
+            continue
+        items = kept.values() if isinstance(kept, dict) else kept
+        layers = [one for one in items if isinstance(one, nn.Module)]
+        if any(id(p) not in known for one in layers for p in one.parameters()):
+            raise ConfigError(
+                f"{what} keeps layers in {key}, a plain {type(kept).__name__}, so they would "
+                "be neither trained nor saved. Make it an nn.ModuleList or an nn.ModuleDict."
+            )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.core import DataError
+from quickstudy.core.words import some
 from quickstudy.tables.cells import CATEGORY, is_empty, read_cell
 from quickstudy.tables.read import Table
 from quickstudy.tasks.roles import Roles, find_label, find_roles
@@ -130,7 +131,7 @@ def _same_input(table: Table, roles: Roles, label: str | None) -> str:
     if found.kind != roles.kind:
         raise DataError(
             f"{table.source}: lacks the column {roles.inputs[0]!r} of {roles.kind}s that the task "
-            f"was learned from; it has {_some(table.names)}. Rename one."
+            f"was learned from; it has {_quoted(table.names)}. Rename one."
         )
     return found.inputs[0]
 
@@ -150,8 +151,8 @@ def by_roles(
     if roles.kind == "table":
         if missing := [name for name in roles.inputs if name not in table.columns]:
             raise DataError(
-                f"{table.source}: the table lacks the column(s) {_some(missing)} that the task was "
-                f"learned from; it has {_some(table.names)}. Give the same columns."
+                f"{table.source}: the table lacks the column(s) {_quoted(missing)} that the task "
+                f"was learned from; it has {_quoted(table.names)}. Give the same columns."
             )
         read = LabelledFiles(table.only(roles.inputs), y, "table", names)
     elif roles.kind == "text":
@@ -205,7 +206,5 @@ def _images(table: Table, name: str, y: list[Any] | None, gaps: bool) -> Labelle
     return LabelledFiles(images, y, "image", names)
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES_SHOWN
-    shown = ", ".join(map(repr, names[:_MOST_NAMES_SHOWN]))
-    return f"{shown} and {more:,} more" if more > 0 else shown
+def _quoted(names: Sequence[str]) -> str:
+    return some([repr(name) for name in names], _MOST_NAMES_SHOWN)

@@ -21,6 +21,7 @@ from typing import Any
 
 from quickstudy.core import ConfigError, DataError, nearest_names
 from quickstudy.core.arguments import checked
+from quickstudy.core.words import some
 from quickstudy.tables.cells import CATEGORY, NUMBER_KINDS, is_empty, kind_of
 from quickstudy.tables.read import Table
 from quickstudy.tasks.images import IMAGE_SUFFIXES
@@ -107,7 +108,7 @@ class Roles:
             parts.append(f"inputs: {self._inputs_by_kind()}")
         if self.left_out:
             shown = [f"{name or '(no name)'} ({why})" for name, why in self.left_out]
-            parts.append(f"left out: {_some(shown)}")
+            parts.append(f"left out: {some(shown, _MOST_NAMES_SHOWN)}")
         return "; ".join(parts)
 
     def _inputs_by_kind(self) -> str:
@@ -119,7 +120,7 @@ class Roles:
             about = values or (f"as {written}" if written else "")
             groups.setdefault(noun, []).append(f"{name}: {about}" if about else name)
         return ", ".join(
-            f"{len(names):,} {_plural(noun, len(names))} ({_some(names)})"
+            f"{len(names):,} {_plural(noun, len(names))} ({some(names, _MOST_NAMES_SHOWN)})"
             for noun, names in groups.items()
         )
 
@@ -246,7 +247,7 @@ def _chosen(
         return texts[0]
     if any(n not in ids and not _all_differ(table.columns[n]) for n in words) and not texts:
         return None
-    shown = _some([repr(name) for name in candidates]) or "none"
+    shown = some([repr(name) for name in candidates], _MOST_NAMES_SHOWN) or "none"
     raise DataError(
         f"{table.source}: needs a column of texts ({_TEXT_COLUMNS[0]}), of image paths "
         f"({_IMAGE_COLUMNS[0]}), or of numbers or categories; it has {shown}. Say which column is "
@@ -344,11 +345,6 @@ def _detail(cells: Sequence[Any], kind: str) -> str:
         return kind
     values = {str(cell).strip() for cell in cells if not is_empty(cell)}
     return f"{kind}: {len(values):,} value{'s' * (len(values) != 1)}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES_SHOWN
-    return ", ".join(names[:_MOST_NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _plural(noun: str, n: int) -> str:

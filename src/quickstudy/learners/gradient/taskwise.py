@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from quickstudy.core.arguments import checked
 from quickstudy.learners.gradient.rules import DRAWS, Rules
 from quickstudy.learners.gradient.swapping import RECURRENT, Parts, own_tensors, swapped
 from quickstudy.nets.norm import BatchNorm
+from quickstudy.nets.plain import refuse_hidden_layers
 
 __all__ = ["Engine", "TaskModule", "check_module", "without_running_statistics"]
 
@@ -289,7 +290,7 @@ def check_module(module: nn.Module) -> None:
     Raises:
         ConfigError: with the layer, the reason and the remedy.
     """
-    registered = {id(part) for part in module.modules()}
+    known = {id(parameter) for parameter in module.parameters()}
     for name, part in module.named_modules():
         what = f"{name or 'the network'} ({type(part).__name__})"
         if any(is_lazy(v) for v in (*part._parameters.values(), *part._buffers.values())):
@@ -306,7 +307,8 @@ def check_module(module: nn.Module) -> None:
             raise ConfigError(
                 f"{what} has no second derivative. Take nn.LocalResponseNorm, the same function."
             )
-        _check_lists(part, what, registered)
+        _check_lists(part, what)
+        refuse_hidden_layers(part, what, known)
         if isinstance(part, BatchNorm):
             raise ConfigError(
                 f"{what} has running averages, which belong to all tasks and go wrong in an inner "
@@ -331,14 +333,8 @@ def check_module(module: nn.Module) -> None:
             )
 
 
-def _check_lists(part: nn.Module, what: str, registered: Set[int]) -> None:
-    """Refuse parameters and layers in a plain list or dictionary, where PyTorch does not see them.
-
-    Args:
-        part: to look at.
-        what: its name, for errors.
-        registered: ``id`` of every module of the network that PyTorch knows.
-    """
+def _check_lists(part: nn.Module, what: str) -> None:
+    """Refuse parameters in a plain list or dictionary, where those of a task cannot be put in."""
     for name, value in vars(part).items():
         if name == "_parameters" or (isinstance(part, nn.RNNBase) and name in RECURRENT):
             continue
@@ -349,17 +345,6 @@ def _check_lists(part: nn.Module, what: str, registered: Set[int]) -> None:
             raise ConfigError(
                 f"{what} keeps parameters in {name}, a plain {type(value).__name__}, so they would "
                 "not adapt to a task. Make it an nn.ParameterList or an nn.ParameterDict."
-            )
-        if isinstance(value, list | tuple | dict) and any(
-            isinstance(v, nn.Module)
-            and id(v) not in registered
-            and any(True for _ in v.parameters())
-            for v in items
-        ):
-            raise ConfigError(
-                f"{what} keeps layers in {name}, a plain {type(value).__name__}, so they would "
-                "neither adapt to a task nor be trained or saved. Make it an nn.ModuleList or an "
-                "nn.ModuleDict."
             )
 
 
