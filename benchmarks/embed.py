@@ -4,7 +4,8 @@
 
 writes FOLDER/NAME.npz for every set of the encoder's kind: ``z`` [N, D], ``row`` [N] in the data
 set's file and its other columns, ``split`` [N] ("all" where there is none). A file that is there
-already is left alone. Of the larger image sets the first rows of each class are taken, see ROWS.
+already is left alone. Of the larger image sets the first rows of each class are taken, see ROWS;
+with --small of all sets, see SMALL and CLASSES.
 """
 
 from __future__ import annotations
@@ -22,15 +23,45 @@ import torch
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.choose import get_embedder
 
-TEXTS = ("banking77", "clinc150", "huffpost41", "stackoverflow20", "snips", "trec6", "ag_news_test")
+TEXTS = (
+    "banking77",
+    "clinc150",
+    "huffpost41",
+    "stackoverflow20",
+    "snips",
+    "trec6",
+    "ag_news_test",
+    "sst2",
+)
 PHOTOS = ("cifar_fs", "gtsrb", "dtd10", "quickdraw", "miniimagenet", "fashionmnist", "mnist")
 SETS = {
     "text": TEXTS,
     "image": (*PHOTOS, "omniglot"),
-    "characters": ("omniglot", "quickdraw", "mnist", "fashionmnist"),
+    "characters": ("omniglot", "quickdraw", "mnist", "fashionmnist", "gtsrb"),
 }
-# rows of a class that are embedded, the first ones; of other sets all
-ROWS = {"image": {"quickdraw": 20, "miniimagenet": 100}, "characters": {}, "text": {}}
+# rows of a class (and split, where there is one) that are embedded, evenly spread; of others all
+ROWS: dict[str, dict[str, int]] = {
+    "image": {"quickdraw": 20, "miniimagenet": 100},
+    "characters": {},
+    "text": {},
+}
+# the same with --small
+SMALL: dict[str, dict[str, int]] = {
+    "image": {
+        "quickdraw": 30,
+        "miniimagenet": 50,
+        "cifar_fs": 50,
+        "fashionmnist": 100,
+        "mnist": 100,
+    },
+    "characters": {"fashionmnist": 100, "mnist": 100},
+    "text": dict.fromkeys(TEXTS, 100) | {"clinc150": 30, "banking77": 30},
+}
+# of a set with many classes, with --small every so many-th one
+CLASSES: dict[str, dict[str, int]] = {
+    "image": {"quickdraw": 3, "omniglot": 8},
+    "characters": {"omniglot": 3, "quickdraw": 3},
+}
 
 
 def rank_in_class(label: np.ndarray) -> np.ndarray:
@@ -49,8 +80,9 @@ def main() -> None:
     parser.add_argument("encoder", choices=sorted(SETS))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=None, help="only these")
+    parser.add_argument("--small", action="store_true", help="fewer rows, for priors and honesty")
     given = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     embedder = get_embedder(given.encoder, cache=EmbeddingCache(disk=False))
     given.out.mkdir(parents=True, exist_ok=True)
     kind, column = ("text", "text") if given.encoder == "text" else ("images", "image")
@@ -60,9 +92,15 @@ def main() -> None:
             continue
         table = pq.read_table(Path(os.environ["QUICKSTUDY_DATA"]) / kind / f"{name}.parquet")
         rows = np.arange(len(table))
-        if most := ROWS[given.encoder].get(name):
+        if most := (SMALL if given.small else ROWS)[given.encoder].get(name):
             label = np.array(table["label"].to_pylist()).astype(str)
-            rows = rows[rank_in_class(label) < most]
+            if "split" in table.column_names:
+                label = np.char.add(label, np.array(table["split"].to_pylist()).astype(str))
+            rank, (_, y, count) = rank_in_class(label), np.unique(label, False, True, True)
+            rows = rows[rank * most // count[y] != (rank - 1) * most // count[y]]
+        if step := CLASSES.get(given.encoder, {}).get(name) if given.small else None:
+            _, y = np.unique(np.array(table["label"].to_pylist()).astype(str), return_inverse=True)
+            rows = rows[y[rows] % step == 0]
         kept = table.take(rows)
         values = kept[column].to_pylist()
         values = [v["bytes"] if isinstance(v, dict) else v for v in values]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import estimator_tables
+import honesty_tables
 import result_tables
 import rooms
 import ten_numbers
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README, README_LINES = ROOT / "README.md", 150
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # what stands between <!-- name:begin --> and <!-- name:end -->
-TABLES = result_tables.BLOCKS | estimator_tables.BLOCKS | ten_numbers.BLOCKS
+TABLES = result_tables.BLOCKS | estimator_tables.BLOCKS | honesty_tables.BLOCKS | ten_numbers.BLOCKS
 
 
 def blocks(text: str) -> list[tuple[str, str]]:

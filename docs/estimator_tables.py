@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from result_tables import RESULTS, load
@@ -23,15 +23,6 @@ def tables(kind: str) -> list[tuple[str, str, dict[str, Any]]]:
     for file in files:
         scores |= json.loads(file.read_text(encoding="utf-8"))["scores"]
     return [(data, key, t) for data, named in scores.items() for key, t in named.items()]
-
-
-def having(fact: str, prefix: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield set, name without ``prefix`` and content of the tables of all kinds that hold a
-    fact."""
-    for kind in ("text", "image", "characters"):
-        for data, key, t in tables(kind):
-            if fact in t:
-                yield data, key.removeprefix(prefix), t
 
 
 def filled(rows: list[str]) -> str:
@@ -92,61 +83,6 @@ def means_table(kind: str) -> str:
     return "\n".join(rows)
 
 
-def trust_table() -> str:
-    """Return calibration, prediction sets and accuracy estimates."""
-    rows = [
-        "| set | tasks | calibration error | 90 % sets: coverage, size | without auxiliary tasks: "
-        "coverage, size | accuracy estimate: mean error, in its 90 % interval | number of tasks |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for data, tasks, t in having("calibration_error", "trust: "):
-        ours, alone = t["sets_90"], t["sets_90_without_auxiliary_tasks"]
-        estimate = t["accuracy_estimate"]
-        rows.append(
-            f"| {data} | {tasks} | {t['calibration_error']:.3f} | "
-            f"{ours['coverage']:.1f} %, {ours['size']:.2f} | {alone['coverage']:.1f} %, "
-            f"{alone['size']:.2f} | {estimate['mean_absolute_error']:.1f} points, "
-            f"{estimate['inside_90_interval']:.0f} % | {t['tasks']} |"
-        )
-    return filled(rows)
-
-
-def strangers_table() -> str:
-    """Return areas under the curve of the detectors of strangers."""
-    rows = [
-        "| set | tasks | AUROC: ours | nearest neighbour | max softmax | false positives at 95 % "
-        "accepted: ours | nearest neighbour | max softmax | at the threshold: accepted, of "
-        "strangers |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for data, tasks, t in having("auroc_ours", "open set: "):
-        cells = [
-            f"{t[f'{what}_{who}']:.1f}"
-            for what in ("auroc", "fpr95")
-            for who in ("ours", "nearest", "max_softmax")
-        ]
-        rows.append(
-            f"| {data} | {tasks} | {' | '.join(cells)} | {t['accepted']:.1f} %, "
-            f"{t['false_accepts']:.1f} % |"
-        )
-    return filled(rows)
-
-
-def suspects_table() -> str:
-    """Return how often a flipped label is found."""
-    rows = [
-        "| set | tasks | in the first two, where the clean task is 80 % right | everywhere | first "
-        "| number of tasks |",
-        "|---|---|---|---|---|---|",
-    ]
-    for data, tasks, t in having("in_top_2_there", "suspects: "):
-        rows.append(
-            f"| {data} | {tasks} | {t['in_top_2_there']} % | {t['in_top_2_everywhere']} % | "
-            f"{t['first_everywhere']} % | {t['tasks']} |"
-        )
-    return filled(rows)
-
-
 def encoders_table() -> str:
     """Return the character encoder against EfficientNet on the same tasks."""
     rows = ["| set | tasks | `characters` | `image` |", "|---|---|---|---|"]
@@ -191,8 +127,5 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "estimators-text": lambda: accuracy_table("text"),
     "estimators-image": lambda: accuracy_table("image") + "\n\n" + means_table("image"),
     "estimators-characters": lambda: accuracy_table("characters") + "\n\n" + encoders_table(),
-    "estimators-trust": trust_table,
-    "estimators-strangers": strangers_table,
-    "estimators-suspects": suspects_table,
     "estimators-costs": costs_list,
 }

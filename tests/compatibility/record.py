@@ -6,11 +6,13 @@
     python tests/compatibility/record.py                     # all
     python tests/compatibility/record.py documents           # these only, of the same fixtures
     python tests/compatibility/record.py documents evaluate  # one of them
+    python tests/compatibility/record.py answers             # of the same tasks
 
 ``OLD`` is a clone of the version to record; which one is used is printed first. The fixtures (runs,
 tasks, lists) are files that users may still have: record them anew only beside the old ones. The
-documents are recorded again, from the same fixtures, when a command is changed on purpose. The two
-that need the real data are recorded where ``QUICKSTUDY_DATA`` is set, and kept otherwise.
+documents are recorded again, from the same fixtures, when a command is changed on purpose, and the
+answers of the saved tasks when an estimate is: only numbers that differ are written then. The two
+documents that need the real data are recorded where ``QUICKSTUDY_DATA`` is set, and kept otherwise.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from recorded import (
     COMMANDS,
@@ -42,15 +45,18 @@ from recorded import (
     Command,
     answers,
     copy_fixtures,
+    differences,
     edited,
     encoder,
     environment,
+    flat,
     is_hashed,
     leaves,
     module,
     numbers,
     questions,
     run_command,
+    same,
     structure,
     values,
     written,
@@ -190,12 +196,44 @@ def make_tasks() -> None:
     }
     for name, given in settings.items():
         FewShotClassifier(**given).fit(x, y).save(f"tasks/{name}.task")
+    write_json(Path("tasks/expected.json"), answered())
+
+
+def answered() -> dict[str, Any]:
+    """Return what the saved tasks answer, and what they answer after changes."""
+    from quickstudy.estimators import FewShotClassifier
+
     expected = {}
     for name in TASKS:
         given, asked = encoder(name, Path()), questions(name, Path())
-        clf = FewShotClassifier.load(f"tasks/{name}.task", encoder=given)
+        clf = FewShotClassifier.load(f"tasks/{name}.task", encoder=given, device="cpu")
         expected[name] = {"answers": answers(clf, asked), "edited": edited(clf, asked)}
-    write_json(Path("tasks/expected.json"), expected)
+    return expected
+
+
+def answer_again(out: Path) -> None:
+    """Record what the same tasks answer now; what did not change is kept to the digit."""
+    torch.set_num_threads(1)  # as when they are compared
+    path = out / "tasks/expected.json"
+    with tempfile.TemporaryDirectory(prefix="quickstudy-") as scratch:
+        copy_fixtures(Path(scratch), out)
+        os.chdir(scratch)
+        use_cache(Path(scratch))
+        new = answered()
+        os.chdir(out)
+    old = json.loads(path.read_text(encoding="utf-8"))
+    for where in differences(flat(old), flat(new)):
+        say(where)
+    write_json(path, kept_where_same(old, new))
+
+
+def kept_where_same(old: Any, new: Any) -> Any:
+    """Return the new document with the old scalars where they are the same up to rounding."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        return {n: kept_where_same(old[n], v) if n in old else v for n, v in new.items()}
+    if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
+        return [kept_where_same(*pair) for pair in zip(old, new, strict=True)]
+    return old if same(old, new) else new
 
 
 def make_fixtures(out: Path) -> None:
@@ -295,10 +333,12 @@ def main(given: list[str]) -> None:
 
     say(f"recording {quickstudy.__file__}, {quickstudy.__version__}")
     assert not os.environ.get("QUICKSTUDY_COMPATIBILITY"), "record in the ordinary way"
-    wanted = {word for word in given if word not in ("fixtures", "documents")}
+    wanted = {word for word in given if word not in ("fixtures", "documents", "answers")}
     if not given or "fixtures" in given:
         make_fixtures(HERE)
-    if not given or given != ["fixtures"]:
+    if "answers" in given:
+        answer_again(HERE)
+    if not given or wanted or "documents" in given:
         for one in COMMANDS:
             if wanted and one.name not in wanted:
                 continue

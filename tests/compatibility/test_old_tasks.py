@@ -23,6 +23,7 @@ from recorded import (
 )
 
 from quickstudy.estimators import FewShotClassifier
+from quickstudy.fitting.first_format import from_first_format
 
 NO_TEXT = any(
     importlib.util.find_spec(name) is None
@@ -62,10 +63,36 @@ def test_a_saved_task_is_saved_again_as_it_was(name: str, work: Path) -> None:
     old, new = contents(f"tasks/{name}.task"), contents("again.task")
     assert new.keys() == old.keys()
     was, is_ = json.loads(old.pop("task.json")), json.loads(new.pop("task.json"))
+    # a prior of the first format is written in the present one, and says what the old one says
+    prior = is_.pop("prior")
+    assert prior["format"] == 2
+    assert prior == as_read(was.pop("prior"))
     # where the run lies now
     assert was["embedder"].pop("encoder") == is_["embedder"].pop("encoder") or name.endswith("-run")
     assert is_ == was
     assert new == old
+
+
+@each_task()
+def test_what_is_saved_again_is_saved_ever_after_as_it_is(name: str, work: Path) -> None:
+    clf = read(name)
+    clf.save("again.task")
+    again = FewShotClassifier.load("again.task", encoder=encoder(name, Path()), device="cpu")
+    asked = questions(name, Path())
+    assert flat(answers(again, asked)) == flat(answers(clf, asked))
+    again.save("once more.task")
+    assert contents("once more.task") == contents("again.task")
+
+
+def as_read(prior: dict[str, Any]) -> dict[str, Any]:
+    """Return an old prior as this version reads it."""
+    read = from_first_format(prior)
+    for kept in ("metric", "centre_prior", "about"):
+        assert read[kept] == prior[kept]
+    assert read["heads"].keys() == prior["heads"].keys()
+    for name, head in prior["heads"].items():
+        assert read["heads"][name]["settings"] == head["settings"]
+    return read
 
 
 def contents(path: str) -> dict[str, bytes]:

@@ -202,7 +202,12 @@ CASES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "cells that are words": lambda d: d["examples"][0].update(row=["a", "b"]),
     "a cell too few": lambda d: d["examples"][0].update(row=[1.0]),
     "a prior of another format": lambda d: d["prior"].update(format="1"),
-    "a prior without ways": lambda d: d["prior"].update(most_ways=-3),
+    "a prior with a negative weight": lambda d: d["prior"].update(centre_prior=-3),
+    "a prior without sources": lambda d: d["prior"].pop("known"),
+    "a prior of a source without a middle": lambda d: d["prior"].update(
+        known={"else": {"mean": [[2, 0.5]], "deviation": [[2, -0.1]]}}
+    ),
+    "a prior of the first format without ways": lambda d: d["prior"].update(format=1),
     "no encoder": lambda d: d["embedder"].clear(),
 }
 
@@ -215,6 +220,48 @@ def test_known_forgeries_are_refused(
     change(document)
     text = json.dumps(document).encode()
     assert works_or_is_refused(write(tmp_path / "a.task", {**members, "task.json": text}))
+
+
+def one_shot(**changed: Any) -> dict[str, Any]:
+    """Return the tables of a head, some of them changed."""
+    tables = {name: [[2, 0.5], [10, 0.4]] for name in ("accuracy", "low", "high")}
+    sets = {"0.5": [[2, 0.5]], "0.9": [[2, 2.0]]}
+    return {"log_temperature": [[2, -1.0]], **tables, "sets": sets, **changed}
+
+
+def head(**changed: Any) -> dict[str, Any]:
+    """Return a head of a prior, some of it changed."""
+    usual = {"settings": {"5x1": {"shrinkage": 0.0}}, "expected": {"5x1": 0.5}}
+    return {**usual, "far": one_shot(), "near": {}, "held_out": [0.1, 2.0], **changed}
+
+
+HEADS = {
+    "an accuracy above 1": head(far=one_shot(accuracy=[[2, 1.5]])),
+    "an accuracy below 0": head(near={"else": one_shot(low=[[2, -0.5]])}),
+    "an accuracy that is no number": head(far=one_shot(high=[[2, None]])),
+    "an endless temperature": head(far=one_shot(log_temperature=[[2, float("inf")]])),
+    "ways that fall": head(far=one_shot(accuracy=[[5, 0.5], [2, 0.5]])),
+    "an empty table": head(far=one_shot(accuracy=[])),
+    "one threshold": head(far=one_shot(sets={"0.9": [[2, 1.0]]})),
+    "no settings": head(settings={}),
+    "settings of no size": head(settings={"5": {}}),
+    "nothing expected": head(expected={}),
+    "expected infinity": head(expected={"5x1": float("inf")}),
+    "quantiles that fall": head(held_out=[2.0, 0.1]),
+    "no numbers": 3,
+}
+
+
+@pytest.mark.parametrize("wrong", HEADS.values(), ids=HEADS)
+def test_forged_heads_of_a_prior_are_refused(
+    members: dict[str, bytes], tmp_path: Path, wrong: Any
+) -> None:
+    document = json.loads(members["task.json"])
+    for one, refused in ((head(), False), (wrong, True)):
+        document["prior"]["heads"]["prototype"] = one
+        text = json.dumps(document).encode()
+        path = write(tmp_path / "a.task", {**members, "task.json": text})
+        assert works_or_is_refused(path) is refused
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,14 @@ def test_it_says_something_of_tasks_of_one_example_each(name: str):
     prior = shipped_prior(get_embedder(name))
     z = torch.from_numpy(np.random.default_rng(0).normal(size=(5, prior.metric.dim))).float()
     task = fit_task(prior, z, torch.arange(5), n_way=5)
+    assert task.familiar is None  # random numbers are like no embeddings
     estimate = task.expected_accuracy()
-    assert 0 < estimate.low < estimate.mean < estimate.high < 1
-    assert "other tasks" in estimate.method
-    sets = task.sets(z, coverage=0.9)
-    assert 1 <= float(sets.sum(1).double().mean()) < 5
+    assert 0 <= estimate.low < estimate.mean < estimate.high <= 1
+    assert "like none" in estimate.method
+    sizes = task.sets(z, coverage=0.9).sum(1)
+    assert int(sizes.min()) >= 1
+    assert bool((task.sets(z, coverage=0.5).sum(1) <= sizes).all())
+    assert 0 < task.novelty_threshold(0.9) <= task.novelty_threshold(0.99) < float("inf")
 
 
 def test_a_prior_is_not_used_in_another_space():

@@ -22,12 +22,15 @@ from quickstudy.learners import (
 from quickstudy.learners.heads import (
     CentredHead,
     ClassMeanHead,
+    DiscriminantHead,
     FineTunedHead,
+    ForestHead,
     GradientHead,
     LogisticHead,
     NeighbourHead,
     PrototypeHead,
     RidgeHead,
+    VoteHead,
     held_out_logits,
 )
 from quickstudy.learners.metric import MatchingHead, MatchingNetwork, PrototypicalNetwork
@@ -57,6 +60,11 @@ HEADS = {
     "fine-tuned, cosine": lambda: FineTunedHead(cosine=True, steps=5),
     "gradient": lambda: GradientHead(WIDTH, steps=2, lr=0.01),
     "centred": lambda: CentredHead(RidgeHead(), prior=1.0),
+    "centred, one scale": lambda: CentredHead(RidgeHead(), prior=1.0, lengths="task"),
+    "discriminant analysis": DiscriminantHead,
+    "extra trees": lambda: ForestHead(trees=4),
+    "random forest": lambda: ForestHead("random-forest", trees=4),
+    "vote": lambda: VoteHead({"a": LogisticHead(), "b": ForestHead(trees=4)}),
     "floor": NearestNeighbour,
 }
 NETWORKS = {
@@ -139,7 +147,7 @@ def test_padding_matters_nowhere(name, filling):
 
 
 @pytest.mark.parametrize("filling", FILLINGS, ids=str)
-@pytest.mark.parametrize("head", ["prototype", "ridge", "logistic, kernel", "neighbours"])
+@pytest.mark.parametrize("head", ["prototype", "ridge", "logistic, kernel", "neighbours", "vote"])
 def test_padding_matters_to_no_held_out_logit(head, filling):
     learner, plain, filled = made(f"head: {head}"), episode(), episode(*filling)
     found = [

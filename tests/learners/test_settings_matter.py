@@ -106,8 +106,23 @@ CHANGES: dict[str, dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]] = {
     "CentredHead": {
         "head": [({}, {"head": heads.RidgeHead(balanced=False)})],
         "prior": [({}, {"prior": 2.0})],
+        "lengths": [({}, {"lengths": "task"}), ({}, {"lengths": "raw"})],
     },
-    "ClassMeanHead": TEMPERATURE,
+    "ClassMeanHead": TEMPERATURE | {"distance": [({}, {"distance": "euclidean"})]},
+    "DiscriminantHead": {
+        "shrinkage": [({}, {"shrinkage": 0.9})],
+        "balanced": [({}, {"balanced": True})],
+    },
+    "ForestHead": {
+        "kind": [({}, {"kind": "random-forest"})],
+        "trees": [({}, {"trees": 7})],
+        "seed": [({}, {"seed": 1})],
+    },
+    "VoteHead": {
+        "members": [({}, {"members": {"a": heads.RidgeHead()}})],
+        "weights": [({}, {"weights": [1.0, 3.0]})],
+        "temperatures": [({}, {"temperatures": [1.0, 3.0]})],
+    },
     "FineTunedHead": {
         "cosine": [({}, {"cosine": True})],
         "steps": [({}, {"steps": 5})],
@@ -185,6 +200,8 @@ def make(name: str, options: dict[str, Any]) -> Learner:
         return kind(net(), **options).double()
     if name == "CentredHead":
         options = {"head": heads.RidgeHead()} | options
+    if name == "VoteHead":
+        options = {"members": {"a": heads.RidgeHead(), "b": heads.LogisticHead()}} | options
     if name in ("MatchingHead", "GradientHead"):
         options = {"features": 6} | options
     return kind(**options).double()

@@ -25,6 +25,7 @@ from quickstudy.embedders.base import Embedder, Item, Vectors
 from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.choose import get_embedder
 from quickstudy.embedders.images import Transform
+from quickstudy.fitting.columns import takes_columns
 from quickstudy.fitting.prior import TaskPrior
 from quickstudy.fitting.shipped import shipped_prior
 from quickstudy.fitting.task import fit_task
@@ -148,8 +149,12 @@ def _head_logits(
 ) -> Tensor:
     """Return the logits of one head ``[Q, C]``, the same that :func:`fit_task` would give.
 
-    Faster, because nothing is held out: calibration does not change which class is answered.
+    Faster, because nothing is held out: calibration does not change which class is answered. Only
+    heads for columns choose their settings by what is held out.
     """
+    if takes_columns(prior, name):
+        y, n_way = torch.from_numpy(episode.support_y), len(episode.classes)
+        return fit_task(prior, z, y, n_way=n_way, head=name).scores(queries)
 
     def examples(x: Tensor, y: Ints) -> Examples:
         return Examples.full(prior.transform(x.float())[None], torch.from_numpy(y)[None])
@@ -267,7 +272,7 @@ def _scaled_features(embedder: Embedder, items: Sequence[Item]) -> Features:
 def _embed_scaled(features: Features) -> Embed:
     def embed(episode: EpisodeRows) -> tuple[Tensor, Tensor, TaskPrior]:
         z, queries = (torch.from_numpy(part) for part in features(episode))
-        return z, queries, TaskPrior.plain(z.shape[1])
+        return z, queries, TaskPrior.for_columns(z.shape[1])
 
     return embed
 

@@ -42,6 +42,7 @@ def show_command(
         f"{count(len(contents['examples']), 'example')}",
         f"expected accuracy on new examples: {expected}",
         f"labels to check: {len(contents['suspects'])}",
+        str(clf.report()),
     ]
     emit_written(
         {"command": "show", "task": str(task), "unknown": clf.unknown, **contents},

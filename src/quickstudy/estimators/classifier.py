@@ -25,6 +25,7 @@ from quickstudy.estimators.export import Exported, export_onnx
 from quickstudy.estimators.given import answer_for_strangers, share, whole_number
 from quickstudy.estimators.history import History
 from quickstudy.estimators.labels import Label, label_array, match_labels
+from quickstudy.estimators.report import Report, report_on
 from quickstudy.estimators.saving import load_task, save_task
 from quickstudy.estimators.support import Bools, Floats, Ints, Support
 from quickstudy.estimators.version import TaskVersion
@@ -47,8 +48,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             (embeddings), the folder of a run of ours or of a Hugging Face text model, an
             ``nn.Module``, any callable that returns embeddings ``[N, D]``, or an :class:`Embedder`.
         head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"kernel"`` (logistic
-            with a Gaussian kernel), ``"neighbours"``, ``"gradient"``, or ``"class-mean"``, with
-            which the scores of a class do not change by a single bit if other classes come or go.
+            with a Gaussian kernel), ``"neighbours"``, ``"gradient"``, ``"lda"``, ``"extra-trees"``,
+            ``"random-forest"``, ``"vote"`` (of several; ``"auto"`` on tables), ``"class-mean"``,
+            whose scores of a class do not change by a bit if other classes come or go.
         unknown: what :meth:`predict` returns for inputs that are too far from every class;
             ``None`` = always the nearest class. No class may have this name, at no time.
         false_rejects: share of the inputs of known classes that may be taken for unknown, from 0
@@ -293,6 +295,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the accuracy to expect on new inputs of these classes, with a 90 % interval."""
         return self.version_.estimate_accuracy()
 
+    def report(self) -> Report:
+        """Return whether the prior knows such tasks, and what each number rests on, in words."""
+        return report_on(self.version_.task)
+
     def class_estimates(self) -> list[ClassEstimate]:
         """Return what to expect of each class ``[C]``; rare ones hide in :meth:`estimate_accuracy`
         and :meth:`predict_set`, which average over inputs."""
@@ -301,11 +307,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @checked
     def suspects(self, *, all: bool = False) -> list[Suspect]:
-        """Return the examples whose label the others contradict, worst first.
-
-        Args:
-            all: rank all examples, also those that no other contradicts.
-        """
+        """Return the examples whose label is as likely wrong as right, worst first; with ``all``
+        a ranking of all examples."""
         return self.version_.suspects(all=all)
 
     def conflicts(self) -> list[Conflict]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from quickstudy.estimators.answers import Suspect
 from quickstudy.estimators.labels import Label
+from quickstudy.estimators.report import report_on
 from quickstudy.estimators.support import Support
 from quickstudy.estimators.version import TaskVersion
 
@@ -122,6 +123,7 @@ def task_contents(version: TaskVersion) -> dict[str, Any]:
         "encoder": version.embedder.name,
         "head": version.head_name,
         "expected_accuracy": asdict(version.estimate_accuracy()),
+        "report": asdict(report_on(version.task)),
         "classes": [
             {"label": label, "examples": int(n), "held_out": int(judged[c]), "right": int(right[c])}
             for c, (label, n) in enumerate(zip(support.classes, support.counts, strict=True))
@@ -139,8 +141,7 @@ def task_contents(version: TaskVersion) -> dict[str, Any]:
                 "evidence": one.evidence,
                 "odds": odds_in_words(one.evidence),
             }
-            for one in ranked
-            if one.evidence > 0
+            for one in version.suspects()
         ],
         "conflicts": [
             {

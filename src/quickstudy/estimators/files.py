@@ -107,6 +107,10 @@ class FileTask:
         lines = [f"{self.path}: {n_way} classes, {n} examples, head {clf.head_}"]
         if n_way > 1:
             lines.append(f"expected accuracy on new examples: {self.expected}")
+            if clf.fitted_task.nothing_learned:
+                lines.append(
+                    "nothing was learned: held-out examples are answered no better than by guessing"
+                )
             lines += rare_classes_text(clf.class_estimates())
         else:
             lines.append("expected accuracy: not defined, as there is only one class")

@@ -18,7 +18,6 @@ from quickstudy.estimators.labels import Label
 from quickstudy.estimators.support import Floats, Ints, Support
 from quickstudy.estimators.version import TaskVersion
 from quickstudy.fitting.prior import TaskPrior
-from quickstudy.fitting.shipped import shipped_prior
 
 __all__ = ["MOST_UNDONE", "History", "Past"]
 
@@ -100,7 +99,7 @@ class Past:
         prior = self.prior
         if prior is None:
             same = embedder.dim == after.embedder.dim
-            prior = after.prior if same else shipped_prior(embedder)
+            prior = after.prior if same else after.prior.resized(embedder.dim)
         support = Support(self.classes, self.items, self.y, z)
         made = TaskVersion.learn(support, embedder, prior, head=self.head)
         return replace(made, n_features=self.n_features, edit=self.edit)

@@ -17,6 +17,7 @@ from quickstudy.estimators.contents import (
     example_name,
     odds_in_words,
 )
+from quickstudy.estimators.report import Report, report_on
 from quickstudy.estimators.support import Support
 from quickstudy.estimators.version import TaskVersion
 from quickstudy.fitting.task import Estimate
@@ -87,8 +88,8 @@ def write_page(version: TaskVersion, out: Path, *, title: str) -> None:
         (
             f"<h1>{html.escape(title)}</h1>",
             _summary(version, support),
-            _expectation(version.estimate_accuracy()),
-            _doubts(support, [one for one in ranked if one.evidence > 0], support.conflicts()),
+            _expectation(version.estimate_accuracy(), report_on(version.task)),
+            _doubts(support, version.suspects(), support.conflicts()),
             _confusion(confusion),
             _map(version, support, confusion),
             _classes(support, confusion),
@@ -110,14 +111,17 @@ def _summary(version: TaskVersion, support: Support) -> str:
     )
 
 
-def _expectation(estimate: Estimate) -> str:
+def _expectation(estimate: Estimate, report: Report) -> str:
+    nothing = "<p><b>Nothing was learned:</b> guessing does as well.</p>"
+    basis = "".join(f"<li>{html.escape(line)}</li>" for line in report.lines())
     return (
         "<h2>What to expect on new examples</h2>"
         f'<p class="big">{100 * estimate.mean:.0f} %</p>'
         "<p>of new examples of these classes will get the right label. The accuracy of "
         f"{100 * estimate.coverage:.0f} of 100 tasks lies in an interval like this one: "
         f"{100 * estimate.low:.0f} to {100 * estimate.high:.0f} %. It was estimated from "
-        f"{html.escape(estimate.method)}.</p>"
+        f"{html.escape(estimate.method)}.</p>{nothing if report.nothing_learned else ''}"
+        f"<h3>What these numbers rest on</h3><ul>{basis}</ul>"
     )
 
 
@@ -126,7 +130,7 @@ def _doubts(support: Support, suspects: list[Suspect], conflicts: list[Conflict]
     if not suspects and not conflicts:
         if int(support.counts.max()) < 2:
             return "<h2>Labels to check</h2><p>With one example each, nothing can be checked.</p>"
-        return "<h2>Labels to check</h2><p>None: no example contradicts the others.</p>"
+        return "<h2>Labels to check</h2><p>None: no label is as likely wrong as right.</p>"
     shown, more = suspects[:_MOST_DOUBTS_SHOWN], len(suspects) - _MOST_DOUBTS_SHOWN
     parts = ["<h2>Labels to check</h2>"]
     if suspects:

@@ -6,7 +6,7 @@ again. So what was read is not trusted either, and a wrong file is an error at o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from quickstudy.estimators.labels import Label
 from quickstudy.estimators.support import Floats, Ints
 from quickstudy.fitting.heads import HEADS
 from quickstudy.fitting.prior import TaskPrior
-from quickstudy.fitting.surfaces import Surface
 from quickstudy.fitting.task import FittedTask
 
 __all__ = [
@@ -33,8 +32,6 @@ __all__ = [
 ]
 
 LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
-# inputs of a prior's surfaces: see Evidence.size, held_out_features and novelty.distances
-_SIZE, _SIZE_AND_HELD_OUT, _DISTANCES = 6, 14, 4
 _QUERIES_TRIED = 4
 
 
@@ -175,37 +172,22 @@ def check_prior(prior: TaskPrior, dim: int) -> None:
         raise ValueError("the directions of the prior do not fit their factors")
     if not (np.isfinite(prior.centre_prior) and prior.centre_prior >= 0):
         raise ValueError(f"centre_prior is {prior.centre_prior}")
-    if not (np.isfinite(prior.most_ways) and prior.most_ways >= 1):
-        raise ValueError(f"most_ways is {prior.most_ways}")
     for name, head in prior.heads.items():
         if not head.settings:
             raise ValueError(f"the head {name} has no settings")
         for ways, shots in head.settings:
             prior.head(name, ways=ways, shots=shots)
-        if any(len(pair) != 2 or not np.isfinite(pair).all() for pair in head.spread):
-            raise ValueError(f"the spread of {name} is not two numbers")
-        for i, width in enumerate((_SIZE, _SIZE_AND_HELD_OUT)):
-            _check_surfaces([head.temperature[i], head.accuracy[i]], width)
-            _check_levels(head.sets[i], width)
-    if prior.open_set is not None:
-        _check_surfaces([prior.open_set.score], _DISTANCES + _SIZE)
-        _check_levels(prior.open_set.thresholds, _SIZE)
-
-
-def _check_levels(levels: Mapping[float, Surface], width: int) -> None:
-    if len(levels) < 2 or any(not 0 < level < 1 for level in levels):
-        raise ValueError("thresholds need two levels between 0 and 1")
-    _check_surfaces(levels.values(), width)
-
-
-def _check_surfaces(surfaces: Iterable[Surface], width: int) -> None:
-    for surface in surfaces:
-        parts = (surface.centre, surface.scale, surface.weight)
-        if [list(part.shape) for part in parts] != [[width], [width], [width + 1]]:
-            raise ValueError(f"a surface of the prior does not take {width} numbers")
-        finite = all(bool(part.isfinite().all()) for part in parts)
-        if not finite or bool((surface.scale <= 0).any()):
-            raise ValueError("a surface of the prior is not finite")
+        if not head.expected or not np.isfinite(list(head.expected.values())).all():
+            raise ValueError(f"the accuracies of {name} are no numbers")
+        for said in (head.far, *head.near.values()):
+            shares = (*said.accuracy.values, *said.low.values, *said.high.values)
+            if not all(0 <= share <= 1 for share in shares):
+                raise ValueError(f"an accuracy of {name} is no share")
+    for source in prior.known:
+        if source.centre.dtype != torch.float32 or source.centre.shape != (dim,):
+            raise ValueError("the middle of a source is no embedding")
+        if not bool(source.centre.isfinite().all()) or min(source.deviation.values) < 0:
+            raise ValueError("where a source lies is not known")
 
 
 def check_answers(task: FittedTask, z: Floats) -> None:

@@ -14,7 +14,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import ConfigError, DataError, TaskError
@@ -320,7 +319,7 @@ class TaskVersion:
             embedder = embedder.fit(support.items)
             support = replace(support, z=embedder.embed(support.items))
             if embedder.dim != self.embedder.dim:  # a category came or went: other columns
-                prior = shipped_prior(embedder)
+                prior = prior.resized(embedder.dim)
         after = self.learn(support, embedder, prior, head=self.head)
         return self._recorded(after, what, start)
 
@@ -458,13 +457,14 @@ class TaskVersion:
 
     @torch.no_grad()
     def _queries(self, z: Floats) -> Tensor:
-        """Return queries in the space in which the head works, with length 1, ``[Q, D']``."""
+        """Return queries in the space in which the head works ``[Q, D']``."""
         x = self.prior.transform(tensor_of(z))
-        return F.normalize(x - self.task.state["centre"][0], dim=1)
+        return self.task.head.placed(self.task.state, x[None])[0]
 
     def _distances(self, z: Floats) -> Floats:
-        """Return the distances of queries to the support examples ``[Q, N]``, of unit vectors."""
-        d: Floats = torch.cdist(self._queries(z), F.normalize(self._seen, dim=1)).numpy()
+        """Return the distances of queries to the support examples ``[Q, N]``: of unit vectors, or
+        of standardised columns."""
+        d: Floats = torch.cdist(self._queries(z), self._seen).numpy()
         return d
 
     def estimate_accuracy(self) -> Estimate:
@@ -475,14 +475,14 @@ class TaskVersion:
 
     @checked
     def suspects(self, *, all: bool = False) -> list[Suspect]:
-        """Return the examples whose label the others contradict, worst first.
+        """Return the examples whose label is as likely wrong as right, worst first.
 
         Args:
-            all: rank all examples, also those that no other contradicts. An example that is alone
-                in its class is never ranked: without it, its class is unknown.
+            all: rank all examples, also those that hardly anything contradicts. An example that is
+                alone in its class is never ranked: without it, its class is unknown.
         """
         ranked = ranked_suspects(self.support, self.task)
-        return ranked if all else [suspect for suspect in ranked if suspect.evidence > 0]
+        return ranked if all else [one for one in ranked if one.evidence >= self.task.suspect_odds]
 
     @checked
     def label_next(self, z: Floats, n: int = 10) -> Ints:

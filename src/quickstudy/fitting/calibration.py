@@ -1,235 +1,267 @@
-"""Calibration: a head's answers in auxiliary tasks predict how good its answers in a new task are.
+"""What a head's answers in auxiliary tasks allow to say of a task of another kind.
 
-The predictions are surfaces (see :mod:`~quickstudy.fitting.surfaces`): temperature, expected
-accuracy, thresholds of prediction sets, and thresholds for queries of unknown classes.
+Each source (data set) stands for a kind of tasks. What is said of a task that resembles none of
+them must hold in every one; of a task that resembles one, that one has half of the weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from quickstudy.fitting.evidence import Evidence, held_out_features, log_loss
+from quickstudy.fitting.combining import accuracy_interval
+from quickstudy.fitting.evidence import log_loss
 from quickstudy.fitting.heads import Settings
+from quickstudy.fitting.one_shot import ByWays, Levels, OneShot
 from quickstudy.fitting.prior import LEVELS, HeadPrior, OpenSetPrior
-from quickstudy.fitting.surfaces import Surface, fit_surface, pinball
 
-__all__ = ["Answers", "Strangers", "fit_head_prior", "fit_open_set"]
+__all__ = ["Answers", "Ratios", "fit_head_prior", "fit_open_set"]
+
+Numbers = npt.NDArray[np.float64]
+
+# log temperatures tried around the logarithm of the logits' standard deviation
+_STEPS = torch.linspace(-4, 4, 81, dtype=torch.float64)
+_LOSS_CAP = 10.0  # nats: no outlier dominates
+_GRID = 20  # quantiles that stand for a distribution
+_WEIGHT_OF_RESEMBLED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """A head's answers in ``T`` auxiliary tasks of one size.
+    """A head's answers in ``T`` auxiliary tasks of one source and size.
 
     Args:
-        evidence: statistics of the support sets.
+        source: where the tasks are from.
+        ways: classes per task.
+        shots: examples per class.
         logits: of queries ``[T, Q, C]``.
         y: labels of these queries ``[T, Q]``.
-        accuracy: share of all queries answered right ``[T]``, with half an example added to the
-            right and half to the wrong ones: its logit is always finite.
+        accuracy: share of queries answered right ``[T]``.
+        temperature: of each task's own held-out examples ``[T]``; unused at one shot.
     """
 
-    evidence: Evidence
+    source: str
+    ways: int
+    shots: int
     logits: Tensor
     y: Tensor
     accuracy: Tensor
-
-
-def fit_head_prior(
-    cells: Sequence[Answers], settings: dict[tuple[int, int], Settings]
-) -> HeadPrior:
-    """Fit temperature, expected accuracy and prediction sets of one head.
-
-    Each gets two surfaces. The first takes the size of a task. The second also takes statistics of
-    its held-out support examples, and is fitted on the sizes of which every task held enough out.
-
-    Every second task fits the conformal thresholds and the others correct them, so that coverage
-    is right on tasks that the fit has not seen.
-
-    Args:
-        cells: one entry for each size.
-        settings: the head's settings by ways and shots, stored unchanged.
-    """
-    sizes = [c.evidence.size for c in cells]
-    # logits of unit deviation are a natural first guess for calibrated ones
-    deviation = torch.cat([c.logits[c.logits.isfinite()] for c in cells]).std().clamp(min=1e-3)
-    by_size = _fit_temperature(cells, sizes, float(deviation.log()))
-
-    rich = [c for c in cells if bool(c.evidence.enough.all())]
-    held_out = [held_out_features(c.evidence) for c in rich]
-    features = [f for f, _ in held_out]
-    own = [log_temperature for _, log_temperature in held_out]
-    by_support = _fit_temperature(rich, features, 0.0, own)
-
-    scores_1 = [_scores(c, by_size(f)) for c, f in zip(cells, sizes, strict=True)]
-    scores_2 = [_scores(c, t + by_support(f)) for c, f, t in zip(rich, features, own, strict=True)]
-    accuracy_1, spread_1 = _fit_accuracy(cells, sizes)
-    accuracy_2, spread_2 = _fit_accuracy(rich, features)
-    return HeadPrior(
-        settings=settings,
-        temperature=(by_size, by_support),
-        accuracy=(accuracy_1, accuracy_2),
-        spread=(spread_1, spread_2),
-        sets=(
-            {q: fit_level(sizes, scores_1, q) for q in LEVELS},
-            {q: fit_level(features, scores_2, q) for q in LEVELS},
-        ),
-    )
-
-
-def _scores(cell: Answers, log_temperature: Tensor) -> Tensor:
-    """Return ``-log p`` of the true class of each query ``[T, Q]``, given ``[T]``."""
-    return log_loss(cell.logits, cell.y, log_temperature.exp())
-
-
-def _fit_temperature(
-    cells: Sequence[Answers],
-    features: list[Tensor],
-    start: float,
-    own: Sequence[Tensor] | None = None,
-) -> Surface:
-    """Return the surface of log temperature with the least log loss; every size weighs the same.
-
-    Args:
-        cells: the tasks, by size.
-        features: inputs of the surface, by size ``[T, F]``.
-        start: the constant to begin with.
-        own: log temperatures of each task's held-out examples, by size ``[T]``. The surface is
-            then what has to be added to them.
-    """
-    base = torch.zeros(1) if own is None else torch.cat(list(own))
-
-    def loss(values: Tensor) -> Tensor:
-        parts = (values + base).split([len(c.y) for c in cells])
-        # clamped: a step of the optimiser may try temperatures whose logits overflow
-        losses = [_scores(c, v.clamp(-12, 12)).mean() for c, v in zip(cells, parts, strict=True)]
-        return torch.stack(losses).mean()
-
-    return fit_surface(torch.cat(features), loss, start=start)
-
-
-def _fit_accuracy(
-    cells: Sequence[Answers], features: list[Tensor]
-) -> tuple[Surface, tuple[float, float]]:
-    """Return the surface of the accuracy's logit, and the 5 % and 95 % quantiles of its error.
-
-    The error is the observed logit minus the predicted one, on tasks that the fit has not seen (two
-    folds).
-    """
-    x, target = torch.cat(features), torch.cat([c.accuracy for c in cells])
-
-    def fit(rows: Tensor) -> Surface:
-        y = target[rows]
-
-        def loss(v: Tensor) -> Tensor:
-            return torch.nn.functional.binary_cross_entropy_with_logits(v, y)
-
-        return fit_surface(x[rows], loss)
-
-    even = torch.arange(len(x)) % 2 == 0
-    error = torch.cat([torch.logit(target[~rows]) - fit(rows)(x[~rows]) for rows in (even, ~even)])
-    low, high = torch.quantile(error, torch.tensor([0.05, 0.95], dtype=error.dtype)).tolist()
-    return fit(torch.ones(len(x), dtype=torch.bool)), (low, high)
-
-
-def fit_level(features: list[Tensor], scores: list[Tensor], level: float) -> Surface:
-    """Return the ``level`` quantile of a task's scores as a surface, conformally corrected.
-
-    The quantile is predicted for each task (Fisch et al. 2021, "Few-shot conformal prediction with
-    auxiliary tasks", section 4.2) and corrected by a constant, so that on other auxiliary tasks the
-    mean coverage is ``level`` (their section 4.3).
-
-    *Difference from the paper*: the prediction is a linear quantile regression on the size of the
-    task and on statistics of its held-out support examples, not a set transformer.
-
-    Args:
-        features: inputs of the surface, for each size ``[T, F]``.
-        scores: of queries, such as ``-log p`` of the true class, for each size ``[T, Q]``.
-        level: in (0, 1).
-    """
-    # even tasks fit the surface, odd ones correct it
-    fit_on = [torch.arange(len(f)) % 2 == 0 for f in features]
-
-    def loss(values: Tensor) -> Tensor:
-        parts = values.split([int(rows.sum()) for rows in fit_on])
-        losses = [
-            pinball(s[rows] - v[:, None], level).mean()
-            for s, v, rows in zip(scores, parts, fit_on, strict=True)
-        ]
-        return torch.stack(losses).mean()
-
-    start = float(torch.cat([s.flatten() for s in scores]).quantile(level)) if scores else 0.0
-    chosen = [f[rows] for f, rows in zip(features, fit_on, strict=True)]
-    surface = fit_surface(torch.cat(chosen), loss, start=start)
-    residuals, weights = [], []
-    for f, s, rows in zip(features, scores, fit_on, strict=True):
-        residual = (s[~rows] - surface(f[~rows])[:, None]).flatten()
-        residuals.append(residual)
-        # every size weighs the same, however many queries it has
-        weights.append(torch.full_like(residual, 1 / max(len(residual), 1)))
-    # the correction that puts a share of `level` of the scores below the surface
-    return surface.shifted(_weighted_quantile(torch.cat(residuals), torch.cat(weights), level))
-
-
-def _weighted_quantile(values: Tensor, weights: Tensor, level: float) -> float:
-    """Return the smallest value at or below which a share ``level`` of the weight lies."""
-    order = values.argsort()
-    share = weights[order].cumsum(0) / weights.sum()
-    index = int(torch.searchsorted(share, torch.tensor(level, dtype=share.dtype)))
-    return float(values[order][min(index, len(values) - 1)])
+    temperature: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Strangers:
-    """Distances of queries from their support, in ``T`` auxiliary tasks of one size.
-
-    The four distances are those of :func:`~quickstudy.fitting.novelty.distances`.
+class Ratios:
+    """Distances of known queries in ``T`` auxiliary tasks, in units of each task's own.
 
     Args:
-        size: size features of the tasks ``[T, F]``.
-        known: distances of queries of the task's classes ``[T, Q, 4]``.
-        strangers: distances of examples of other classes ``[T, U, 4]``.
+        source: where the tasks are from.
+        ways: classes per task.
+        shots: examples per class.
+        known: see :class:`~quickstudy.fitting.novelty.Neighbourhood` ``[T, Q]``.
     """
 
-    size: Tensor
+    source: str
+    ways: int
+    shots: int
     known: Tensor
-    strangers: Tensor
 
 
-def fit_open_set(cells: Sequence[Strangers]) -> OpenSetPrior:
-    """Return the score that separates strangers from known queries, and its thresholds.
-
-    The score is a logistic regression on the distances and the size of the task. Of every size, the
-    known queries weigh as much as the strangers.
+def fit_head_prior(
+    cells: Sequence[Answers], settings: Mapping[tuple[int, int], Settings]
+) -> HeadPrior:
+    """Return what one head may say of a task.
 
     Args:
-        cells: one entry for each size.
+        cells: its answers, by source and size; at least one of one shot.
+        settings: the head's settings by ways and shots, stored unchanged.
     """
+    one_shot = [c for c in cells if c.shots == 1]
+    expected: dict[tuple[int, int], list[float]] = {}
+    for c in cells:
+        expected.setdefault((c.ways, c.shots), []).append(float(c.accuracy.mean()))
+    held_out = [
+        log_loss(c.logits, c.y, c.temperature).flatten().numpy() for c in cells if c.shots > 1
+    ]
+    near = {
+        source: _one_shot(one_shot, resembled=source)
+        for source in sorted({c.source for c in one_shot})
+    }
+    return HeadPrior(
+        settings=settings,
+        expected={size: float(np.mean(values)) for size, values in sorted(expected.items())},
+        far=_one_shot(one_shot, resembled=None),
+        near=near,
+        held_out=_grid(held_out),
+    )
 
-    def joined(distance: Tensor, size: Tensor) -> Tensor:
-        wide = size[:, None].expand(-1, distance.shape[1], -1)
-        return torch.cat([distance.double(), wide], 2)
 
-    known = [joined(c.known, c.size) for c in cells]
-    others = [joined(c.strangers, c.size) for c in cells]
-    x = torch.cat([t.flatten(0, 1) for pair in zip(known, others, strict=True) for t in pair])
-    target, weight = [], []
-    for a, b in zip(known, others, strict=True):
-        for label, t in ((0.0, a), (1.0, b)):
-            n = t.shape[0] * t.shape[1]
-            target.append(torch.full((n,), label).double())
-            weight.append(torch.full((n,), 1.0 / n).double())
-    y, w = torch.cat(target), torch.cat(weight)
-    w = w / w.sum()
+def fit_open_set(cells: Sequence[Ratios]) -> OpenSetPrior:
+    """Return the distances up to which queries count as known.
 
-    def loss(v: Tensor) -> Tensor:
-        each = torch.nn.functional.binary_cross_entropy_with_logits(v, y, reduction="none")
-        return (w * each).sum()
+    Args:
+        cells: by source and size; at least one of one shot.
+    """
+    one_shot = [c for c in cells if c.shots == 1]
+    by_size = {(c.source, c.ways): c.known.flatten().double().numpy() for c in one_shot}
+    near = {
+        source: _levels(by_size, resembled=source)
+        for source in sorted({c.source for c in one_shot})
+    }
+    held_out = [c.known.flatten().double().numpy() for c in cells if c.shots > 1]
+    return OpenSetPrior(_levels(by_size, resembled=None), near, _grid(held_out))
 
-    score = fit_surface(x, loss)
-    known_scores = [score(t.flatten(0, 1)).unflatten(0, t.shape[:2]) for t in known]
-    sizes = [c.size for c in cells]
-    return OpenSetPrior(score, {q: fit_level(sizes, known_scores, q) for q in LEVELS})
+
+def _one_shot(cells: Sequence[Answers], *, resembled: str | None) -> OneShot:
+    """Return the tables of tasks that resemble a source (``None`` = none)."""
+    rows: dict[str, dict[int, float]] = {n: {} for n in ("temperature", "mean", "low", "high")}
+    sets: dict[float, dict[int, float]] = {level: {} for level in LEVELS}
+    for ways, of_size in _by_ways(cells, resembled).items():
+        weights = _weights([c.source for c in of_size], resembled)
+        temperature = _temperature(of_size, weights)
+        rows["temperature"][ways] = math.log(temperature)
+        accuracy = [c.accuracy.double().numpy() for c in of_size]
+        rows["mean"][ways] = float(np.dot(weights, [a.mean() for a in accuracy]))
+        # of other kinds of tasks no accuracy is known: from guessing (with bad luck) to 1. A task
+        # may resemble a source by its subject and differ in what its classes are: it may be as
+        # easy as any, and its lower end lies half way
+        rows["high"][ways] = 1.0
+        rows["low"][ways] = accuracy_interval(1 / ways, 15 * ways, 1e9, ways)[0]
+        if resembled is not None:
+            rows["low"][ways] = (rows["low"][ways] + _mixed_quantile(accuracy, weights, 0.05)) / 2
+        scores = []
+        for c in of_size:
+            scale = torch.full((len(c.y),), temperature, dtype=torch.float64)
+            scores.append(log_loss(c.logits, c.y, scale).flatten().numpy())
+        for level in LEVELS:
+            sets[level][ways] = _quantile(scores, weights, _wider(level), resembled)
+    return OneShot(
+        _table(rows["temperature"]),
+        _table(rows["mean"]),
+        _table(rows["low"]),
+        _table(rows["high"]),
+        {level: _table(values) for level, values in sets.items()},
+    )
+
+
+def _by_ways(cells: Sequence[Answers], resembled: str | None) -> dict[int, list[Answers]]:
+    """Return the cells by their number of classes, see :func:`_sources_at`."""
+    at = {(c.source, c.ways): c for c in cells}
+    return {
+        ways: [at[key] for key in keys] for ways, keys in _sources_at(list(at), resembled).items()
+    }
+
+
+def _sources_at(
+    sizes: Sequence[tuple[str, int]], resembled: str | None
+) -> dict[int, list[tuple[str, int]]]:
+    """Return for each number of classes the source and size that speak for it.
+
+    A source that has never shown so many classes speaks by its largest size: an easy source with
+    many classes must not be the only one that is heard. The resembled source itself must have shown
+    them.
+
+    Args:
+        sizes: pairs of source and number of classes.
+        resembled: a source; ``None`` = none.
+    """
+    found: dict[int, list[tuple[str, int]]] = {}
+    for ways in sorted({n for _, n in sizes}):
+        if resembled is not None and (resembled, ways) not in sizes:
+            continue
+        found[ways] = [
+            (source, max(known))
+            for source in sorted({s for s, _ in sizes})
+            if (known := [n for s, n in sizes if s == source and n <= ways])
+        ]
+    return found
+
+
+def _weights(sources: Sequence[str], resembled: str | None) -> Numbers:
+    """Return the weight of each source; they sum to 1."""
+    if resembled is None or len(sources) == 1:
+        return np.full(len(sources), 1 / len(sources))
+    rest = (1 - _WEIGHT_OF_RESEMBLED) / (len(sources) - 1)
+    return np.array([_WEIGHT_OF_RESEMBLED if s == resembled else rest for s in sources])
+
+
+def _temperature(cells: Sequence[Answers], weights: Numbers) -> float:
+    """Return the temperature with the least mean log loss, sources weighted."""
+    finite = torch.cat([c.logits[c.logits.isfinite()] for c in cells])
+    start = float(finite.double().std().clamp(min=1e-3).log())
+    best, least = start, math.inf
+    for log_temperature in (start + _STEPS).tolist():
+        losses = [
+            float(
+                log_loss(c.logits, c.y, torch.full((len(c.y),), math.exp(log_temperature)).double())
+                .clamp(max=_LOSS_CAP)
+                .mean()
+            )
+            for c in cells
+        ]
+        loss = float(np.dot(weights, losses))
+        if loss < least:
+            best, least = log_temperature, loss
+    return math.exp(best)
+
+
+def _levels(scores: Mapping[tuple[str, int], Numbers], *, resembled: str | None) -> Levels:
+    """Return thresholds below which the scores of the sources lie, by share and ways."""
+    found: dict[float, dict[int, float]] = {level: {} for level in LEVELS}
+    for ways, keys in _sources_at(list(scores), resembled).items():
+        weights = _weights([source for source, _ in keys], resembled)
+        values = [scores[key] for key in keys]
+        for level in LEVELS:
+            found[level][ways] = _quantile(values, weights, _wider(level), resembled)
+    return {level: _table(values) for level, values in found.items()}
+
+
+def _quantile(
+    values: Sequence[Numbers], weights: Numbers, level: float, resembled: str | None
+) -> float:
+    """Return a quantile of the weighted sources together.
+
+    Where the task resembles none of them it is one that holds in each, and in one more that is
+    worse than the worst by as much as the sources differ from the next on average: of ``n`` kinds
+    one in ``n + 1`` is worse than all known.
+    """
+    if resembled is not None:
+        return _mixed_quantile(values, weights, level)
+    each = [float(np.quantile(v, level)) for v in values]
+    return max(each) + (max(each) - min(each)) / max(len(each) - 1, 1)
+
+
+def _wider(level: float) -> float:
+    """Return the share that is aimed at: half as many scores may lie beyond as were asked for.
+
+    A task to come is of a source that nobody has seen, and one example per class cannot tell how it
+    differs.
+    """
+    return (1 + level) / 2
+
+
+def _mixed_quantile(values: Sequence[Numbers], weights: Numbers, level: float) -> float:
+    """Return a quantile of the weighted sources together."""
+    every = np.concatenate(values)
+    share = [np.full(len(v), w / len(v)) for v, w in zip(values, weights, strict=True)]
+    order = np.argsort(every, kind="stable")
+    ordered = np.concatenate(share)[order]
+    return float(np.interp(level, np.cumsum(ordered) - ordered / 2, every[order]))
+
+
+def _grid(values: Sequence[Numbers]) -> tuple[float, ...]:
+    """Return evenly spaced quantiles of several sources or sizes, each of which weighs the same."""
+    if not values:
+        return ()
+    levels = (np.arange(_GRID) + 0.5) / _GRID
+    fine = np.concatenate([np.quantile(v, np.linspace(0.005, 0.995, 100)) for v in values])
+    return tuple(float(q) for q in np.quantile(fine, levels))
+
+
+def _table(values: Mapping[int, float]) -> ByWays:
+    return ByWays(tuple(values), tuple(values.values()))

@@ -8,20 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import Examples
-from quickstudy.fitting.surfaces import size_features
-from quickstudy.learners.classes import class_means, class_weights
+from quickstudy.learners.classes import class_weights
 from quickstudy.learners.heads import first_copies
 
-__all__ = ["Evidence", "gather_evidence", "held_out_features", "log_loss", "own_temperature"]
+__all__ = ["Evidence", "gather_evidence", "log_loss", "own_temperature"]
 
 # search range of log temperature around the logits' standard deviation
 _LOG_TEMPERATURE_RANGE = 4.0
 # weight of the penalty that holds log temperature near that deviation, in held-out examples
-_TEMPERATURE_PENALTY = 1.0
+_TEMPERATURE_PENALTY = 0.5
 # logits of one large task (examples times classes) that statistics are computed from, at most
 _MOST_LOGITS = 500_000
 # judged examples that are enough however large the task is
@@ -35,16 +33,16 @@ class Evidence:
     """Statistics of ``T`` support sets.
 
     Args:
-        size: features ``[T, 6]``: five of shots and ways (see
-            :func:`~quickstudy.fitting.surfaces.size_features`), and the mean over classes of the
-            cosine to the nearest other class mean.
+        shots: examples per class, copies counted once: the harmonic mean over classes ``[T]``.
+        ways: classes with examples ``[T]``.
         held_out: logits of the support examples, each from a state without it ``[T, S, C]``.
         judged: which rows of ``held_out`` are meaningful, bool ``[T, S]``: those that were held out
             and whose class has at least two examples that are not copies of each other.
         y: labels ``[T, S]``.
     """
 
-    size: Tensor
+    shots: Tensor
+    ways: Tensor
     held_out: Tensor
     judged: Tensor
     y: Tensor
@@ -63,12 +61,7 @@ class Evidence:
 
 
 def gather_evidence(
-    seen: Examples,
-    held_out: Tensor,
-    *,
-    n_way: int,
-    most_ways: float,
-    asked: Tensor | None = None,
+    seen: Examples, held_out: Tensor, *, n_way: int, asked: Tensor | None = None
 ) -> Evidence:
     """Return the statistics of support sets whose held-out logits are known.
 
@@ -76,7 +69,6 @@ def gather_evidence(
         seen: the support as the heads see it ``[T, S, D]``.
         held_out: logits of each example without it ``[T, S, C]``, see :class:`Evidence`.
         n_way: number of classes ``C``.
-        most_ways: see :func:`~quickstudy.fitting.surfaces.size_features`.
         asked: which examples were held out, bool ``[T, S]``; ``None`` = all.
     """
     members, present = class_weights(seen.y, seen.mask, n_way)
@@ -88,19 +80,11 @@ def gather_evidence(
     distinct = torch.zeros_like(counts).scatter_add_(1, label, first_copy.to(counts.dtype))
     # harmonic mean: the classes with few examples decide how hard a task is
     shots = ways / torch.where(present, 1 / distinct.clamp(min=1), 0.0).sum(1).clamp(min=1e-9)
-    means = F.normalize(class_means(seen.x, seen.y, seen.mask, n_way), dim=2)  # [T, C, D]
-    cosine = means @ means.transpose(1, 2)  # [T, C, C]
-    other = present[:, None] & present[..., None]
-    other = other & ~torch.eye(n_way, dtype=torch.bool, device=other.device)
-    nearest = torch.where(other, cosine, -1.0).amax(2)  # [T, C]
-    # classes that lie close together are harder than as many that lie apart
-    closeness = (nearest * present).sum(1) / ways.clamp(min=1)
-    size = size_features(shots.double(), ways.double(), most_ways=most_ways)
     # an example that is alone in its class cannot be answered by a head that never saw the class
     judged = seen.mask & (distinct.gather(1, label) > 1)
     if asked is not None:
         judged = judged & asked
-    return Evidence(torch.cat([size, closeness[:, None].double()], 1), held_out, judged, seen.y)
+    return Evidence(shots.double(), ways.double(), held_out, judged, seen.y)
 
 
 def log_loss(logits: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
@@ -168,42 +152,3 @@ def _some_rows(held_out: Tensor, y: Tensor, judged: Tensor) -> tuple[Tensor, Ten
         if len(rows):
             return held_out[:, rows], y[:, rows], judged[:, rows]
     return held_out, y, judged
-
-
-def held_out_features(evidence: Evidence) -> tuple[Tensor, Tensor]:
-    """Return size features with held-out statistics ``[T, 14]``, and log temperatures ``[T]``.
-
-    The temperature is each task's :func:`own_temperature`. The four statistics are computed at it,
-    so that none depends on the unit of a head's logits: log loss, accuracy, confidence, and the
-    spread of log probabilities over classes. Each also enters multiplied by the logarithm of the
-    shots, so that it can count more where there are more examples.
-
-    Args:
-        evidence: of ``T`` tasks.
-    """
-    held_out, y, judged = _some_rows(evidence.held_out, evidence.y, evidence.judged)
-    temperature = own_temperature(held_out, y, judged)
-    logits = held_out.double() / temperature[:, None, None]
-    log_p = logits.masked_fill(~judged[..., None], 0).log_softmax(2)
-    count = judged.sum(1).clamp(min=1)
-
-    def mean(values: Tensor) -> Tensor:
-        return torch.where(judged, values, 0.0).sum(1) / count
-
-    loss = mean((-log_p.gather(2, y[..., None])[..., 0]).clamp(max=_LOSS_CAP))
-    accuracy = mean((log_p.argmax(2) == y).double())
-    # half an example is added to right and wrong answers: the logit of 0 or 1 would be infinite
-    accuracy = (accuracy * count + 0.5) / (count + 1)
-    confidence = mean(log_p.amax(2).exp())
-    spread = mean(torch.where(log_p.isfinite(), log_p, 0.0).std(2, correction=0))
-    statistics = torch.stack(
-        [
-            loss.clamp(min=1e-3).log(),
-            torch.logit(accuracy),
-            confidence,
-            spread.clamp(min=1e-3).log(),
-        ],
-        1,
-    )
-    log_shots = evidence.size[:, :1]
-    return torch.cat([evidence.size, statistics, statistics * log_shots], 1), temperature.log()

@@ -13,22 +13,29 @@ from quickstudy.learners.base import Learner
 from quickstudy.learners.heads import (
     CentredHead,
     ClassMeanHead,
+    DiscriminantHead,
+    ForestHead,
     GradientHead,
     LogisticHead,
     NeighbourHead,
     PrototypeHead,
     RidgeHead,
+    VoteHead,
 )
+from quickstudy.learners.heads.centred import Lengths
 
 __all__ = [
     "CANDIDATES",
+    "COLUMN_SETTINGS",
     "HEADS",
+    "VOTERS",
     "Settings",
     "affordable",
     "build_head",
     "nearest_size",
     "preferred_unless_beaten",
     "quick_twin",
+    "usual_settings",
 ]
 
 Settings = Mapping[str, float]
@@ -41,8 +48,21 @@ HEADS: dict[str, tuple[dict[str, float], ...]] = {
     "neighbours": tuple({"temperature": t} for t in (0.05, 0.1, 0.2, 0.4)),
     "class-mean": ({},),
     "gradient": ({"steps": 5, "lr": 0.05, "temperature": 0.1},),
+    "lda": tuple({"shrinkage": s} for s in (0.1, 0.3, 0.6)),
+    "extra-trees": ({"trees": 100},),
+    "random-forest": ({"trees": 100},),
+    "vote": ({},),
 }
 """Names of heads, and for each the settings that a prior chooses from."""
+
+VOTERS = ("logistic", "lda", "extra-trees", "random-forest")
+"""Heads that vote together in ``"vote"``."""
+
+# on columns of deviation 1, C=1 is scikit-learn's default; embeddings of length 1 need more
+COLUMN_SETTINGS = HEADS | {"logistic": tuple({"c": c} for c in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0))}
+"""The same for columns of a table, whose heads choose on the task's own held-out examples."""
+
+_COLUMN_DEFAULTS: dict[str, dict[str, float]] = {"logistic": {"c": 1.0}}
 
 CANDIDATES = ("prototype", "ridge", "logistic", "kernel")
 """Heads that ``head="auto"`` chooses from."""
@@ -53,7 +73,21 @@ _CLEAR_LEAD = 2.0
 _MOST_MULTIPLICATIONS = 2e11
 
 
-def build_head(name: str, settings: Settings, *, dim: int, centre_prior: float) -> CentredHead:
+def usual_settings(name: str, *, columns: bool = False) -> Settings:
+    """Return the settings of a head where nothing is known that they could be chosen by.
+
+    Args:
+        name: one of :data:`HEADS`.
+        columns: whether embeddings are columns of a table.
+    """
+    if columns and name in _COLUMN_DEFAULTS:
+        return _COLUMN_DEFAULTS[name]
+    return HEADS[name][len(HEADS[name]) // 2]
+
+
+def build_head(
+    name: str, settings: Settings, *, dim: int, centre_prior: float, columns: bool = False
+) -> CentredHead:
     """Return a head behind a :class:`~quickstudy.learners.heads.CentredHead`.
 
     Every head but ``"class-mean"`` sees embeddings relative to a centre of the task. That centre
@@ -64,6 +98,9 @@ def build_head(name: str, settings: Settings, *, dim: int, centre_prior: float) 
         settings: its hyperparameters; missing ones are taken from :data:`HEADS`.
         dim: features of the embeddings, ``D``.
         centre_prior: see :class:`~quickstudy.learners.heads.CentredHead`.
+        columns: whether embeddings are columns of a table. Then nothing is scaled to length one,
+            and classes count as likely as they are frequent: a table is a sample of rows as a rule,
+            and pictures and texts are collected class by class.
 
     Raises:
         ConfigError: if there is no such head.
@@ -71,32 +108,46 @@ def build_head(name: str, settings: Settings, *, dim: int, centre_prior: float) 
     if name not in HEADS:
         offered = nearest_names(str(name), [*HEADS, "auto"])
         raise ConfigError(f"there is no head {name!r}. {offered}")
+    if columns:
+        # columns have their mean at zero already; kernels and distances need a unit
+        lengths: Lengths = "raw" if name in (*VOTERS, "vote", "class-mean") else "task"
+        head = _inner_head(name, settings, dim, columns=True)
+        return CentredHead(head, prior=math.inf, lengths=lengths).eval()
+    centre_prior = math.inf if name == "class-mean" else centre_prior
+    return CentredHead(_inner_head(name, settings, dim), prior=centre_prior).eval()
+
+
+def _inner_head(name: str, settings: Settings, dim: int, *, columns: bool = False) -> Learner:
+    """Return the head behind the :class:`~quickstudy.learners.heads.CentredHead`."""
     numbers = {**HEADS[name][0], **settings}
-    head: Learner
+    distance, balanced = "euclidean" if columns else "cosine", not columns
     if name == "prototype":
-        head = PrototypeHead(distance="cosine", temperature=1.0, shrinkage=numbers["shrinkage"])
-    elif name == "ridge":
-        head = RidgeHead(
+        return PrototypeHead(distance=distance, temperature=1.0, shrinkage=numbers["shrinkage"])
+    if name == "ridge":
+        return RidgeHead(
             penalty=numbers["penalty"], scale=1.0, kernel_width=numbers["kernel_width"]
         )
-    elif name == "logistic":
-        head = LogisticHead(c=numbers["c"], balanced=True, tolerance=1e-3)
-    elif name == "kernel":
-        head = LogisticHead(
-            c=numbers["c"], balanced=True, kernel_width=numbers["kernel_width"], tolerance=1e-3
+    if name in ("logistic", "kernel"):
+        return LogisticHead(
+            c=numbers["c"],
+            balanced=balanced,
+            kernel_width=numbers.get("kernel_width"),
+            tolerance=1e-3,
         )
-    elif name == "class-mean":
-        return CentredHead(ClassMeanHead(), prior=math.inf).eval()
-    elif name == "neighbours":
-        head = NeighbourHead(temperature=2 * numbers["temperature"])
-    else:
-        head = GradientHead(
-            dim,
-            steps=int(numbers["steps"]),
-            lr=numbers["lr"],
-            temperature=numbers["temperature"],
-        )
-    return CentredHead(head, prior=centre_prior).eval()
+    if name == "class-mean":
+        return ClassMeanHead(distance=distance)
+    if name == "neighbours":
+        return NeighbourHead(temperature=2 * numbers["temperature"])
+    if name == "lda":
+        return DiscriminantHead(shrinkage=numbers["shrinkage"], balanced=balanced)
+    if name in ("extra-trees", "random-forest"):
+        return ForestHead(name, trees=int(numbers["trees"]))
+    if name == "vote":
+        members = {one: usual_settings(one, columns=columns) for one in VOTERS}
+        return VoteHead({n: _inner_head(n, s, dim, columns=columns) for n, s in members.items()})
+    return GradientHead(
+        dim, steps=int(numbers["steps"]), lr=numbers["lr"], temperature=numbers["temperature"]
+    )
 
 
 def quick_twin(head: CentredHead) -> CentredHead:
@@ -107,8 +158,8 @@ def quick_twin(head: CentredHead) -> CentredHead:
     """
     if not isinstance(head.head, ClassMeanHead):
         return head
-    twin = PrototypeHead(distance="cosine", temperature=1.0)
-    return CentredHead(twin, prior=head.prior).eval()
+    twin = PrototypeHead(distance=head.head.distance, temperature=1.0)
+    return CentredHead(twin, prior=head.prior, lengths=head.lengths).eval()
 
 
 def affordable(name: str, support: Examples, n_way: int) -> bool:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from quickstudy.core import ConfigError, Episode, TaskError, nearest_names
+from quickstudy.core import ConfigError, Episode, Examples, TaskError, nearest_names
 from quickstudy.core.arguments import checked
 from quickstudy.core.limits import check_at_least
-from quickstudy.fitting.calibration import Answers, Strangers, fit_head_prior, fit_open_set
-from quickstudy.fitting.draws import AuxiliaryClasses, AuxiliaryEpisodes
-from quickstudy.fitting.evidence import gather_evidence, log_loss, own_temperature
-from quickstudy.fitting.heads import HEADS, Settings, build_head, nearest_size, quick_twin
-from quickstudy.fitting.novelty import distances
-from quickstudy.fitting.prior import HeadPrior, TaskPrior
-from quickstudy.fitting.space import Metric, MetricSettings
+from quickstudy.core.rows import Ints
+from quickstudy.fitting.calibration import Answers, Ratios, fit_head_prior, fit_open_set
+from quickstudy.fitting.draws import AuxiliaryClasses
+from quickstudy.fitting.evidence import log_loss, own_temperature
+from quickstudy.fitting.familiar import KnownSource
+from quickstudy.fitting.heads import HEADS, Settings, build_head, quick_twin
+from quickstudy.fitting.novelty import Neighbourhood
+from quickstudy.fitting.one_shot import ByWays
+from quickstudy.fitting.prior import TaskPrior
+from quickstudy.fitting.space import Metric, MetricSettings, Spread
 from quickstudy.learners.base import query_logits
 from quickstudy.learners.heads import CentredHead, PrototypeHead, held_out_logits
 
@@ -28,15 +32,22 @@ LEARNED_HEADS = ("prototype", "class-mean", "ridge", "logistic", "kernel", "neig
 """Heads a prior is learned for unless others are named."""
 
 _FOLDS = 5
+_ONE_SOURCE = "its classes"  # name of a source that has none
 # about how many queries per task are kept for fitting: the fit gains little from more
 _QUERIES_KEPT = 100
-# ways that settings are chosen for; tasks of other sizes take the settings of the nearest size
-_WAYS_FOR_SETTINGS = (5, 20, 75)
-_TASKS_FOR_SETTINGS = 60
+# sizes of tasks that settings are chosen on: one setting of a head serves all sizes, so that what
+# is said of an answer does not jump from one size to the next
+_SIZES_FOR_SETTINGS = ((5, 1), (5, 5), (20, 5))
+_TASKS_FOR_SETTINGS = 20
+_MOST_WAYS_OF_SEVERAL_SHOTS = 40
 # cap on the loss of one query, in nats, so that no outlier dominates
 _LOSS_CAP = 10
 _SHRINKAGES = (1.0, 0.9, 0.7, 0.5)
 _CENTRE_PRIORS = (0.0, 2.0, 5.0, 10.0)
+# a source of fewer classes is not recognised again: its middle is not known well enough
+_LEAST_CLASSES_KNOWN = 10
+_TASKS_KNOWN = 300
+_WAYS_KNOWN = (2, 5, 10, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +61,13 @@ class _Sizes:
     def cells(self) -> Iterable[tuple[int, int, int]]:
         """Return ways, shots and number of tasks of each size.
 
-        A large task has more queries and costs more, so there are fewer of them.
+        A large task has more queries and costs more, so there are fewer of them, and the largest
+        have one shot only.
         """
         for n in self.ways:
             for k in self.shots:
-                yield n, k, max(8, round(self.tasks * min(1.0, 8 / n)))
+                if k == 1 or n <= _MOST_WAYS_OF_SEVERAL_SHOTS:
+                    yield n, k, max(8, round(self.tasks * min(1.0, 8 / n)))
 
 
 @checked
@@ -66,15 +79,18 @@ def learn_prior(
     groups: npt.ArrayLike | None = None,
     heads: Sequence[str] = LEARNED_HEADS,
     ways: Sequence[int] = (2, 5, 10, 20, 40, 75),
-    shots: Sequence[int] = (1, 2, 3, 5, 10),
-    tasks: int = 80,
+    shots: Sequence[int] = (1, 2, 5),
+    tasks: int = 40,
     seed: int = 0,
 ) -> TaskPrior:
     """Learn a prior for the encoder of these embeddings from tasks of these classes.
 
-    First the metric is chosen, on classes that it was not fitted on, and then the settings of the
-    heads. After that calibrations, thresholds and expected accuracies are fitted on tasks of all
-    sizes.
+    First the metric is chosen, on sources that it was not fitted on, and then the settings of the
+    heads. After that it is noted, for each source and size, how right the heads are and how far
+    known queries lie: what may be said of a task that cannot judge itself.
+
+    The more kinds of sources, the more such a task may be like one of them; of a task that is like
+    none only what holds in all is said.
 
     Args:
         z: embeddings of training classes ``[N, D]``.
@@ -104,43 +120,100 @@ def learn_prior(
         seen = metric(classes.z)
         # seed + 1: other tasks than those by which the metric was chosen
         chosen = {
-            name: _choose_settings(classes, seen, name, centre_prior, ways, shots, seed + 1)
-            for name in heads
+            name: _choose_settings(classes, seen, name, centre_prior, seed + 1) for name in heads
         }
-    sizes = _Sizes(ways, shots, tasks)
+    # one shot is always among them: there nothing but the prior speaks
+    sizes = _Sizes(ways, sorted({1, *shots}), tasks)
+    built = {
+        name: build_head(name, best, dim=metric.dim, centre_prior=centre_prior)
+        for name, best in chosen.items()
+    }
     answers: dict[str, list[Answers]] = {name: [] for name in heads}
-    strangers: list[Strangers] = []
-    most_ways = float(max((n for n in ways if n <= classes.n_classes), default=2))
-    for n_way, k_shot, count in sizes.cells():
-        # with too few classes or examples for that: no strangers, and fewer queries
-        drawn = classes.episodes(
-            n_way, k_shot, tasks=count, seed=seed + 2, n_strangers=20, z=seen, n_query=15
-        ) or classes.episodes(n_way, k_shot, tasks=count, seed=seed + 2, z=seen)
-        if drawn is None:
-            continue
-        for name in heads:
-            best = chosen[name][nearest_size(n_way, k_shot, sorted(chosen[name]))]
-            head = build_head(name, best, dim=metric.dim, centre_prior=centre_prior)
-            answers[name].append(_answers(head, drawn.episode, most_ways))
-        if drawn.strangers.shape[1]:
-            strangers.append(_distances(drawn, centre_prior, most_ways))
-    if not strangers:
+    ratios: list[Ratios] = []
+    for source, of_source in _sources(classes).items():
+        for n_way, k_shot, count in sizes.cells():
+            # fewer queries where classes are small
+            for n_query in (15, 10, 5):
+                drawn = classes.episodes(
+                    n_way,
+                    k_shot,
+                    tasks=count,
+                    seed=seed + 2,
+                    n_query=n_query,
+                    classes=of_source,
+                )
+                if drawn is not None:
+                    break
+            if drawn is None:
+                continue
+            ratios.append(_ratios(source, drawn.episode, k_shot))
+            episode = _mapped(metric, drawn.episode)
+            for name in heads:
+                answers[name].append(_answers(built[name], episode, source, k_shot))
+    if not any(c.shots == 1 for c in ratios):
         raise TaskError(
-            f"{classes.n_classes} auxiliary classes give no task of {list(ways)} ways and "
-            f"{list(shots)} shots "
-            f"with queries and strangers{_of_groups(classes)}. Give more classes or examples, or "
-            "smaller sizes."
+            f"{classes.n_classes} auxiliary classes give no task of {list(ways)} ways with "
+            f"queries{_of_groups(classes)}. Give more classes or examples, or smaller sizes."
         )
-    fitted: dict[str, HeadPrior] = {n: fit_head_prior(answers[n], chosen[n]) for n in heads}
+    fitted = {n: fit_head_prior(answers[n], {(5, 1): chosen[n]}) for n in heads}
     about = {
         "classes": classes.n_classes,
         "sources": sorted({n.split("/")[0] for n in classes.names if "/" in n}),
         "rows": len(classes.z),
         "seed": seed,
         "ways": list(ways),
-        "shots": list(shots),
+        "shots": list(sizes.shots),
     }
-    return TaskPrior(metric, centre_prior, most_ways, fitted, fit_open_set(strangers), about)
+    known = tuple(_known(classes, seed))
+    return TaskPrior(metric, centre_prior, fitted, fit_open_set(ratios), known, about)
+
+
+def _sources(classes: AuxiliaryClasses) -> dict[str, Ints]:
+    """Return the classes of each source by its name.
+
+    Where no source has two classes, all are one source.
+    """
+    found: dict[str, Ints] = {}
+    for number in np.unique(classes.source_of):
+        members = np.flatnonzero(classes.source_of == number)
+        name = classes.names[members[0]].split("/")[0] if "/" in classes.names[members[0]] else ""
+        if len(members) > 1:
+            found[name or _ONE_SOURCE] = members
+    return found or {_ONE_SOURCE: np.arange(classes.n_classes)}
+
+
+def _mapped(metric: Metric, episode: Episode) -> Episode:
+    """Return the episode in a metric."""
+    support, query = (
+        Examples(metric(side.x), side.y, side.mask) for side in (episode.support, episode.query)
+    )
+    return Episode(support, query, episode.n_way)
+
+
+def _known(classes: AuxiliaryClasses, seed: int) -> Iterable[KnownSource]:
+    """Yield where each source lies, judged by its own classes, each left out of the middle."""
+    z = torch.nn.functional.normalize(classes.z, dim=1)
+    rng = np.random.default_rng([seed, 3])
+    for name, members in _sources(classes).items():
+        if len(members) < _LEAST_CLASSES_KNOWN:
+            continue
+        rows = [classes.rows_of(np.array([c])) for c in members]
+        means = torch.stack([z[r].mean(0) for r in rows])  # [C, D]
+        found: dict[int, list[float]] = {}
+        for ways in (n for n in _WAYS_KNOWN if 2 * n <= len(members)):
+            for _ in range(_TASKS_KNOWN):
+                shown = rng.permutation(len(members))[:ways]
+                rest = (means.sum(0) - means[shown].sum(0)) / (len(members) - ways)
+                centre = torch.nn.functional.normalize(rest, dim=0)
+                picked = z[np.array([rng.choice(rows[c]) for c in shown])]
+                found.setdefault(ways, []).append(float((picked @ centre).mean()))
+        sizes = tuple(found)
+        yield KnownSource(
+            name,
+            torch.nn.functional.normalize(means.mean(0), dim=0),
+            ByWays(sizes, tuple(float(np.mean(v)) for v in found.values())),
+            ByWays(sizes, tuple(float(np.std(v)) for v in found.values())),
+        )
 
 
 def _choose_metric(classes: AuxiliaryClasses, seed: int) -> tuple[Metric, float]:
@@ -154,25 +227,24 @@ def _choose_metric(classes: AuxiliaryClasses, seed: int) -> tuple[Metric, float]
     folds = classes.folds(seed)
     # a power below 1 is for the long tails of features after a ReLU, which are never negative
     powers = (1.0, 0.5) if bool((classes.z >= 0).all()) else (1.0,)
-    scores: dict[tuple[MetricSettings, float], float] = {}
     y = torch.from_numpy(classes.y)
+    found: dict[tuple[MetricSettings, float], list[float]] = {}
     for power in powers:
-        for shrinkage in _SHRINKAGES:
-            settings = MetricSettings(power, shrinkage)
-            found: dict[float, list[float]] = {c: [] for c in _CENTRE_PRIORS}
-            for train, held_out in folds:
-                rows = classes.rows_of(train)
-                seen = Metric.fit(classes.z[rows], y[rows], settings)(classes.z)
+        for train, held_out in folds:
+            rows = classes.rows_of(train)
+            spread = Spread.of(classes.z[rows], y[rows], MetricSettings(power))
+            for shrinkage in _SHRINKAGES:
+                settings = MetricSettings(power, shrinkage)
+                seen = spread.metric(settings)(classes.z)
                 for n_way, k_shot in ((5, 1), (5, 5), (15, 1), (15, 5)):
                     drawn = classes.episodes(
-                        n_way, k_shot, tasks=100, seed=seed, classes=held_out, z=seen
+                        n_way, k_shot, tasks=50, seed=seed, classes=held_out, z=seen
                     )
                     if drawn is not None:
                         for c in _CENTRE_PRIORS:
-                            found[c].append(_accuracy(drawn.episode, c))
-            for c, values in found.items():
-                if values:
-                    scores[settings, c] = sum(values) / len(values)
+                            accuracy = _accuracy(drawn.episode, c)
+                            found.setdefault((settings, c), []).append(accuracy)
+    scores = {key: sum(values) / len(values) for key, values in found.items()}
     if not scores:
         raise TaskError(
             f"{classes.n_classes} auxiliary classes are too few to choose on held-out classes"
@@ -220,34 +292,26 @@ def _right(logits: Tensor, episode: Episode) -> Tensor:
 
 
 def _choose_settings(
-    classes: AuxiliaryClasses,
-    seen: Tensor,
-    name: str,
-    centre_prior: float,
-    ways: Sequence[int],
-    shots: Sequence[int],
-    seed: int,
-) -> dict[tuple[int, int], Settings]:
-    """Return the settings of a head with the least log loss on queries, for some sizes of tasks.
+    classes: AuxiliaryClasses, seen: Tensor, name: str, centre_prior: float, seed: int
+) -> Settings:
+    """Return the settings of a head with the least log loss on queries, sources weighing the same.
 
     Each task is scored at its own best temperature, because the temperature is fitted later.
     """
     grid = HEADS[name]
     if len(grid) == 1:
-        return {(5, k): dict(grid[0]) for k in shots}
-    chosen: dict[tuple[int, int], Settings] = {}
-    for n in sorted(set(ways) & set(_WAYS_FOR_SETTINGS)):
-        for k in shots:
-            count = max(8, round(_TASKS_FOR_SETTINGS * min(1.0, 5 / n)))
-            drawn = classes.episodes(n, k, tasks=count, seed=seed, z=seen)
+        return dict(grid[0])
+    losses = np.zeros(len(grid))
+    for of_source in _sources(classes).values():
+        for n, k in _SIZES_FOR_SETTINGS:
+            tasks = max(8, round(_TASKS_FOR_SETTINGS * min(1.0, 5 / n)))
+            drawn = classes.episodes(n, k, tasks=tasks, seed=seed, classes=of_source, z=seen)
             if drawn is None:
                 continue
-            losses = []
-            for numbers in grid:
+            for i, numbers in enumerate(grid):
                 head = build_head(name, numbers, dim=seen.shape[1], centre_prior=centre_prior)
-                losses.append(_least_loss(head, drawn.episode))
-            chosen[n, k] = dict(grid[min(range(len(grid)), key=losses.__getitem__)])
-    return chosen or {(5, k): dict(grid[len(grid) // 2]) for k in shots}
+                losses[i] += _least_loss(head, drawn.episode)
+    return dict(grid[int(losses.argmin()) if losses.any() else len(grid) // 2])
 
 
 def _least_loss(head: CentredHead, episode: Episode) -> float:
@@ -258,33 +322,28 @@ def _least_loss(head: CentredHead, episode: Episode) -> float:
 
 
 @torch.no_grad()
-def _answers(head: CentredHead, episode: Episode, most_ways: float) -> Answers:
-    """Return a head's answers in tasks of one size: its prior is fitted to them."""
+def _answers(head: CentredHead, episode: Episode, source: str, shots: int) -> Answers:
+    """Return a head's answers in tasks of one source and size."""
     support, n_way = episode.support, episode.n_way
-    held_out = held_out_logits(quick_twin(head), support, n_way=n_way, folds=_FOLDS)
     logits = query_logits(head, episode)
     right = _right(logits, episode)
-    queries = right.shape[1]
-    step = max(1, queries // _QUERIES_KEPT)
-    evidence = gather_evidence(
-        head.seen(support, n_way=n_way), held_out, n_way=n_way, most_ways=most_ways
+    temperature = torch.ones(len(logits), dtype=torch.float64)
+    if shots > 1:
+        held_out = held_out_logits(quick_twin(head), support, n_way=n_way, folds=_FOLDS)
+        temperature = own_temperature(held_out, support.y, support.mask)
+    step = max(1, right.shape[1] // _QUERIES_KEPT)
+    y = episode.query.y
+    return Answers(
+        source, n_way, shots, logits[:, ::step], y[:, ::step], right.mean(1), temperature
     )
-    # half an example is added to right and wrong answers: the logit of 0 or 1 would be infinite
-    accuracy = (right.sum(1) + 0.5) / (queries + 1)
-    return Answers(evidence, logits[:, ::step], episode.query.y[:, ::step], accuracy)
 
 
-def _distances(drawn: AuxiliaryEpisodes, centre_prior: float, most_ways: float) -> Strangers:
-    """Return the distances of queries and strangers from the supports, in tasks of one size."""
-    head = CentredHead(PrototypeHead(distance="cosine"), prior=centre_prior)
-    n_way, support, query = drawn.episode.n_way, drawn.episode.support, drawn.episode.query
-    centre = head.adapt(support, n_way=n_way)["centre"]
-    seen = head.seen(support, n_way=n_way)
+def _ratios(source: str, episode: Episode, shots: int) -> Ratios:
+    """Return the distances of queries in tasks of one source and size."""
+    support, query = episode.support, episode.query
     step = max(1, query.y.shape[1] // _QUERIES_KEPT)
-    known, others = query.x[:, ::step] - centre, drawn.strangers - centre
-    # only the size features are needed, and they do not depend on held-out logits
-    no_logits = torch.zeros(*support.y.shape, n_way)
-    size = gather_evidence(seen, no_logits, n_way=n_way, most_ways=most_ways).size
-    return Strangers(
-        size, distances(seen, known, n_way=n_way), distances(seen, others, n_way=n_way)
-    )
+    found = []
+    for x, y, asked in zip(support.x, support.y, query.x[:, ::step], strict=True):
+        near = Neighbourhood.of(x, y)
+        found.append(near(asked) / near.unit)
+    return Ratios(source, episode.n_way, shots, torch.stack(found))

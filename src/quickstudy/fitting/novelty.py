@@ -1,47 +1,132 @@
-"""Distances of a query from the support of a task: large ones speak for an unknown class."""
+"""How far examples lie from the support of a task: far ones may belong to none of its classes."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import Examples
-from quickstudy.learners.classes import class_weights
+from quickstudy.learners.heads import first_copies
 
-__all__ = ["distances", "nearest_cosine"]
+__all__ = ["Neighbourhood", "nearest_cosine"]
 
-# examples whose mean cosine is one of the distances
-_NEIGHBOURS = 3
+# support examples whose own distances are computed, at most: more tell nothing new
+_MOST_JUDGED = 2000
 
 
-def distances(seen: Examples, x: Tensor, *, n_way: int) -> Tensor:
-    """Return four numbers that separate queries of unknown classes from known ones ``[T, Q, 4]``.
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """The distances of one task: of queries, and of its own examples as if they were queries.
 
-    One minus the cosine to the nearest example, one minus the mean cosine to the three nearest
-    examples, one minus the cosine to the nearest prototype, and by how much the cosine to the
-    nearest prototype exceeds that to the second nearest. The first three are large for a stranger,
-    the last is small.
-
-    Li, Wang et al. (2022), arXiv:2206.09236, found the distance to the nearest neighbours with a
-    prototype head to be hard to beat in few-shot open-set recognition.
+    The distance of a query is that to the nearest example plus that to the nearest class mean, of
+    whatever class. For embeddings a distance is one minus a cosine, uncentred: what all examples of
+    a task have in common is what a stranger may lack. For columns of a table it is Euclidean. Li,
+    Wang et al. (2022), arXiv:2206.09236, found such distances hard to beat in few-shot open-set
+    recognition.
 
     Args:
-        seen: the support as the heads see it ``[T, S, D]``.
-        x: queries as the heads see them ``[T, Q, D]``.
-        n_way: number of classes ``C``.
+        x: the support, of length 1 unless it is columns ``[S, D]``.
+        means: of the classes with examples, likewise ``[C', D]``.
+        columns: whether embeddings are columns of a table.
+        own: distance of each judged example from all others, with its copies left out ``[N]``.
+        apart: its distance from the examples and means of other classes only ``[N]``.
+        several: whether every judged example has another one in its class.
+
+    Example::
+
+        z, y = torch.randn(10, 64), torch.arange(5).repeat(2)
+        near = Neighbourhood.of(z, y)
+        near(torch.randn(3, 64))  # [3]
+        near.unit  # the usual distance of an example
     """
-    z = F.normalize(seen.x.masked_fill(~seen.mask[..., None], 0), dim=2)
-    x = F.normalize(x, dim=2)
-    cosine = (x @ z.transpose(1, 2)).masked_fill(~seen.mask[:, None], -1.0)  # [T, Q, S]
-    k = min(_NEIGHBOURS, cosine.shape[2])
-    nearest = cosine.topk(k, dim=2).values  # [T, Q, k]
-    members, present = class_weights(seen.y, seen.mask, n_way)
-    means = F.normalize(members.to(z.dtype).transpose(1, 2) @ z, dim=2)  # [T, C, D]
-    to_class = (x @ means.transpose(1, 2)).masked_fill(~present[:, None], -1.0)  # [T, Q, C]
-    top = to_class.topk(min(2, n_way), dim=2).values
-    lead = top[..., 0] - top[..., 1] if top.shape[2] > 1 else torch.zeros_like(top[..., 0])
-    return torch.stack([1 - nearest[..., 0], 1 - nearest.mean(2), 1 - top[..., 0], lead], 2)
+
+    x: Tensor
+    means: Tensor
+    columns: bool
+    own: Tensor
+    apart: Tensor
+    several: bool
+
+    @classmethod
+    def of(cls, z: Tensor, y: Tensor, *, columns: bool = False) -> Neighbourhood:
+        """Return the neighbourhood of a support.
+
+        Args:
+            z: embeddings ``[S, D]``.
+            y: labels ``[S]``.
+            columns: whether embeddings are columns of a table.
+        """
+        x = z.float() if columns else F.normalize(z.float(), dim=1)
+        copies = first_copies(Examples.full(z[None], y[None]))[0]  # [S]
+        labels, index = torch.unique(y, return_inverse=True)
+        sums = torch.zeros(len(labels), x.shape[1]).index_add_(0, index, x)
+        counts = torch.bincount(index)
+        first = copies == torch.arange(len(y))
+        distinct = torch.bincount(index[first], minlength=len(labels))
+        judged = (distinct[index] > 1).nonzero()[:, 0]
+        # with fewer than two such examples, distances between classes are all there is
+        several = len(judged) > 1
+        rows = judged if several else torch.arange(len(y))
+        rows = rows[:: max(1, -(-len(rows) // _MOST_JUDGED))]
+        own, apart = _own(x, index, copies, sums, counts, rows, columns)
+        return cls(x, _mean(sums, counts, columns), columns, own, apart, several)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return the distances of queries ``[Q, D] -> [Q]``, in float64."""
+        x = z.float() if self.columns else F.normalize(z.float(), dim=1)
+        nearest = _distance(x, self.x, self.columns).amin(1)
+        return (nearest + _distance(x, self.means, self.columns).amin(1)).double()
+
+    @property
+    def unit(self) -> float:
+        """The mean distance of the task's own examples; 1 where there is none."""
+        found = self.own[self.own.isfinite()]
+        value = float(found.mean()) if len(found) else 0.0
+        return value if value > 1e-6 else 1.0
+
+
+def _mean(sums: Tensor, counts: Tensor, columns: bool) -> Tensor:
+    means = sums / counts[..., None].clamp(min=1)
+    return means if columns else F.normalize(means, dim=-1)
+
+
+def _distance(a: Tensor, b: Tensor, columns: bool) -> Tensor:
+    """Return distances ``[Q, D], [N, D] -> [Q, N]``."""
+    if columns:
+        # from differences: a table may lie far from the origin
+        return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    return 1 - a @ b.T
+
+
+def _own(
+    x: Tensor,
+    index: Tensor,
+    copies: Tensor,
+    sums: Tensor,
+    counts: Tensor,
+    rows: Tensor,
+    columns: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the distances of these examples from all others and from other classes ``[N]``."""
+    same = index[rows, None] == index  # [N, S]
+    copy = copies[rows, None] == copies
+    every = _distance(x[rows], x, columns)
+    to_mean = _distance(x[rows], _mean(sums, counts, columns), columns)  # [N, C']
+    other_class = to_mean.scatter(1, index[rows, None], math.inf)
+    # the mean of its own class without the example and its copies
+    n_copies = copy.sum(1)
+    rest = counts[index[rows]] - n_copies
+    without = _mean(sums[index[rows]] - n_copies[:, None] * x[rows], rest, columns)
+    difference = without - x[rows]
+    own_mean = difference.norm(dim=1) if columns else 1 - (without * x[rows]).sum(1)
+    own_mean = own_mean.masked_fill(rest < 1, math.inf)
+    own = every.masked_fill(copy, math.inf).amin(1) + torch.minimum(own_mean, other_class.amin(1))
+    apart = every.masked_fill(same, math.inf).amin(1) + other_class.amin(1)
+    return own.double(), apart.double()
 
 
 def nearest_cosine(support: Tensor, mask: Tensor, x: Tensor) -> Tensor:

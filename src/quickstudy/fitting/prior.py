@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -15,9 +17,18 @@ from torch import Tensor
 from quickstudy.core import CheckpointError
 from quickstudy.core.arguments import checked
 from quickstudy.core.limits import check_positive, check_size
-from quickstudy.fitting.heads import CANDIDATES, HEADS, Settings, build_head, nearest_size
+from quickstudy.fitting.familiar import KnownSource
+from quickstudy.fitting.first_format import from_first_format
+from quickstudy.fitting.heads import (
+    CANDIDATES,
+    HEADS,
+    Settings,
+    build_head,
+    nearest_size,
+    usual_settings,
+)
+from quickstudy.fitting.one_shot import ByWays, Levels, OneShot, levels_from, levels_to
 from quickstudy.fitting.space import Metric, MetricSettings
-from quickstudy.fitting.surfaces import Surface
 from quickstudy.learners.heads import CentredHead
 from quickstudy.storage.files import write_atomically
 from quickstudy.storage.outputs import refuse_foreign
@@ -27,54 +38,64 @@ __all__ = ["LEVELS", "HeadPrior", "OpenSetPrior", "TaskPrior"]
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 """Coverages of prediction sets, and shares of known queries to accept, that have thresholds."""
 
-# of the JSON file; a higher number in a file means that a newer version wrote it
-_FORMAT = 1
+# of the JSON file; a higher number in a file means that a newer version wrote it. The first format
+# had surfaces of a task's size and of its held-out statistics
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class HeadPrior:
-    """Settings and calibration of one head, learned from auxiliary tasks.
-
-    Every number has two surfaces. The inputs of the first are size features of the task, those of
-    the second also its held-out statistics (see :mod:`~quickstudy.fitting.evidence`).
+    """Settings of one head, and what it may say of a task, learned from auxiliary tasks.
 
     Args:
-        settings: hyperparameters of the head by ways and shots.
-        temperature: log temperature; the second surface is added to the log temperature that fits
-            the task's own held-out examples.
-        accuracy: logit of the accuracy on queries; the first surface also decides which head is
+        settings: hyperparameters of the head by ways and shots; a prior that is learned now has one
+            entry, for all sizes.
+        expected: mean accuracy on auxiliary tasks by ways and shots: it decides which head is
             preferred for a size.
-        spread: 5 % and 95 % quantiles of the error of that logit, observed minus predicted.
-        sets: by coverage, the largest ``-log p`` with which a class is in the prediction set.
+        far: what is said of one example per class where the task resembles no source: thresholds
+            and intervals hold in every one of the sources.
+        near: the same by source, for tasks that resemble it.
+        held_out: quantiles of ``-log p`` of the right class, over queries of tasks in which
+            examples could be held out; empty = unknown.
     """
 
     settings: Mapping[tuple[int, int], Settings]
-    temperature: tuple[Surface, Surface]
-    accuracy: tuple[Surface, Surface]
-    spread: tuple[tuple[float, float], tuple[float, float]]
-    sets: tuple[Mapping[float, Surface], Mapping[float, Surface]]
+    expected: Mapping[tuple[int, int], float]
+    far: OneShot
+    near: Mapping[str, OneShot] = field(default_factory=dict)
+    held_out: tuple[float, ...] = ()
+
+    def at_one_shot(self, source: str | None, ways: float) -> OneShot:
+        """Return what is said of a task of this size that resembles this source (``None`` = none).
+
+        A source that has never shown so many classes says nothing of them.
+        """
+        near = None if source is None else self.near.get(source)
+        return near if near is not None and near.accuracy.reaches(ways) else self.far
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prior as JSON-ready numbers."""
         return {
             "settings": {f"{n}x{k}": dict(v) for (n, k), v in self.settings.items()},
-            "temperature": [s.to_dict() for s in self.temperature],
-            "accuracy": [s.to_dict() for s in self.accuracy],
-            "spread": [list(pair) for pair in self.spread],
-            "sets": [{str(q): s.to_dict() for q, s in one.items()} for one in self.sets],
+            "expected": {f"{n}x{k}": v for (n, k), v in self.expected.items()},
+            "far": self.far.to_dict(),
+            "near": {name: one.to_dict() for name, one in self.near.items()},
+            "held_out": list(self.held_out),
         }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> HeadPrior:
-        """Return the prior of :meth:`to_dict`."""
-        surface = Surface.from_dict
-        first, second = ({float(q): surface(s) for q, s in one.items()} for one in value["sets"])
+        """Return the prior of :meth:`to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none.
+        """
         return cls(
-            settings={_size(key): v for key, v in value["settings"].items()},
-            temperature=(surface(value["temperature"][0]), surface(value["temperature"][1])),
-            accuracy=(surface(value["accuracy"][0]), surface(value["accuracy"][1])),
-            spread=(tuple(value["spread"][0]), tuple(value["spread"][1])),
-            sets=(first, second),
+            settings={size_of(key): v for key, v in value["settings"].items()},
+            expected={size_of(key): float(v) for key, v in value["expected"].items()},
+            far=OneShot.from_dict(value["far"]),
+            near={name: OneShot.from_dict(one) for name, one in value["near"].items()},
+            held_out=_quantiles(value["held_out"]),
         )
 
 
@@ -82,33 +103,48 @@ class HeadPrior:
 class OpenSetPrior:
     """When a query counts as a stranger: as belonging to no class of its task.
 
+    All numbers are distances in units of the task's own, see
+    :class:`~quickstudy.fitting.novelty.Neighbourhood`.
+
     Args:
-        score: log odds of being a stranger; its inputs are the four distances of
-            :func:`~quickstudy.fitting.novelty.distances` and the size features of the task.
-        thresholds: by share of known queries to accept, the largest accepted score; its inputs are
-            the size features.
+        far: with one example per class, by share of known queries to accept, the largest accepted
+            distance where the task resembles no source.
+        near: the same by source, for tasks that resemble it.
+        held_out: quantiles of the distances of known queries in tasks in which examples could be
+            held out; empty = unknown.
     """
 
-    score: Surface
-    thresholds: Mapping[float, Surface]
+    far: Levels
+    near: Mapping[str, Levels] = field(default_factory=dict)
+    held_out: tuple[float, ...] = ()
+
+    def at_one_shot(self, source: str | None, ways: float) -> Levels:
+        """Return the limits of a task of this size that resembles this source (``None`` = none)."""
+        near = None if source is None else self.near.get(source)
+        return near if near and min(near.items())[1].reaches(ways) else self.far
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prior as JSON-ready numbers."""
         return {
-            "score": self.score.to_dict(),
-            "thresholds": {str(q): s.to_dict() for q, s in self.thresholds.items()},
+            "far": levels_to(self.far),
+            "near": {name: levels_to(one) for name, one in self.near.items()},
+            "held_out": list(self.held_out),
         }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> OpenSetPrior:
-        """Return the prior of :meth:`to_dict`."""
-        thresholds = {float(q): Surface.from_dict(s) for q, s in value["thresholds"].items()}
-        return cls(Surface.from_dict(value["score"]), thresholds)
+        """Return the prior of :meth:`to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none.
+        """
+        near = {name: levels_from(one) for name, one in value["near"].items()}
+        return cls(levels_from(value["far"]), near, _quantiles(value["held_out"]))
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPrior:
-    """A metric, calibrations, thresholds and expectations, learned from auxiliary tasks.
+    """A metric, settings, thresholds and expectations, learned from auxiliary tasks.
 
     :func:`~quickstudy.fitting.learn.learn_prior` makes one from auxiliary tasks, :meth:`plain` one
     where there are none.
@@ -116,10 +152,12 @@ class TaskPrior:
     Args:
         metric: the space in which examples are compared.
         centre_prior: see :class:`~quickstudy.learners.heads.CentredHead`.
-        most_ways: classes in the largest auxiliary task.
         heads: what was learned of each head, by name; empty if nothing was learned.
         open_set: what was learned of strangers; ``None`` if nothing was.
+        known: the sources of the auxiliary tasks, by which a familiar task is recognised.
         about: where it was learned (sources, classes, seed), for people to read.
+        columns: whether embeddings are columns of a table and no directions: then their lengths
+            count, and heads for columns are chosen from.
 
     Example::
 
@@ -132,10 +170,11 @@ class TaskPrior:
 
     metric: Metric
     centre_prior: float = 2.0
-    most_ways: float = 100.0
     heads: Mapping[str, HeadPrior] = field(default_factory=dict)
     open_set: OpenSetPrior | None = None
+    known: tuple[KnownSource, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    columns: bool = False
 
     @classmethod
     @checked
@@ -152,6 +191,24 @@ class TaskPrior:
         """
         check_size(dim=dim)
         return cls(Metric.plain(dim))
+
+    @classmethod
+    @checked
+    def for_columns(cls, dim: int) -> TaskPrior:
+        """Return the prior of standardised columns of a table, about which nothing was learned.
+
+        Args:
+            dim: number of columns.
+
+        Raises:
+            ConfigError: if ``dim`` is below 1.
+        """
+        check_size(dim=dim)
+        return cls(Metric.plain(dim, unit=False), columns=True)
+
+    def resized(self, dim: int) -> TaskPrior:
+        """Return the prior about which nothing was learned for embeddings of another width."""
+        return self.for_columns(dim) if self.columns else self.plain(dim)
 
     @property
     def learned(self) -> bool:
@@ -184,20 +241,33 @@ class TaskPrior:
             known = self.heads[name].settings
             settings = known[nearest_size(ways, shots, sorted(known))]
         elif name in HEADS:
-            settings = HEADS[name][len(HEADS[name]) // 2]
-        return build_head(name, settings, dim=self.metric.dim, centre_prior=self.centre_prior)
+            settings = usual_settings(name, columns=self.columns)
+        return self.build(name, settings)
 
-    def preferred(self, size: Tensor, *, among: tuple[str, ...] = CANDIDATES) -> str:
+    def build(self, name: str, settings: Settings) -> CentredHead:
+        """Return a head with these settings, see :func:`~quickstudy.fitting.heads.build_head`."""
+        return build_head(
+            name,
+            settings,
+            dim=self.metric.dim,
+            centre_prior=self.centre_prior,
+            columns=self.columns,
+        )
+
+    def preferred(self, ways: float, shots: float, *, among: tuple[str, ...] = CANDIDATES) -> str:
         """Return the head with the greatest expected accuracy on a task of this size.
 
         Args:
-            size: size features of one task ``[1, F]``.
+            ways: number of classes.
+            shots: examples per class.
             among: the heads to choose from.
         """
-        known = [name for name in among if name in self.heads]
+        known = {name: self.heads[name].expected for name in among if name in self.heads}
         if not known:
             return "logistic" if "logistic" in among else "prototype"
-        return max(known, key=lambda name: float(self.heads[name].accuracy[0](size)))
+        sizes = set.intersection(*(set(one) for one in known.values()))
+        size = nearest_size(ways, shots, sorted(sizes))
+        return max(known, key=lambda name: known[name][size])
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the prior as JSON-ready numbers and tensors."""
@@ -210,14 +280,21 @@ class TaskPrior:
                 "rank": settings.rank,
             },
             "centre_prior": self.centre_prior,
-            "most_ways": self.most_ways,
             "heads": {name: head.to_dict() for name, head in self.heads.items()},
             "open_set": None if self.open_set is None else self.open_set.to_dict(),
+            "known": {
+                one.name: {"mean": one.mean.to_list(), "deviation": one.deviation.to_list()}
+                for one in self.known
+            },
             "about": dict(self.about),
         }
+        if self.columns:
+            document["columns"] = True
         tensors = {"mean": self.metric.mean}
         if self.metric.directions is not None and self.metric.factors is not None:
             tensors |= {"directions": self.metric.directions, "factors": self.metric.factors}
+        if self.known:
+            tensors["centres"] = torch.stack([one.centre for one in self.known])
         return document, tensors
 
     @classmethod
@@ -229,15 +306,21 @@ class TaskPrior:
         """
         if document["format"] > _FORMAT:
             raise ValueError(f"format {document['format']}, this version reads {_FORMAT}")
-        settings = MetricSettings(**document["metric"])
+        if document["format"] < _FORMAT:
+            document = from_first_format(document)
+        columns = document.get("columns", False)
+        if not isinstance(columns, bool):
+            raise ValueError(f"columns is {str(columns)[:60]!r}, not true or false")
+        settings = MetricSettings(**document["metric"], unit=not columns)
         open_set = document["open_set"]
         return cls(
             Metric(settings, tensors["mean"], tensors.get("directions"), tensors.get("factors")),
             float(document["centre_prior"]),
-            float(document["most_ways"]),
             {n: HeadPrior.from_dict(v) for n, v in document["heads"].items()},
             None if open_set is None else OpenSetPrior.from_dict(open_set),
+            _known(document["known"], tensors.get("centres")),
             document["about"],
+            columns,
         )
 
     @checked
@@ -274,10 +357,29 @@ class TaskPrior:
             ) from error
 
 
-def _size(key: str) -> tuple[int, int]:
+def size_of(key: str) -> tuple[int, int]:
     """Return ``(5, 1)`` for ``"5x1"``."""
     ways, shots = key.split("x")
     return int(ways), int(shots)
+
+
+def _quantiles(values: Sequence[float]) -> tuple[float, ...]:
+    found = tuple(float(value) for value in values)
+    if not all(math.isfinite(value) for value in found) or list(found) != sorted(found):
+        raise ValueError("quantiles are finite and ascending")
+    return found
+
+
+def _known(facts: Mapping[str, Any], centres: Tensor | None) -> tuple[KnownSource, ...]:
+    if len(facts) != (0 if centres is None else len(centres)):
+        raise ValueError(f"the prior has {len(facts)} sources and other centres")
+    table = ByWays.from_list
+    return tuple(
+        KnownSource(name, centre, table(one["mean"]), table(one["deviation"]))
+        for (name, one), centre in zip(
+            facts.items(), () if centres is None else centres, strict=True
+        )
+    )
 
 
 def _is_prior(path: str | Path) -> bool:

@@ -12,6 +12,7 @@ from quickstudy.fitting.prior import TaskPrior
 __all__ = ["EmbeddingSpace", "shipped_prior"]
 
 _FOLDER = Path(__file__).parent / "priors"
+_TABLE = "table"  # name of the encoder whose embeddings are columns
 
 
 class EmbeddingSpace(Protocol):
@@ -35,6 +36,7 @@ def shipped_prior(space: EmbeddingSpace) -> TaskPrior:
     """Return the prior that was learned for an encoder, or a plain one if there is none.
 
     A prior holds for one embedding space only: an encoder of another fingerprint gets a plain one.
+    Tables get that of columns.
 
     Args:
         space: an embedder.
@@ -43,6 +45,8 @@ def shipped_prior(space: EmbeddingSpace) -> TaskPrior:
         prior = _load(space.name)
         if prior.about.get("fingerprint") == space.fingerprint:
             return prior
+    if space.name == _TABLE:
+        return TaskPrior.for_columns(space.dim)
     return TaskPrior.plain(space.dim)
 
 

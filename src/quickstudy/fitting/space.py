@@ -11,7 +11,7 @@ from torch import Tensor
 from quickstudy.core import ConfigError, TaskError
 from quickstudy.core.arguments import checked
 
-__all__ = ["Metric", "MetricSettings", "mean_and_within"]
+__all__ = ["Metric", "MetricSettings", "Spread", "mean_and_within"]
 
 # smallest variance of a direction, as a share of the mean variance: whitening must not blow up
 # directions in which training examples hardly differ
@@ -31,6 +31,8 @@ class MetricSettings:
             in [0, 1]; 1 = no whitening.
         rank: number of whitened directions: those in which examples of one class differ most. All
             others share one variance, so that a file has to hold ``rank`` vectors only.
+        unit: whether embeddings are scaled to length 1. Columns of a table are not: a row of one
+            column would keep its sign alone.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -39,6 +41,7 @@ class MetricSettings:
     power: float = 1.0
     shrinkage: float = 1.0
     rank: int = 128
+    unit: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.power <= 1:
@@ -50,10 +53,56 @@ class MetricSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """How examples of one class differ, in general: what metrics of any shrinkage are made of.
+
+    Args:
+        mean: mean of the class means ``[D]``.
+        values: eigenvalues of the covariance within classes, ascending ``[D]``.
+        vectors: its eigenvectors, as columns ``[D, D]``.
+    """
+
+    mean: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, z: Tensor, y: Tensor, settings: MetricSettings) -> Spread:
+        """Return the spread of these examples, whatever the shrinkage and the rank.
+
+        Args:
+            z: embeddings ``[N, D]``.
+            y: class numbers ``[N]``.
+            settings: power and length.
+
+        Raises:
+            TaskError: if there are fewer than two classes.
+        """
+        mean, within = mean_and_within(_placed(z, settings).double(), y)
+        return cls(mean, *torch.linalg.eigh(within))
+
+    def metric(self, settings: MetricSettings) -> Metric:
+        """Return the metric with these settings."""
+        if settings.shrinkage == 1:
+            return Metric(settings, self.mean.float())
+        average = self.values.mean().clamp(min=torch.finfo(self.values.dtype).tiny)
+        kept = (1 - settings.shrinkage) * self.values.clamp(min=0)
+        shrunk = kept + settings.shrinkage * average
+        shrunk = shrunk.clamp(min=_VARIANCE_FLOOR * float(average))
+        rank = min(settings.rank, len(shrunk))
+        rest = shrunk[:-rank].mean() if rank < len(shrunk) else average
+        # whitening divides a direction by its deviation; relative to the variance of the rest, the
+        # other directions keep their length and need not be stored
+        factors = (rest / shrunk[-rank:]).sqrt()
+        directions = self.vectors[:, -rank:].float().contiguous()
+        return Metric(settings, self.mean.float(), directions, factors.float())
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """A map of embeddings to the space in which cosines compare examples.
 
-    ``x = n(z) - mean``, where ``n`` is the signed power scaled to length 1; then
+    ``x = n(z) - mean``, where ``n`` is the signed power, as a rule scaled to length 1; then
     ``x + V (diag(f) - I) V' x``, which multiplies the coordinates along the directions ``V`` by
     ``f``.
 
@@ -70,9 +119,10 @@ class Metric:
     factors: Tensor | None = None
 
     @classmethod
-    def plain(cls, dim: int) -> Metric:
-        """Return the metric of an encoder of which nothing is known: plain cosines."""
-        return cls(MetricSettings(), torch.zeros(dim))
+    def plain(cls, dim: int, *, unit: bool = True) -> Metric:
+        """Return the metric of an encoder of which nothing is known: plain cosines, or distances
+        of embeddings as they are."""
+        return cls(MetricSettings(unit=unit), torch.zeros(dim))
 
     @classmethod
     def fit(cls, z: Tensor, y: Tensor, settings: MetricSettings) -> Metric:
@@ -90,21 +140,7 @@ class Metric:
         Raises:
             TaskError: if there are fewer than two classes.
         """
-        x = _on_sphere(z, settings.power).double()
-        mean, within = mean_and_within(x, y)
-        if settings.shrinkage == 1:
-            return cls(settings, mean.float())
-        values, vectors = torch.linalg.eigh(within)  # ascending
-        average = values.mean().clamp(min=torch.finfo(values.dtype).tiny)
-        shrunk = (1 - settings.shrinkage) * values.clamp(min=0) + settings.shrinkage * average
-        shrunk = shrunk.clamp(min=_VARIANCE_FLOOR * float(average))
-        rank = min(settings.rank, len(values))
-        rest = shrunk[:-rank].mean() if rank < len(values) else average
-        # whitening divides a direction by its deviation; relative to the variance of the rest, the
-        # other directions keep their length and need not be stored
-        factors = (rest / shrunk[-rank:]).sqrt()
-        directions = vectors[:, -rank:].float().contiguous()
-        return cls(settings, mean.float(), directions, factors.float())
+        return Spread.of(z, y, settings).metric(settings)
 
     @property
     def dim(self) -> int:
@@ -131,18 +167,18 @@ class Metric:
 
     def map(self, z: Tensor) -> Tensor:
         """Return the same without checks, which a traced graph cannot hold."""
-        x = _on_sphere(z, self.settings.power) - self.mean.to(z)
+        x = _placed(z, self.settings) - self.mean.to(z)
         if self.directions is None or self.factors is None:
             return x
         along = self.directions.to(z)
         return x + (x @ along * (self.factors.to(z) - 1)) @ along.T
 
 
-def _on_sphere(z: Tensor, power: float) -> Tensor:
-    """Return ``sign(z) |z|^power``, scaled to length 1."""
-    if power != 1:
-        z = z.sign() * z.abs().pow(power)
-    return F.normalize(z, dim=-1)
+def _placed(z: Tensor, settings: MetricSettings) -> Tensor:
+    """Return ``sign(z) |z|^power``, scaled to length 1 if the settings say so."""
+    if settings.power != 1:
+        z = z.sign() * z.abs().pow(settings.power)
+    return F.normalize(z, dim=-1) if settings.unit else z
 
 
 def mean_and_within(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

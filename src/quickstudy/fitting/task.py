@@ -12,30 +12,37 @@ from torch import Tensor
 from quickstudy.core import ConfigError, Examples, TaskError, TaskState
 from quickstudy.core.arguments import checked
 from quickstudy.core.limits import check_size
-from quickstudy.fitting.evidence import (
-    Evidence,
-    gather_evidence,
-    held_out_features,
-    log_loss,
+from quickstudy.fitting.columns import column_heads, takes_columns
+from quickstudy.fitting.combining import (
+    RATIO_WEIGHT,
+    SET_WEIGHT,
+    accuracy_interval,
+    held_out_accuracy,
+    held_out_quantile,
+    weighted_quantile,
 )
+from quickstudy.fitting.evidence import Evidence, gather_evidence, log_loss, own_temperature
+from quickstudy.fitting.familiar import familiar_source
 from quickstudy.fitting.heads import (
     CANDIDATES,
     affordable,
     preferred_unless_beaten,
     quick_twin,
 )
-from quickstudy.fitting.novelty import distances
+from quickstudy.fitting.novelty import Neighbourhood
+from quickstudy.fitting.one_shot import threshold_at
 from quickstudy.fitting.prior import HeadPrior, TaskPrior
-from quickstudy.fitting.surfaces import Surface
 from quickstudy.learners.heads import CentredHead, held_out_in, held_out_logits
 
 __all__ = ["Estimate", "FittedTask", "fit_task", "held_out_quantile"]
 
+# log odds from which a label is listed as suspect where there is one other class. On training
+# classes of texts and characters, five per class and one in 25 labels wrong, half of those listed
+# were wrong
+_SUSPECT_ODDS = 1.36
 _FOLDS = 5
 # examples times classes above which one fold is held out, not all five in turn: each is a refit
 _LARGE_TASK = 1_000_000
-# normal quantile of a two-sided 90 % interval
-_Z_90 = 1.645
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +90,9 @@ class FittedTask:
         support: the examples in the prior's metric ``[1, S, D]``.
         n_way: number of classes ``C``.
         evidence: statistics of the support; those of a large task judge only one fold of it.
-        features: inputs of the prior's surfaces ``[1, F]``: task size and, where enough could be
-            held out, held-out statistics.
         temperature: logits are divided by it.
+        near: distances of its examples, and of queries from them.
+        familiar: name of the prior's source that the task resembles; ``None`` = none.
         held_out_errors: by head considered, 0 or 1 for each held-out example ``[N]``.
 
     Example::
@@ -104,8 +111,9 @@ class FittedTask:
     support: Examples
     n_way: int
     evidence: Evidence
-    features: Tensor
     temperature: float
+    near: Neighbourhood
+    familiar: str | None
     held_out_errors: Mapping[str, Tensor]
 
     # ------------------------------------------------------------------------------ answers
@@ -139,10 +147,12 @@ class FittedTask:
     def sets(self, z: Tensor, *, coverage: float = 0.9) -> Tensor:
         """Return which classes are in the prediction set of each query, bool ``[Q, C]``.
 
-        On tasks like the auxiliary ones the sets hold the true class in ``coverage`` of all
-        queries, on average over tasks. A set may be empty: then even the likeliest class is
-        unlikelier than the threshold. Without auxiliary tasks the thresholds come from the held-out
-        support examples alone, and with one example per class every class is in every set.
+        The threshold comes from the held-out support examples: a further example of the same kind
+        is inside with probability ``coverage``. A set may be empty then: even the likeliest class
+        is unlikelier than the threshold. Where nothing can be held out it comes from auxiliary
+        tasks, and no set is empty; of a task that is like none of them, sets are so wide that they
+        would have held the right class in ``coverage`` of the queries of every source. Without
+        auxiliary tasks every class is in every set then.
 
         Args:
             z: embeddings ``[Q, D]``.
@@ -159,29 +169,33 @@ class FittedTask:
         if not 0 < coverage < 1:
             raise ConfigError(f"coverage is a share between 0 and 1; got {coverage}.")
         scores = -logits.double().log_softmax(1)
-        return scores <= self._set_threshold(coverage)
+        inside = scores <= self._set_threshold(coverage)
+        if not self.enough_held_out and scores.shape[1]:
+            inside = inside | (scores <= scores.amin(1, keepdim=True))
+        return inside
 
     def _set_threshold(self, coverage: float) -> float:
         """Return the largest ``-log p`` with which a class is in a prediction set."""
         learned = self._head_prior
-        if learned is None:
-            return held_out_quantile(self._held_out_scores(), coverage)
-        return _threshold_between(learned.sets[self._surface], self.features, coverage)
+        if self.enough_held_out or learned is None:
+            own = self._held_out_scores()
+            if learned is None or not learned.held_out:
+                return held_out_quantile(own, coverage)
+            return weighted_quantile(own, learned.held_out, SET_WEIGHT, coverage)
+        return threshold_at(
+            learned.at_one_shot(self.familiar, self.state_classes).sets,
+            self.state_classes,
+            coverage,
+        )
 
     @checked
     def novelty(self, z: Tensor) -> Tensor:
         """Return a score that is high for queries of none of the task's classes ``[Q]``.
 
-        The log odds of being such a stranger if the prior was learned, or else one minus the cosine
-        to the nearest example.
+        It is the distance to the nearest example and class mean, in units of the mean distance
+        between the task's own examples, see :class:`~quickstudy.fitting.novelty.Neighbourhood`.
         """
-        seen = self.head.seen(self.support, n_way=self.n_way)
-        x = self.prior.transform(z.float())[None] - self.state["centre"]
-        found = distances(seen, x, n_way=self.n_way)[0].double()  # [Q, 4]
-        if self.prior.open_set is None:
-            return found[:, 0]
-        size = self.evidence.size.expand(len(found), -1)
-        return self.prior.open_set.score(torch.cat([found, size], 1))
+        return self.near(z) / self.near.unit
 
     @checked
     def accepts(self, z: Tensor, *, accept: float = 0.95) -> Tensor:
@@ -189,7 +203,7 @@ class FittedTask:
 
         Args:
             z: embeddings ``[Q, D]``.
-            accept: share of queries of known classes to accept, on average over tasks.
+            accept: share of queries of known classes to accept.
 
         Raises:
             ConfigError: if the share is out of range.
@@ -200,8 +214,8 @@ class FittedTask:
     def novelty_threshold(self, accept: float = 0.95) -> float:
         """Return the largest :meth:`novelty` that is accepted.
 
-        Without auxiliary tasks it comes from the distances between each support example and its
-        nearest neighbour of the same class.
+        It comes from the distances of the support examples, each judged without itself. Where every
+        class has one example it comes from auxiliary tasks, and without any nothing is refused.
 
         Args:
             accept: share of queries of known classes to accept, in (0, 1).
@@ -211,64 +225,104 @@ class FittedTask:
         """
         if not 0 < accept < 1:
             raise ConfigError(f"accept is a share between 0 and 1; got {accept}.")
-        if self.prior.open_set is not None:
-            return _threshold_between(self.prior.open_set.thresholds, self.evidence.size, accept)
-        seen = self.head.seen(self.support, n_way=self.n_way)
-        x = torch.nn.functional.normalize(seen.x[0], dim=1)
-        distance = 1 - (x @ x.T).fill_diagonal_(-1.0)  # [S, S]
-        same = seen.y[0, :, None] == seen.y[0]
-        self_or_other = ~same | torch.eye(len(distance), dtype=torch.bool)
-        nearest = distance.masked_fill(self_or_other, math.inf).amin(1)  # [S]
-        # an example that is alone in its class has no such neighbour
-        return held_out_quantile(nearest[nearest.isfinite()].double(), accept)
+        learned = self.prior.open_set
+        if self.near.several:
+            own = self.near.own / self.near.unit
+            if learned is None or not learned.held_out:
+                return held_out_quantile(own, accept)
+            return weighted_quantile(own, learned.held_out, RATIO_WEIGHT, accept)
+        if learned is None or len(self.near.x) < 2:
+            return math.inf
+        levels = learned.at_one_shot(self.familiar, self.state_classes)
+        return threshold_at(levels, self.state_classes, accept)
+
+    def strangers_caught(self, accept: float = 0.95) -> float | None:
+        """Return the share of queries of further classes of the same kind that would be refused.
+
+        Each class stands for an unknown one: its examples are measured by their distances from the
+        other classes. ``None`` where nothing tells: below three classes, or with one example each.
+
+        Args:
+            accept: share of queries of known classes to accept, in (0, 1).
+
+        Raises:
+            ConfigError: if the share is out of range.
+        """
+        threshold = self.novelty_threshold(accept)
+        if self.state_classes < 3 or not self.near.several:
+            return None
+        return float((self.near.apart / self.near.unit > threshold).double().mean())
 
     # -------------------------------------------------------------------- how good, and why
 
     def expected_accuracy(self) -> Estimate:
         """Return the accuracy to expect on queries like the support, with a 90 % interval.
 
-        Without auxiliary tasks: the held-out accuracy and its Wilson interval (1927).
+        From the held-out examples, see
+        :func:`~quickstudy.fitting.combining.held_out_accuracy`; where nothing can be held out, from
+        auxiliary tasks. The interval is for the share that is right of 15 queries per class.
         """
-        learned, enough = self._head_prior, self._enough_held_out
-        method = "leaving examples out" if enough else "the size of the task alone"
-        if self.prior.learned:
-            method += ", and what came of it in other tasks"
-        elif not enough:
-            one_each = int(self.support.y[self.support.mask].bincount().max()) < 2
-            method = (
-                "nothing: with one example each, nothing can be held out"
-                if one_each
-                else "too few examples that differ enough could be held out"
-            )
+        classes = max(1, self.state_classes)
+        learned, evidence = self._head_prior, self.evidence
+        if self.enough_held_out:
+            judged = evidence.judged[0]
+            p = (evidence.held_out[0][judged].double() / self.temperature).softmax(1)
+            confidence, answer = p.max(1)
+            shots = float(evidence.shots)
+            mean = held_out_accuracy(answer == evidence.y[0][judged], confidence, shots)
+            low, high = accuracy_interval(mean, int(judged.sum()), shots, classes)
+            return Estimate(mean, low, high, 0.9, "leaving examples out")
         if learned is not None:
-            logit = float(learned.accuracy[self._surface](self.features))
-            low, high = learned.spread[self._surface]
-            mean, low, high = (1 / (1 + math.exp(-(logit + by))) for by in (0.0, low, high))
-            return Estimate(mean, low, high, 0.9, method)
-        judged = self.evidence.judged[0]
-        n = int(judged.sum())
-        classes = max(1, int(self.state_classes))
-        if n == 0:
-            return Estimate(1 / classes if classes > 1 else 1.0, 0.0, 1.0, 0.9, method)
-        right = self.evidence.held_out[0].argmax(1) == self.evidence.y[0]
-        # Wilson: unlike the normal interval, it does not shrink to a point at shares of 0 and 1
-        share, z = float(right[judged].double().mean()), _Z_90
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return Estimate(share, max(0.0, middle - half), min(1.0, middle + half), 0.9, method)
+            said = learned.at_one_shot(self.familiar, classes)
+            mean, low, high = (t(classes) for t in (said.accuracy, said.low, said.high))
+            like = "tasks of many kinds, as it is like none that are known"
+            if said is not learned.far:
+                like = f"other tasks, as it is most like {self.familiar}"
+            return Estimate(mean, min(low, mean), max(high, mean), 0.9, like)
+        one_each = int(self.support.y[self.support.mask].bincount().max()) < 2
+        method = (
+            "nothing: with one example each, nothing can be held out"
+            if one_each
+            else "nothing: too few examples that differ enough could be held out"
+        )
+        return Estimate(1 / classes if classes > 1 else 1.0, 0.0, 1.0, 0.9, method)
+
+    @property
+    def enough_held_out(self) -> bool:
+        """Whether its own examples say enough of it, see
+        :attr:`~quickstudy.fitting.evidence.Evidence.enough`."""
+        return bool(self.evidence.enough[0])
+
+    @property
+    def nothing_learned(self) -> bool:
+        """Whether the held-out examples are answered no better than by guessing.
+
+        That is, whether the interval of the expected accuracy holds one over the classes.
+        """
+        classes = self.state_classes
+        return classes > 1 and self.enough_held_out and self.expected_accuracy().low <= 1 / classes
 
     @property
     def state_classes(self) -> int:
         """The number of classes with support."""
         return len(self.support.y[self.support.mask].unique())
 
+    @property
+    def suspect_odds(self) -> float:
+        """The score in :meth:`suspects` from which a label is as likely wrong as right.
+
+        It grows with the number of other classes: a slip names one of them, and the more there are,
+        the less each is to be expected.
+        """
+        return _SUSPECT_ODDS + math.log(max(self.state_classes - 1, 1))
+
     def suspects(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the support examples ordered by how likely their label is wrong, likeliest first.
 
         The score is the log odds of the best other label against the given one, from a state
-        without the example. Above 0 the rest of the support contradicts the label. Examples that
-        are alone in their class come last, with minus infinity: nothing speaks for or against their
-        label.
+        without the example. Above 0 the rest of the support contradicts the label; from
+        :attr:`suspect_odds` on about half of the labels are wrong. Examples that are alone in their
+        class come last, with minus infinity: nothing speaks for or against their label.
 
         Returns:
             Rows of the support ``[S]`` in that order, their scores ``[S]``, and for each the best
@@ -276,7 +330,7 @@ class FittedTask:
         """
         evidence = self.evidence
         if _is_large(self.support, self.n_way):
-            evidence = _evidence(self.prior, self.head, self.support, self.n_way, whole=True)
+            evidence = _evidence(self.head, self.support, self.n_way, whole=True)
         log_p = (evidence.held_out[0].double() / self.temperature).log_softmax(1)
         own = torch.nn.functional.one_hot(evidence.y[0], self.n_way).bool()
         given = log_p[own]
@@ -292,15 +346,6 @@ class FittedTask:
         # a head that has no prior of its own starts as prototypes and moves little from them
         return self.prior.heads.get(self.head_name, self.prior.heads.get("prototype"))
 
-    @property
-    def _enough_held_out(self) -> bool:
-        return bool(self.evidence.enough[0])
-
-    @property
-    def _surface(self) -> int:
-        """Which of a prior's two surfaces takes :attr:`features`: by size, or by support."""
-        return int(self._enough_held_out)
-
     def _held_out_scores(self) -> Tensor:
         """Return ``-log p`` of the true class of each judged support example ``[N]``."""
         evidence, judged = self.evidence, self.evidence.judged[0]
@@ -314,7 +359,9 @@ def fit_task(
 ) -> FittedTask:
     """Learn one task: choose a head, adapt it to the support and calibrate it.
 
-    ``head="auto"`` considers the :data:`~quickstudy.fitting.heads.CANDIDATES` that are affordable
+    On columns of a table ``head="auto"`` is a vote, see
+    :func:`~quickstudy.fitting.columns.column_heads`. Elsewhere it considers the
+    :data:`~quickstudy.fitting.heads.CANDIDATES` that are affordable
     for a task of this size, and takes the one that the prior prefers, unless another makes fewer
     errors on held-out examples, by more than two standard errors (see
     :func:`~quickstudy.fitting.heads.preferred_unless_beaten`). With one example per class nothing
@@ -350,19 +397,27 @@ def fit_task(
     counts = counts[counts > 0]
     # harmonic mean: the classes with few examples decide how hard a task is
     shots = len(counts) / float((1 / counts).sum())
-    names = [head]
-    if head == "auto":
-        names = [name for name in CANDIDATES if affordable(name, support, n_way)]
-    heads = {name: prior.head(name, ways=len(counts), shots=shots) for name in names}
-    evidence = {name: _evidence(prior, made, support, n_way) for name, made in heads.items()}
-    errors = {name: _errors(of_head) for name, of_head in evidence.items()}
-    chosen = names[0]
-    if len(names) > 1:
-        preferred = prior.preferred(evidence[chosen].size, among=tuple(names))
-        chosen = preferred_unless_beaten(errors, preferred)
+
+    def judge(made: CentredHead) -> Evidence:
+        return _evidence(made, support, n_way)
+
+    if takes_columns(prior, head):
+        chosen, heads, evidence = column_heads(prior, head, support, n_way=n_way, judge=judge)
+        errors = {name: _errors(of_head) for name, of_head in evidence.items()}
+    else:
+        names = [head]
+        if head == "auto":
+            names = [name for name in CANDIDATES if affordable(name, support, n_way)]
+        heads = {name: prior.head(name, ways=len(counts), shots=shots) for name in names}
+        evidence = {name: judge(made) for name, made in heads.items()}
+        errors = {name: _errors(of_head) for name, of_head in evidence.items()}
+        chosen = names[0]
+        if len(names) > 1:
+            preferred = prior.preferred(len(counts), shots, among=tuple(names))
+            chosen = preferred_unless_beaten(errors, preferred)
     with torch.no_grad():
         state = heads[chosen].adapt(support, n_way=n_way)
-    features, temperature = _calibrated(prior, chosen, evidence[chosen])
+    familiar = familiar_source(prior.known, z, y)
     return FittedTask(
         prior,
         chosen,
@@ -371,8 +426,9 @@ def fit_task(
         support,
         n_way,
         evidence[chosen],
-        features,
-        temperature,
+        _temperature(prior, chosen, evidence[chosen], familiar),
+        Neighbourhood.of(z, y, columns=prior.columns),
+        familiar,
         errors,
     )
 
@@ -395,9 +451,7 @@ def _is_large(support: Examples, n_way: int) -> bool:
 
 
 @torch.no_grad()
-def _evidence(
-    prior: TaskPrior, head: CentredHead, support: Examples, n_way: int, *, whole: bool = False
-) -> Evidence:
+def _evidence(head: CentredHead, support: Examples, n_way: int, *, whole: bool = False) -> Evidence:
     """Return the statistics of a support set.
 
     Of a large task one fold of every class is held out, unless the ``whole`` is asked for.
@@ -414,7 +468,7 @@ def _evidence(
     else:
         twin = quick_twin(head)
         held_out = held_out_logits(twin, support, n_way=n_way, folds=_FOLDS, rounds=rounds)
-    return gather_evidence(seen, held_out, n_way=n_way, most_ways=prior.most_ways, asked=asked)
+    return gather_evidence(seen, held_out, n_way=n_way, asked=asked)
 
 
 def _errors(evidence: Evidence) -> Tensor:
@@ -423,17 +477,15 @@ def _errors(evidence: Evidence) -> Tensor:
     return (evidence.held_out[0].argmax(1) != evidence.y[0])[judged].double()
 
 
-def _calibrated(prior: TaskPrior, name: str, evidence: Evidence) -> tuple[Tensor, float]:
-    """Return the inputs of the prior's surfaces ``[1, F]``, and the temperature."""
+def _temperature(prior: TaskPrior, name: str, evidence: Evidence, familiar: str | None) -> float:
+    """Return the temperature: of the held-out examples, else of the prior."""
+    if bool(evidence.enough[0]):
+        return float(own_temperature(evidence.held_out, evidence.y, evidence.judged))
     learned = prior.heads.get(name)
-    if not bool(evidence.enough[0]):
-        if learned is None:
-            return evidence.size, _logit_deviation(evidence)
-        return evidence.size, float(learned.temperature[0](evidence.size).exp())
-    features, log_temperature = held_out_features(evidence)
-    if learned is not None:
-        log_temperature = log_temperature + learned.temperature[1](features)
-    return features, float(log_temperature.exp())
+    if learned is None:
+        return _logit_deviation(evidence)
+    ways = float(evidence.ways)
+    return math.exp(learned.at_one_shot(familiar, ways).log_temperature(ways))
 
 
 def _logit_deviation(evidence: Evidence) -> float:
@@ -445,37 +497,3 @@ def _logit_deviation(evidence: Evidence) -> float:
     finite = logits[logits.isfinite()]
     deviation = float(finite.std()) if finite.numel() > 1 else 0.0
     return deviation if deviation > 0 else 0.1
-
-
-def _threshold_between(levels: Mapping[float, Surface], features: Tensor, level: float) -> float:
-    """Return the threshold at any level, interpolated between those of learned levels.
-
-    Linear in the logit of the level, because thresholds grow without bound as levels approach 1.
-    """
-    learned = sorted(levels)
-    values = [float(levels[q](features)) for q in learned]
-    for i in range(1, len(values)):
-        # the surface of each level is fitted by itself, so two may cross; thresholds must not
-        values[i] = max(values[i], values[i - 1])
-    logits = [math.log(q / (1 - q)) for q in learned]
-    wanted = math.log(level / (1 - level))
-    # the interval that holds the level; the first or last one for levels outside
-    i = min(max(sum(known <= wanted for known in logits), 1), len(logits) - 1)
-    share = (wanted - logits[i - 1]) / (logits[i] - logits[i - 1])
-    return values[i - 1] + share * (values[i] - values[i - 1])
-
-
-def held_out_quantile(scores: Tensor, level: float) -> float:
-    """Return the conformal quantile of exchangeable scores.
-
-    It is the ``ceil((n + 1) level)``-th smallest of ``n`` scores, infinity if there are too few: a
-    further score is at most that large with probability ``level`` or more (Vovk, Gammerman and
-    Shafer 2005, section 2.2).
-
-    Args:
-        scores: ``[N]``.
-        level: in (0, 1).
-    """
-    n = len(scores)
-    rank = math.ceil((n + 1) * level)
-    return math.inf if rank > n else float(scores.sort().values[rank - 1])
