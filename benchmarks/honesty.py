@@ -240,12 +240,8 @@ def main() -> None:
                 prior = TaskPrior.load(given.priors / f"{given.encoder}-without-{kind}")
             rows += score(prior, data, {"set": name, "kind": kind}, given.episodes)
     made = provenance(seeds=[11], shown={given.embeddings: "EMB", given.priors: "PRIORS"})
-    suffix = "" if given.mode == "both" else "-own"
-    write_result(
-        f"honesty-{given.encoder}{suffix}",
-        {**made, "mode": given.mode, "rows": rows},
-        given.results,
-    )
+    name = f"honesty-{given.encoder}" + ("" if given.mode == "both" else "-own")
+    write_result(name, {"name": name, **made, "mode": given.mode, "rows": rows}, given.results)
 
 
 def score(
