@@ -444,3 +444,15 @@ def test_shares_outside_of_0_and_1_are_refused(bad):
     ):
         with pytest.raises(ConfigError, match=r"coverage|accept"):
             call()
+
+
+def test_one_example_each_without_a_prior_is_answered_at_the_usual_temperature_of_the_head() -> (
+    None
+):
+    z = torch.eye(3, 8)
+    logistic = fit_task(TaskPrior.plain(8), z, torch.arange(3), n_way=3, head="logistic")
+    kernel = fit_task(TaskPrior.plain(8), z, torch.arange(3), n_way=3, head="kernel")
+    assert (logistic.temperature, kernel.temperature) == (0.26, 0.1)
+    # heads on columns return log probabilities
+    columns = fit_task(TaskPrior.for_columns(8), z, torch.arange(3), n_way=3, head="lda")
+    assert columns.temperature == 1.0

@@ -22,6 +22,10 @@ def test_an_encoder_comes_with_what_was_learned_of_it(name: str):
     assert prior.learned
     assert prior.metric.dim == embedder.dim
     assert prior.open_set is not None
+    assert prior.open_set.held_out
+    # several kinds of data, some with enough classes to be known again
+    assert len(prior.heads["logistic"].near) >= 3
+    assert len(prior.known) >= 2
     assert prior.about["classes"] >= 50
     assert len(str(prior.about["commit"]).split()[0]) == 40
     files = Path(shipped.__file__).parent / "priors"
