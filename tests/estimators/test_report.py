@@ -104,3 +104,49 @@ def test_show_prints_the_report(tmp_path, capsys):
     assert ended.value.code == 0
     assert clf.report().prior in capsys.readouterr().out
     assert "What these numbers rest on" in (tmp_path / "x.html").read_text()
+
+
+def test_a_class_that_cannot_be_held_out_is_not_counted_as_solved():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(51, D)), ["often"] * 50 + ["once"]
+    clf = FewShotClassifier("array").fit(x, y)
+    said = clf.estimate_accuracy()
+    assert said.high - said.low >= 0.5
+    assert "of 1 of the 2 classes nothing is known" in said.method
+    assert clf.report().nothing_learned
+    # nor can it be ruled out
+    assert all("once" in inside for inside in clf.predict_set(rng.normal(size=(20, D))))
+    # with a second example it is heard
+    more = clf.add_examples(rng.normal(size=(1, D)), "once")
+    assert more is not None
+    assert "nothing is known" not in clf.estimate_accuracy().method
+
+
+def test_guessing_the_most_frequent_class_is_no_learning():
+    rng = np.random.default_rng(0)
+    y = rng.permutation(["often"] * 45 + ["seldom"] * 5)
+    report = FewShotClassifier("table").fit(rng.normal(size=(50, 5)), y).report()
+    assert report.nothing_learned
+    assert "guessing gets 90 % right" in report.accuracy
+
+
+def test_little_evidence_is_not_called_nothing_learned():
+    said = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        x = np.concatenate([rng.normal(size=(3, D)), rng.normal(size=(3, D)) + 0.8])
+        report = FewShotClassifier("array").fit(x, ["a"] * 3 + ["b"] * 3).report()
+        yet = "cannot be told from guessing yet" in report.accuracy
+        never = "nothing was learned, as far" in report.accuracy
+        assert report.nothing_learned == (yet or never)
+        said.append((yet, never))
+    assert any(yet for yet, _ in said)
+    assert any(never for _, never in said)
+
+
+def test_the_share_of_false_rejects_is_the_one_asked_for():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(40, D)), rng.normal(size=(40, D)) + 4])
+    clf = FewShotClassifier("array", unknown="?", false_rejects=0.2)
+    report = clf.fit(x, ["a"] * 40 + ["b"] * 40).report()
+    assert "20 % false rejects" in report.strangers

@@ -297,7 +297,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def report(self) -> Report:
         """Return whether the prior knows such tasks, and what each number rests on, in words."""
-        return report_on(self.version_.task)
+        return report_on(self.version_.task, self.false_rejects)
 
     def class_estimates(self) -> list[ClassEstimate]:
         """Return what to expect of each class ``[C]``; rare ones hide in :meth:`estimate_accuracy`

@@ -109,7 +109,8 @@ class FileTask:
             lines.append(f"expected accuracy on new examples: {self.expected}")
             if clf.fitted_task.nothing_learned:
                 lines.append(
-                    "nothing was learned: held-out examples are answered no better than by guessing"
+                    "this cannot be told from guessing: nothing was learned, or too few examples "
+                    "tell"
                 )
             lines += rare_classes_text(clf.class_estimates())
         else:

@@ -112,7 +112,7 @@ def _summary(version: TaskVersion, support: Support) -> str:
 
 
 def _expectation(estimate: Estimate, report: Report) -> str:
-    nothing = "<p><b>Nothing was learned:</b> guessing does as well.</p>"
+    nothing = "<p><b>This cannot be told from guessing.</b></p>"
     basis = "".join(f"<li>{html.escape(line)}</li>" for line in report.lines())
     return (
         "<h2>What to expect on new examples</h2>"

@@ -8,7 +8,8 @@ from quickstudy.fitting.task import FittedTask
 
 __all__ = ["Report", "report_on"]
 
-_ACCEPT = 0.95  # share of known inputs that `unknown=` accepts unless told otherwise
+# accuracy above guessing from which more examples may tell that something was learned
+_PROMISING = 0.15
 _MOST_NAMED = 8
 
 
@@ -22,7 +23,7 @@ class Report:
         basis: what probabilities, prediction sets and the expected accuracy rest on.
         strangers: what is refused as unknown, and how much of the unknown is.
         accuracy: what to expect of new examples.
-        nothing_learned: whether held-out examples are answered no better than by guessing.
+        nothing_learned: whether answers cannot be told from guessing.
 
     Example::
 
@@ -46,17 +47,18 @@ class Report:
         return "\n".join(self.lines())
 
 
-def report_on(task: FittedTask) -> Report:
+def report_on(task: FittedTask, false_rejects: float = 0.05) -> Report:
     """Return the report on a task.
 
     Args:
         task: what was learned of it.
+        false_rejects: share of the inputs of its classes that may be refused as unknown.
     """
     return Report(
         task.familiar,
         _prior(task),
         _basis(task),
-        _strangers(task),
+        _strangers(task, false_rejects),
         _accuracy(task),
         task.nothing_learned,
     )
@@ -94,25 +96,30 @@ def _accuracy(task: FittedTask) -> str:
     if task.state_classes < 2:
         return "Accuracy: there is one class only."
     said = task.expected_accuracy()
+    guessing = f"guessing gets {100 * task.guessing:.0f} % right"
+    if task.nothing_learned and said.mean < task.guessing + _PROMISING:
+        return f"Accuracy: nothing was learned, as far as can be told; {guessing}, this {said}."
     if task.nothing_learned:
         return (
-            "Accuracy: nothing was learned. Held-out examples are answered no better than by "
-            f"guessing: {said}."
+            f"Accuracy: it cannot be told from guessing yet; give more examples. It is {said}, and "
+            f"{guessing}."
         )
     return f"Accuracy on new examples: {said}."
 
 
-def _strangers(task: FittedTask) -> str:
-    if task.novelty_threshold(_ACCEPT) == float("inf"):
-        return "Strangers: none can be refused at 5 % false rejects; more examples are needed."
+def _strangers(task: FittedTask, false_rejects: float) -> str:
+    accept = min(max(1 - false_rejects, 1e-6), 1 - 1e-6)
+    share_lost = f"{100 * false_rejects:g} % false rejects"
+    if task.novelty_threshold(accept) == float("inf"):
+        return f"Strangers: none can be refused at {share_lost}; more examples are needed."
     basis = "other tasks"
     if task.near.several:
         basis = f"the distances of {len(task.near.own)} own examples from the others"
-    caught = task.strangers_caught(_ACCEPT)
+    caught = task.strangers_caught(accept)
     share = "how many further classes of this kind it catches is not known"
     if caught is not None:
         share = (
             f"of further classes of this kind about {100 * caught:.0f} % would be refused "
             "(its own classes were left out in turn)"
         )
-    return f"Strangers: the limit for 5 % false rejects comes from {basis}; {share}."
+    return f"Strangers: the limit for {share_lost} comes from {basis}; {share}."

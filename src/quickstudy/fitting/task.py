@@ -120,7 +120,8 @@ class FittedTask:
 
         The threshold comes from the held-out support examples: a further example of the same kind
         is inside with probability ``coverage``. A set may be empty then: even the likeliest class
-        is unlikelier than the threshold. Where nothing can be held out it comes from auxiliary
+        is unlikelier than the threshold. A class whose only example could not be held out is in
+        every set. Where nothing can be held out it comes from auxiliary
         tasks, and no set is empty; of a task that is like none of them, sets are so wide that they
         would have held the right class in ``coverage`` of the queries of every source. Without
         auxiliary tasks every class is in every set then.
@@ -142,8 +143,9 @@ class FittedTask:
         scores = -logits.double().log_softmax(1)
         inside = scores <= self._set_threshold(coverage)
         if not self.enough_held_out and scores.shape[1]:
-            inside = inside | (scores <= scores.amin(1, keepdim=True))
-        return inside
+            return inside | (scores <= scores.amin(1, keepdim=True))
+        # what was never held out cannot be ruled out
+        return inside | self.alone
 
     def _set_threshold(self, coverage: float) -> float:
         """Return the largest ``-log p`` with which a class is in a prediction set."""
@@ -242,7 +244,14 @@ class FittedTask:
             shots = float(evidence.shots)
             mean = held_out_accuracy(answer == evidence.y[0][judged], confidence, shots)
             low, high = accuracy_interval(mean, int(judged.sum()), shots, classes)
-            return Estimate(mean, low, high, 0.9, "leaving examples out")
+            alone = int(self.alone.sum())
+            if not alone:
+                return Estimate(mean, low, high, 0.9, "leaving examples out")
+            # of a class whose only example cannot be left out, anything from none to all is right
+            heard, unheard = 1 - alone / classes, alone / classes
+            method = f"leaving examples out; of {alone} of the {classes} classes nothing is known"
+            middle = heard * mean + unheard * mean / 2
+            return Estimate(middle, heard * low, heard * high + unheard, 0.9, method)
         if learned is not None:
             said = learned.at_one_shot(self.familiar, classes)
             mean, low, high = (t(classes) for t in (said.accuracy, said.low, said.high))
@@ -265,13 +274,28 @@ class FittedTask:
         return bool(self.evidence.enough[0])
 
     @property
-    def nothing_learned(self) -> bool:
-        """Whether the held-out examples are answered no better than by guessing.
+    def alone(self) -> Tensor:
+        """Which classes have one example only, which cannot be held out, bool ``[C]``."""
+        y, judged = self.evidence.y[0], self.evidence.judged[0]
+        heard = torch.bincount(y[judged], minlength=self.n_way) > 0
+        return (torch.bincount(y, minlength=self.n_way) == 1) & ~heard
 
-        That is, whether the interval of the expected accuracy holds one over the classes.
-        """
-        classes = self.state_classes
-        return classes > 1 and self.enough_held_out and self.expected_accuracy().low <= 1 / classes
+    @property
+    def guessing(self) -> float:
+        """The share of examples like the support that one who only guesses gets right: one over the
+        classes, or the share of the most frequent class."""
+        largest = float(torch.bincount(self.evidence.y[0]).max()) / self.evidence.y.shape[1]
+        return max(1 / max(self.state_classes, 1), largest)
+
+    @property
+    def nothing_learned(self) -> bool:
+        """Whether answers cannot be told from guessing: the interval of the expected accuracy holds
+        the share that :attr:`guessing` gets right."""
+        return (
+            self.state_classes > 1
+            and self.enough_held_out
+            and self.expected_accuracy().low <= self.guessing
+        )
 
     @property
     def state_classes(self) -> int:
