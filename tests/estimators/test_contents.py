@@ -109,8 +109,12 @@ def test_a_doubtful_example_is_named_and_its_odds_are_words(tmp_path: Path) -> N
 
 def test_every_doubt_is_on_the_page_or_counted(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(500, 4)).astype(np.float32)
-    clf = FewShotClassifier("array", head="prototype").fit(x, rng.integers(0, 2, 500))
+    y = np.arange(2200) % 2
+    x = (rng.normal(size=(2200, 4)) + 6 * np.eye(4)[y]).astype(np.float32)
+    # one label in nine is wrong
+    clf = FewShotClassifier("array", head="prototype").fit(
+        x, np.where(np.arange(2200) % 9, y, 1 - y)
+    )
     n = len(clf.version_.suspects())
     page = page_of(clf, tmp_path)
     shown = page.count("looks like <b>")
