@@ -28,8 +28,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from embed import rank_in_class
-from learn_priors import SOURCES, read
+from learn_priors import SOURCES, read, rows_of
 from machine import provenance, write_result
 from quickstudy.evaluation.statistics import CalibrationCounts
 from quickstudy.fitting.draws import AuxiliaryClasses
@@ -45,7 +44,6 @@ SCORED = {
     "clinc150": ("test",),
     "huffpost41": ("test",),
 }
-MOST_ROWS = 60
 SIZES = [(n, k) for n in (2, 5, 10, 20) for k in (1, 5, 10)]
 
 
@@ -96,23 +94,14 @@ class Scored:
 
 def scored(folder: Path, encoder: str, kind: str, name: str) -> Scored:
     """Return the scored rows of a data set."""
-    data = read(folder, name)
-    label = data["label"].astype(str)
-    keep = label != "oos"
-    if name in SCORED:
-        keep &= np.isin(data["split"].astype(str), SCORED[name])
-    rows = np.flatnonzero(keep)
-    rows = rows[rank_in_class(label[rows]) < MOST_ROWS]
-    groups = None
-    if "track" in data:
-        groups = np.char.add(np.char.add(label[rows], "/"), data["track"][rows].astype(str))
+    z, label, _, groups = rows_of(read(folder, name), encoder, name, SCORED.get(name))
     others = [
         read(folder, other)["z"][::7]
         for k, sets in SOURCES[encoder].items()
         for other in sets
         if k != kind
     ]
-    classes = AuxiliaryClasses(data["z"][rows], label[rows], groups=groups)
+    classes = AuxiliaryClasses(z, label, groups=groups)
     return Scored(classes, torch.from_numpy(np.concatenate(others)))
 
 

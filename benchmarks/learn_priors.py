@@ -87,12 +87,20 @@ def gather(folder: Path, encoder: str, without: str | None) -> Rows:
 def rows_of(
     data: dict[str, np.ndarray], encoder: str, name: str, splits: tuple[str, ...] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return embeddings, labels, source and groups of one data set."""
+    """Return embeddings, labels, source and groups of one data set.
+
+    Args:
+        data: its embeddings.
+        encoder: whose they are.
+        name: of the data set.
+        splits: that are read; ``None`` = all rows.
+    """
     label = data["label"].astype(str)
     keep = label != "oos"
     if splits is not None:
         keep &= np.isin(data["split"].astype(str), splits)
-    if (encoder, name) == ("characters", "omniglot"):
+    # what the encoder was trained on is no sample of what it will meet
+    if (encoder, name, splits) == ("characters", "omniglot", ("background",)):
         keep &= np.isin(label, load_split("omniglot-background-evaluation").parts["val"])
     rows = np.flatnonzero(keep)
     rows = rows[rank_in_class(label[rows]) < MOST_ROWS]

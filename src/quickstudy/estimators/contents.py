@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy.estimators.answers import Suspect
+from quickstudy.estimators.explaining import worth_checking
 from quickstudy.estimators.labels import Label
 from quickstudy.estimators.report import report_on
 from quickstudy.estimators.support import Support
@@ -141,7 +142,7 @@ def task_contents(version: TaskVersion) -> dict[str, Any]:
                 "evidence": one.evidence,
                 "odds": odds_in_words(one.evidence),
             }
-            for one in version.suspects()
+            for one in worth_checking(ranked, version.task)
         ],
         "conflicts": [
             {

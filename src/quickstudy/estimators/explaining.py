@@ -5,6 +5,8 @@ Axes: ``N`` support examples, ``Q`` queries, ``C`` classes, ``D`` numbers of an 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from quickstudy.estimators.answers import Explanation, Neighbour, Suspect
 from quickstudy.estimators.support import Bools, Floats, Ints, Support
 from quickstudy.fitting.task import FittedTask
 
-__all__ = ["explanations", "ranked_suspects", "rows_to_label"]
+__all__ = ["explanations", "ranked_suspects", "rows_to_label", "worth_checking"]
 
 
 def explanations(
@@ -84,6 +86,16 @@ def ranked_suspects(support: Support, task: FittedTask) -> list[Suspect]:
         for row in np.argsort(-evidence, kind="stable").tolist()
         if np.isfinite(evidence[row])
     ]
+
+
+def worth_checking(ranked: Sequence[Suspect], task: FittedTask) -> list[Suspect]:
+    """Return those whose label is as likely wrong as right.
+
+    Args:
+        ranked: what :func:`ranked_suspects` returned.
+        task: what was learned of the examples.
+    """
+    return [one for one in ranked if one.evidence >= task.suspect_odds]
 
 
 def rows_to_label(probabilities: Floats, x: Tensor, distances: Floats, *, n: int) -> Ints:

@@ -17,6 +17,7 @@ from quickstudy.estimators.contents import (
     example_name,
     odds_in_words,
 )
+from quickstudy.estimators.explaining import worth_checking
 from quickstudy.estimators.report import Report, report_on
 from quickstudy.estimators.support import Support
 from quickstudy.estimators.version import TaskVersion
@@ -89,7 +90,7 @@ def write_page(version: TaskVersion, out: Path, *, title: str) -> None:
             f"<h1>{html.escape(title)}</h1>",
             _summary(version, support),
             _expectation(version.estimate_accuracy(), report_on(version.task)),
-            _doubts(support, version.suspects(), support.conflicts()),
+            _doubts(support, worth_checking(ranked, version.task), support.conflicts()),
             _confusion(confusion),
             _map(version, support, confusion),
             _classes(support, confusion),

@@ -22,7 +22,12 @@ from quickstudy.embedders.base import Embedder, Item
 from quickstudy.embedders.grids import has_names
 from quickstudy.estimators.answers import Answer, Edit, Explanation, Suspect
 from quickstudy.estimators.editing import edit_between
-from quickstudy.estimators.explaining import explanations, ranked_suspects, rows_to_label
+from quickstudy.estimators.explaining import (
+    explanations,
+    ranked_suspects,
+    rows_to_label,
+    worth_checking,
+)
 from quickstudy.estimators.given import (
     embed_support,
     labels_for,
@@ -475,14 +480,11 @@ class TaskVersion:
 
     @checked
     def suspects(self, *, all: bool = False) -> list[Suspect]:
-        """Return the examples whose label is as likely wrong as right, worst first.
-
-        Args:
-            all: rank all examples, also those that hardly anything contradicts. An example that is
-                alone in its class is never ranked: without it, its class is unknown.
+        """Return the examples whose label is as likely wrong as right, worst first; with ``all`` a
+        ranking of all, but for those that are alone in their class, which is unknown without them.
         """
         ranked = ranked_suspects(self.support, self.task)
-        return ranked if all else [one for one in ranked if one.evidence >= self.task.suspect_odds]
+        return ranked if all else worth_checking(ranked, self.task)
 
     @checked
     def label_next(self, z: Floats, n: int = 10) -> Ints:
