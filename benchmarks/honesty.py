@@ -5,7 +5,8 @@
 reads EMB/NAME.npz (benchmarks/embed.py) and PRIORS/KIND-without-DOMAIN (benchmarks/learn_priors.py
 --without), and writes docs/results/honesty-ENCODER.json: one row for each data set, number of
 classes and shots. Test splits are scored where there are some. ``--mode own`` scores the task's
-own evidence alone, without any prior: honesty-ENCODER-own.json.
+own evidence alone, without any prior: honesty-ENCODER-own.json. ``--films`` scores data sets of
+films once more, with ``groups`` that tell which frames are of one film: honesty-ENCODER-films.json.
 
 Of each task: coverage and size of 90 % sets, empty sets; false rejects at 5 %, strangers of the
 same data set (near) and of other kinds (far) caught; areas under the curve, also of plain nearest
@@ -58,14 +59,18 @@ class Task:
     near: Tensor
     far: Tensor
     n_way: int
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The scored classes of a data set, and embeddings of other kinds."""
+    """The scored classes of a data set, and embeddings of other kinds. ``films`` are told to the
+    task if there are any."""
 
     classes: AuxiliaryClasses
     others: Tensor
+    rows: AuxiliaryClasses
+    films: Tensor | None
 
     def tasks(self, n_way: int, k_shot: int, count: int) -> Iterator[Task]:
         """Yield tasks of one size, none where classes are too few or too small."""
@@ -77,6 +82,13 @@ class Scored:
             )
             if drawn is None:
                 continue
+            films = None
+            if self.films is not None:  # the same draws, of the numbers of the rows
+                same = self.rows.episodes(
+                    n_way, k_shot, tasks=count, seed=11, n_query=n_query, n_strangers=strangers
+                )
+                assert same is not None
+                films = self.films[same.episode.support.x[..., 0].long()]
             support, query = drawn.episode.support, drawn.episode.query
             for t in range(count):
                 far = self.others[torch.randint(len(self.others), (50,), generator=rng)]
@@ -88,11 +100,12 @@ class Scored:
                     drawn.strangers[t],
                     far,
                     n_way,
+                    None if films is None else films[t],
                 )
             return
 
 
-def scored(folder: Path, encoder: str, kind: str, name: str) -> Scored:
+def scored(folder: Path, encoder: str, kind: str, name: str, *, films_told: bool = False) -> Scored:
     """Return the scored rows of a data set."""
     z, label, _, groups = rows_of(read(folder, name), encoder, name, SCORED.get(name))
     others = [
@@ -102,7 +115,9 @@ def scored(folder: Path, encoder: str, kind: str, name: str) -> Scored:
         if k != kind
     ]
     classes = AuxiliaryClasses(z, label, groups=groups)
-    return Scored(classes, torch.from_numpy(np.concatenate(others)))
+    rows = AuxiliaryClasses(np.arange(len(z), dtype=np.float32)[:, None], label, groups=groups)
+    films = torch.from_numpy(np.unique(groups, return_inverse=True)[1]) if films_told else None
+    return Scored(classes, torch.from_numpy(np.concatenate(others)), rows, films)
 
 
 class Cell:
@@ -177,7 +192,7 @@ def flipped(prior: TaskPrior, task: Task, rng: np.random.Generator) -> tuple[boo
     """Return whether a flipped label is the first suspect, and whether it is among two."""
     i, y = int(rng.integers(len(task.y))), task.y.clone()
     y[i] = (y[i] + 1 + int(rng.integers(task.n_way - 1))) % task.n_way
-    order, *_ = fit_task(prior, task.z, y, n_way=task.n_way).suspects()
+    order, *_ = fit_task(prior, task.z, y, n_way=task.n_way, groups=task.groups).suspects()
     return int(order[0]) == i, i in order[:2].tolist()
 
 
@@ -188,6 +203,7 @@ def meaningless(task: Task, rng: np.random.Generator, how: str) -> Task:
         query = rng.permutation(len(task.answer))
         return replace(
             task,
+            groups=None,
             y=task.y[torch.from_numpy(rng.permutation(n))],
             answer=task.answer[torch.from_numpy(query)],
         )
@@ -199,6 +215,7 @@ def meaningless(task: Task, rng: np.random.Generator, how: str) -> Task:
     names = torch.arange(task.n_way)
     return replace(
         task,
+        groups=None,
         z=shown,
         y=names.repeat_interleave(k),
         query=asked,
@@ -215,6 +232,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100, help="of sizes below ten classes")
     parser.add_argument("--mode", choices=("both", "own"), default="both")
     parser.add_argument("--sets", nargs="+", default=None, help="only these")
+    parser.add_argument("--films", action="store_true", help="tell which frames are of one film")
     parser.add_argument("--results", type=Path, default=None)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -223,13 +241,16 @@ def main() -> None:
         for name in sets:
             if given.sets is not None and name not in given.sets:
                 continue
-            data = scored(given.embeddings, given.encoder, kind, name)
+            if given.films and "track" not in read(given.embeddings, name):
+                continue
+            data = scored(given.embeddings, given.encoder, kind, name, films_told=given.films)
             prior = TaskPrior.plain(data.others.shape[1])
             if given.mode == "both":
                 prior = TaskPrior.load(given.priors / f"{given.encoder}-without-{kind}")
             rows += score(prior, data, {"set": name, "kind": kind}, given.episodes)
     made = provenance(seeds=[11], shown={given.embeddings: "EMB", given.priors: "PRIORS"})
     name = f"honesty-{given.encoder}" + ("" if given.mode == "both" else "-own")
+    name += "-films" if given.films else ""
     write_result(name, {"name": name, **made, "mode": given.mode, "rows": rows}, given.results)
 
 
@@ -242,7 +263,7 @@ def score(
     for n, k in SIZES:
         cell = Cell()
         for task in data.tasks(n, k, episodes if n < 10 else max(20, episodes // 3)):
-            cell.add(fit_task(prior, task.z, task.y, n_way=n), task)
+            cell.add(fit_task(prior, task.z, task.y, n_way=n, groups=task.groups), task)
         if cell.pairs:
             rows.append(facts | {"ways": n, "shots": k} | cell.row())
     rng = np.random.default_rng(0)
@@ -256,7 +277,7 @@ def score(
             cell, nothing = Cell(), []
             for task in data.tasks(5, k, episodes):
                 empty = meaningless(task, rng, how)
-                fitted = fit_task(prior, empty.z, empty.y, n_way=5)
+                fitted = fit_task(prior, empty.z, empty.y, n_way=5, groups=empty.groups)
                 said = fitted.expected_accuracy()
                 cell.note(
                     expected=said.mean,

@@ -166,7 +166,7 @@ def summary(mode: str = "") -> str:
     return "\n".join(lines)
 
 
-def every_cell(encoder: str) -> str:
+def every_cell(encoder: str, mode: str = "") -> str:
     """Return the numbers of every cell."""
     lines = [
         "| set, ways, shots | accuracy | expected, off by, interval holds | 90 % sets: coverage, "
@@ -175,7 +175,7 @@ def every_cell(encoder: str) -> str:
         "| far: caught, AUROC (nearest) | suspects |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows_of(encoder):
+    for row in rows_of(encoder, mode):
         if "labels" in row:
             continue
         p = {name: 100 * value for name, value in row.items() if isinstance(value, float)}
@@ -219,6 +219,22 @@ def without_meaning() -> str:
     return "\n".join(lines) + "\n\n" + said + ", ".join(flipped) + "."
 
 
+def one_shot() -> str:
+    """Return how far examples of one and of two classes lie apart, and how hard tasks are."""
+    document = load("one-shot")
+    lines = [
+        "| set (encoder) | of two classes | of one class | right at one shot | correlation of the "
+        "first and the last, over tasks |",
+        "|---|---|---|---|---|",
+    ]
+    for row in [] if document is None else document["rows"]:
+        lines.append(
+            f"| {row['set']} ({row['encoder']}) | {row['between']:.2f} | {row['within']:.2f} | "
+            f"{100 * row['accuracy']:.0f} % | {row['correlation']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "honesty-summary": summary,
     "honesty-own": lambda: summary("-own"),
@@ -226,4 +242,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "honesty-image": lambda: every_cell("image"),
     "honesty-characters": lambda: every_cell("characters"),
     "honesty-meaningless": without_meaning,
+    "honesty-films": lambda: every_cell("image", "-films"),
+    "honesty-one-shot": one_shot,
 }

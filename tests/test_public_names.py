@@ -29,7 +29,7 @@ UNCHECKED = {
     "check_state": "for every batch of tasks",
     "descend": "for every inner loop",
     "fault_of": "errors: the check itself needs them",
-    "first_copies": "for every task that is fitted",
+    "held_out_together": "for every task that is fitted",
     "generator": "for every random draw",
     "held_out_in": "for every task that is fitted",
     "held_out_logits": "for every task that is fitted",

@@ -55,6 +55,9 @@ def add_command(
     label: Annotated[
         str | None, typer.Option(help="Column of the labels in a table; by default the task's.")
     ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column that names what belongs together, as for 'fit'.")
+    ] = None,
     out: Out = None,
     forget: Forget = False,
     encoder: EncoderPlace = None,
@@ -82,6 +85,7 @@ def add_command(
             name=name,
             texts=text or [],
             label=label,
+            group=group,
             out=target,
             encoder=encoder,
             device=device,

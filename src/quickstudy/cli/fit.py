@@ -48,7 +48,8 @@ Format = Annotated[
 Group = Annotated[
     str | None,
     typer.Option(
-        help="Column that names what belongs together; not used as an input. See 'advise --group'."
+        help="Column that names what belongs together, like the frames of one film: held out "
+        "together, not used as an input."
     ),
 ]
 Unknown = Annotated[str | None, typer.Option(help="Label to give inputs that fit no class.")]

@@ -38,6 +38,8 @@ class Item:
         key: sha256 of the content in hexadecimal: equal content has an equal key.
         source: the file it comes from, or its name in the user's table; ``None`` = neither.
         preview: a small PNG or a short text to show to people; ``None`` = not made.
+        group: name of what belongs together (the frames of one film): such examples are held out
+            together; ``None`` = it stands alone.
 
     Example::
 
@@ -50,6 +52,7 @@ class Item:
     key: str
     source: str | None = None
     preview: bytes | str | None = None
+    group: str | None = None
 
     def where(self, row: int) -> str:
         """Return the name of this example in errors: ``"row 3 (koala/4.jpg)"``, counted from 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -233,10 +234,7 @@ class CallableEmbedder(_UserEncoder):
                 "or arrays, all of one kind."
             )
         # the function gets what the user gave, not what we read of it; only the hash is taken
-        return [
-            Item(row, item.key, item.source)
-            for row, item in zip(rows, read_images(rows), strict=True)
-        ]
+        return [replace(item, value=row) for row, item in zip(rows, read_images(rows), strict=True)]
 
     def compute(self, values: Sequence[Any], names: Sequence[str]) -> Vectors:
         """Return the embeddings ``[N, D]`` of the function, after checks.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -88,25 +88,27 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.false_rejects = false_rejects
         self.device = device
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Learn a task from labelled examples; what was learned before is forgotten.
 
         Args:
             X: inputs of the encoder's kind: paths, PIL images or arrays; texts; a table.
-            y: their labels ``[N]``: text, whole numbers or truth values. Types are kept; two
-                labels that are one value in two types (1 and ``"1"``) are refused.
+            y: their labels ``[N]``: text, whole numbers or truth values; 1 and ``"1"`` together
+                are refused.
+            groups: what belongs together ``[N]``: the frames of one film, the photos of one object.
+                They are held out together: what the task says of itself holds for new films and
+                objects. ``None`` = every example stands alone.
 
         Raises:
             DataError: if an input cannot be used; the row is named.
-            TaskError: if there are no examples, the labels do not fit them, one is missing or
-                cannot be a label; the row is named.
+            TaskError: if there are no examples, or a label or group is missing; the row is named.
             ConfigError: if a parameter is not usable, or ``unknown`` is a class.
         """
         share(self.false_rejects, "false_rejects")
         if not isinstance(self.head, str):
             raise ConfigError(f"there is no head {self.head!r}. Give its name, or 'auto'.")
         embedder = get_embedder(self.encoder, device=self.device)
-        version = TaskVersion.fit(X, y, embedder=embedder, head=self.head)
+        version = TaskVersion.fit(X, y, embedder=embedder, head=self.head, groups=groups)
         self._unknown(version)
         with self._edit_lock():
             self.roles_ = None
@@ -114,28 +116,29 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._task: tuple[TaskVersion, History] = version, History()
         return self
 
-    def add_examples(self, X: Any, y: Any) -> Edit:
+    def add_examples(self, X: Any, y: Any, *, groups: Any = None) -> Edit:
         """Add labelled examples, of classes that exist or are new; ``"1"`` names the class 1.
 
         Args:
             X: inputs ``[M]``.
             y: their labels ``[M]``, or one label for all of them.
+            groups: what belongs together ``[M]``, also with examples of the task, see :meth:`fit`.
 
         Raises:
             DataError: if an input cannot be used; the row is named.
             TaskError: if the labels do not fit the inputs, one is missing or cannot be a label.
             ConfigError: if a label is ``unknown``.
         """
-        return self._change(lambda version: version.add_examples(X, y))
+        return self._change(lambda version: version.add_examples(X, y, groups=groups))
 
     @checked
-    def add_class(self, label: Label, X: Any) -> Edit:
-        """Add a class with its examples; its column is the last.
+    def add_class(self, label: Label, X: Any, *, groups: Any = None) -> Edit:
+        """Add a class with its examples (and their groups); its column is the last.
 
         Raises:
             ConfigError: if there is a class of that label already.
         """
-        return self._change(lambda version: version.add_class(label, X))
+        return self._change(lambda version: version.add_class(label, X, groups=groups))
 
     @checked
     def remove_class(self, label: Label) -> Edit:
@@ -443,8 +446,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def n_features_in_(self) -> int:
         """The number of columns seen by :meth:`fit`, where it was given a table."""
-        n_features = self.version_.n_features
-        if n_features is None:
+        if (n_features := self.version_.n_features) is None:
             raise AttributeError("n_features_in_: the inputs of fit had no columns.")
         return n_features
 
@@ -476,10 +478,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return after.edit
 
     def _edit_lock(self) -> threading.RLock:
-        # not made in __init__, where scikit-learn allows nothing but parameters; setdefault is
-        # atomic, so two threads get the same lock
-        lock: threading.RLock = self.__dict__.setdefault("_lock", threading.RLock())
-        return lock
+        # not made in __init__, where scikit-learn allows parameters alone; setdefault is atomic
+        return cast(threading.RLock, self.__dict__.setdefault("_lock", threading.RLock()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle contains: the current version, no history, no lock."""

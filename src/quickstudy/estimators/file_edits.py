@@ -25,7 +25,7 @@ from quickstudy.estimators.saving import SavedTask, load_task, save_task
 from quickstudy.estimators.version import TaskVersion
 from quickstudy.storage.locks import changing
 from quickstudy.storage.outputs import is_task_file, refuse_foreign
-from quickstudy.tasks.labelled import LabelledFiles, read_examples, read_inputs
+from quickstudy.tasks.labelled import LabelledFiles, grouped, read_examples, read_inputs
 
 __all__ = [
     "EditedTask",
@@ -97,6 +97,7 @@ def add_files(
     name: Label | None = None,
     texts: Sequence[str] = (),
     label: str | None = None,
+    group: str | None = None,
     out: str | Path | None = None,
     encoder: Any = None,
     device: str = "auto",
@@ -112,6 +113,7 @@ def add_files(
         name: the class of all examples; ``None`` = each has its own label.
         texts: texts instead of files; they need a ``name``.
         label: column of the labels in a table; ``None`` = that of the task, or found by its name.
+        group: column of a table that names what belongs together; ``None`` = nothing does.
         out: the file to write; ``None`` = the task file itself.
         encoder: what the task was made with, if no file can contain it.
         device: where to embed.
@@ -134,8 +136,9 @@ def add_files(
         modality = saved.version.embedder.modality
         if modality not in (read.kind, "array"):
             raise ConfigError(f"the task is one of {modality}s; got {read.kind}s.")
+        read, groups = grouped(read, group)
         labels: Any = read.y if name is None else name
-        return saved.version.add_examples(read.x, labels, names=read.names)
+        return saved.version.add_examples(read.x, labels, names=read.names, groups=groups)
 
     return _edited(task, change, out=out, encoder=encoder, device=device, forget=forget)
 

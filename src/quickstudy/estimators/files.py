@@ -117,8 +117,8 @@ class FileTask:
             lines.append("expected accuracy: not defined, as there is only one class")
         if self.group is not None:
             lines.append(
-                f"  this is for further examples of the groups in {self.group}; for new groups, "
-                "'quickstudy advise --group' measures the accuracy"
+                f"  this is for new groups in {self.group}: examples of one group are held out "
+                "together"
             )
         suspects = self.suspects
         lines += [
@@ -174,7 +174,8 @@ def fit_files(
         head: as for :class:`FewShotClassifier`.
         label: column of the labels; ``None`` = found by its name.
         column: column of texts or images, where there are several; ``None`` = found.
-        group: column whose equal values mark examples that belong together; it is not an input.
+        group: column whose equal values mark examples that belong together (the frames of one
+            film): they are held out together; it is not an input.
         unknown: the label of inputs that fit no class.
         device: where to embed.
         format: of a table without an ending: ``"csv"``, ``"jsonl"``, ...
@@ -190,7 +191,7 @@ def fit_files(
     read = read_examples(examples, label=label, column=column, group=group, format=format)
     if read.note:
         say(f"note: {read.note}")
-    read, _ = grouped(read, group)
+    read, groups = grouped(read, group)
     labels = read.y or []
     names = list(dict.fromkeys(map(str, labels)))
     if read.roles is not None:
@@ -211,7 +212,7 @@ def fit_files(
         )
     clf = FewShotClassifier(chosen, head=head, unknown=unknown, device=device)
     try:
-        clf.fit(read.x, labels)
+        clf.fit(read.x, labels, groups)
     except DataError:
         if (sound := without_damaged(read)) is None:
             raise

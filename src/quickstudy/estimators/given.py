@@ -8,9 +8,12 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import issparse
+from torch import Tensor
 
 from quickstudy.core import ConfigError, DataError, TaskError
+from quickstudy.core.values import is_missing
 from quickstudy.embedders.base import Embedder, Item
 from quickstudy.estimators.labels import (
     Label,
@@ -26,12 +29,15 @@ from quickstudy.estimators.support import Floats, Support
 __all__ = [
     "answer_for_strangers",
     "embed_support",
+    "group_numbers",
     "labels_for",
+    "read_some",
     "refuse_sparse",
     "rows_of",
     "share",
     "whole_number",
     "width",
+    "with_groups",
     "with_names",
 ]
 
@@ -127,6 +133,44 @@ def with_names(items: list[Item], names: Sequence[str] | None) -> list[Item]:
     ]
 
 
+def with_groups(items: list[Item], groups: Any) -> list[Item]:
+    """Return items that know the group they belong to.
+
+    Args:
+        items: the examples ``[M]``.
+        groups: name or number of the group of each ``[M]``; ``None`` = there are no groups.
+
+    Raises:
+        TaskError: if there is not one for each example, or one is missing.
+    """
+    if groups is None:
+        return items
+    if isinstance(groups, (str, bytes)) or not hasattr(groups, "__iter__"):
+        raise TaskError(f"groups must be a list, one for each example; got {groups!r}.")
+    names = list(groups.tolist() if hasattr(groups, "tolist") else groups)
+    if len(names) != len(items):
+        raise TaskError(
+            f"got {counted(len(items), 'input')} and {counted(len(names), 'group')}. Give one "
+            "group for each."
+        )
+    for row, name in enumerate(names):
+        if is_missing(name) or name == "":
+            raise TaskError(f"row {row} has no group. Give each example one, or leave groups out.")
+    return [replace(item, group=str(name)) for item, name in zip(items, names, strict=True)]
+
+
+def group_numbers(items: Sequence[Item]) -> Tensor | None:
+    """Return a number for the group of each item ``[N]``; ``None`` if none belongs to a group.
+
+    An item without a group is one of its own.
+    """
+    if all(item.group is None for item in items):
+        return None
+    number: dict[Any, int] = {}
+    names = [("of", row) if i.group is None else i.group for row, i in enumerate(items)]
+    return torch.tensor([number.setdefault(name, len(number)) for name in names])
+
+
 def embed_support(embedder: Embedder, items: list[Item]) -> tuple[Floats, list[Item]]:
     """Return embeddings ``[N, D]``, and the items without the values that were embedded."""
     z = embedder.embed(items, progress=True)
@@ -139,6 +183,20 @@ def width(X: Any) -> int | None:
     """Return the number of columns of a table, or ``None`` if it is none."""
     shape: tuple[int, ...] = getattr(X, "shape", ())
     return int(shape[1]) if len(shape) == 2 else None
+
+
+def read_some(embedder: Embedder, X: Any) -> list[Item]:
+    """Return inputs as an embedder reads them.
+
+    Raises:
+        DataError: if one cannot be used.
+        TaskError: if there is none.
+    """
+    refuse_sparse(X)
+    items = embedder.read(X)
+    if not items:
+        raise TaskError("got 0 inputs. Give at least one example.")
+    return items
 
 
 def refuse_sparse(X: Any) -> None:

@@ -130,7 +130,8 @@ def _example_to_json(item: Item) -> dict[str, Any]:
     # the cells of a table's row: the table is scaled again whenever the task is edited
     row = list(item.value.values) if isinstance(item.value, TableRow) else None
     text = item.preview if isinstance(item.preview, str) else None
-    return {"key": item.key, "source": item.source, "text": text, "row": row}
+    found = {"key": item.key, "source": item.source, "text": text, "row": row}
+    return found if item.group is None else found | {"group": item.group}
 
 
 def _history_to_parts(
@@ -268,7 +269,8 @@ def _item(example: AboutExample, embedder: Embedder, z: Any, png: bytes | None) 
         raise ValueError("there is a row of a table where there is no table")
     elif config.get("encoder") == "array":
         value = z
-    return Item(value, example.key, example.source, example.text if png is None else png)
+    preview = example.text if png is None else png
+    return Item(value, example.key, example.source, preview, example.group)
 
 
 def _row_from_json(cells: list[Any] | None, config: dict[str, Any]) -> TableRow:

@@ -81,6 +81,7 @@ class AboutExample(_Part):
     text: str | None
     row: list[float | str] | None
     png: str | None = None
+    group: str | None = None
 
 
 class About(_Part):

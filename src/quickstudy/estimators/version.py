@@ -30,12 +30,15 @@ from quickstudy.estimators.explaining import (
 )
 from quickstudy.estimators.given import (
     embed_support,
+    group_numbers,
     labels_for,
+    read_some,
     refuse_sparse,
     rows_of,
     share,
     whole_number,
     width,
+    with_groups,
     with_names,
 )
 from quickstudy.estimators.labels import (
@@ -102,6 +105,7 @@ class TaskVersion:
         embedder: Embedder,
         head: str = "auto",
         prior: TaskPrior | None = None,
+        groups: Any = None,
     ) -> Self:
         """Return the first version of a task.
 
@@ -111,6 +115,7 @@ class TaskVersion:
             embedder: makes embeddings of inputs.
             head: name of a head, or ``"auto"``.
             prior: what was learned from auxiliary tasks; ``None`` = the package's for this encoder.
+            groups: what belongs together ``[N]``, like the frames of one film; ``None`` = nothing.
 
         Raises:
             DataError: if an input cannot be used; the row is named.
@@ -127,7 +132,7 @@ class TaskVersion:
         column = {label: c for c, label in enumerate(classes)}
         y_columns = np.array([column[label] for label in labels], dtype=np.int64)
         embedder = embedder.fit(items)
-        z, items = embed_support(embedder, items)
+        z, items = embed_support(embedder, with_groups(items, groups))
         support = Support(tuple(classes), tuple(items), y_columns, z)
         prior = shipped_prior(embedder) if prior is None else prior
         made = cls.learn(support, embedder, prior, head=head)
@@ -152,7 +157,8 @@ class TaskVersion:
         """
         z, y = tensor_of(support.z), tensor_of(support.y)
         # fitting a head is cheap: done again for every version, so that an edit equals a refit
-        task = fit_task(prior, z, y, n_way=support.n_way, head=head)
+        groups = group_numbers(support.items)
+        task = fit_task(prior, z, y, n_way=support.n_way, head=head, groups=groups)
         return cls(support, embedder, prior, head, task)
 
     @property
@@ -189,7 +195,9 @@ class TaskVersion:
     # ------------------------------------------------------------ edits
 
     @checked
-    def add_examples(self, X: Any, y: Any, *, names: Sequence[str] | None = None) -> Self:
+    def add_examples(
+        self, X: Any, y: Any, *, names: Sequence[str] | None = None, groups: Any = None
+    ) -> Self:
         """Return the version with more examples, of classes that exist or are new; ``"1"`` names
         the class 1.
 
@@ -197,20 +205,20 @@ class TaskVersion:
             X: inputs ``[M]``.
             y: their labels ``[M]``, or one label for all of them.
             names: to show to people ``[M]``, for inputs that have none of their own.
+            groups: what belongs together ``[M]``, also with examples of the task.
 
         Raises:
             DataError: if an input cannot be used; the row is named.
             TaskError: if there are no examples, or the labels do not fit them.
         """
         start = time.perf_counter()
-        items = self._read(X)
-        items = with_names(items, names)
-        labels = labels_for(items, y, self.classes)
-        return self._added(items, labels, "added", start)
+        items = with_groups(with_names(read_some(self.embedder, X), names), groups)
+        return self._added(items, labels_for(items, y, self.classes), "added", start)
 
     @checked
-    def add_class(self, label: Label, X: Any) -> Self:
-        """Return the version with one more class and its examples; its column is the last.
+    def add_class(self, label: Label, X: Any, *, groups: Any = None) -> Self:
+        """Return the version with one more class and its examples (and their groups); its column is
+        the last.
 
         Raises:
             ConfigError: if there is a class of that label already.
@@ -223,15 +231,8 @@ class TaskVersion:
                 f"there is a class {label!r} already. Use add_examples to give it more examples, "
                 "or remove_class first."
             )
-        items = self._read(X)
+        items = with_groups(read_some(self.embedder, X), groups)
         return self._added(items, [label] * len(items), f"added class {label!r}:", start)
-
-    def _read(self, X: Any) -> list[Item]:
-        refuse_sparse(X)
-        items = self.embedder.read(X)
-        if not items:
-            raise TaskError("got 0 inputs. Give at least one example.")
-        return items
 
     def _added(self, items: list[Item], labels: list[Label], what: str, start: float) -> Self:
         z, items = embed_support(self.embedder, items)
@@ -389,7 +390,6 @@ class TaskVersion:
             scores: what :meth:`scores` returned, calibrated ``[Q, C]``.
             coverage: over tasks, the share of queries whose set holds the right label; see
                 :meth:`~quickstudy.fitting.task.FittedTask.sets`.
-
         """
         coverage = share(coverage, "coverage")
         inside = self.task.sets_of(tensor_of(scores), coverage=coverage).numpy()

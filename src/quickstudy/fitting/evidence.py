@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quickstudy.core import Examples
 from quickstudy.learners.classes import class_weights
-from quickstudy.learners.heads import first_copies
+from quickstudy.learners.heads import held_out_together
 
 __all__ = ["Evidence", "gather_evidence", "log_loss", "own_temperature"]
 
@@ -33,12 +33,15 @@ class Evidence:
     """Statistics of ``T`` support sets.
 
     Args:
-        shots: examples per class, copies counted once: the harmonic mean over classes ``[T]``.
+        shots: examples per class, copies and groups counted once: the harmonic mean over classes
+            ``[T]``.
         ways: classes with examples ``[T]``.
         held_out: logits of the support examples, each from a state without it ``[T, S, C]``.
         judged: which rows of ``held_out`` are meaningful, bool ``[T, S]``: those that were held out
-            and whose class has at least two examples that are not copies of each other.
+            and whose class has at least two examples that are not held out together.
         y: labels ``[T, S]``.
+        answers: how many judged examples are not held out together: copies and members of a group
+            count once ``[T]``.
     """
 
     shots: Tensor
@@ -46,6 +49,7 @@ class Evidence:
     held_out: Tensor
     judged: Tensor
     y: Tensor
+    answers: Tensor
 
     @property
     def enough(self) -> Tensor:
@@ -61,7 +65,12 @@ class Evidence:
 
 
 def gather_evidence(
-    seen: Examples, held_out: Tensor, *, n_way: int, asked: Tensor | None = None
+    seen: Examples,
+    held_out: Tensor,
+    *,
+    n_way: int,
+    asked: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> Evidence:
     """Return the statistics of support sets whose held-out logits are known.
 
@@ -70,21 +79,32 @@ def gather_evidence(
         held_out: logits of each example without it ``[T, S, C]``, see :class:`Evidence`.
         n_way: number of classes ``C``.
         asked: which examples were held out, bool ``[T, S]``; ``None`` = all.
+        groups: number of the group that each example belongs to ``[T, S]``; ``None`` = only copies
+            belong together.
     """
     members, present = class_weights(seen.y, seen.mask, n_way)
     counts = members.sum(1)  # [T, C]
     ways = present.sum(1)
-    # several copies of one example count as one shot: they hold no more information
+    # several copies of one example, or frames of one film, count as one shot
     label = seen.y.clamp(0, n_way - 1)
-    first_copy = seen.mask & (first_copies(seen) == torch.arange(seen.y.shape[1]))
-    distinct = torch.zeros_like(counts).scatter_add_(1, label, first_copy.to(counts.dtype))
+    first = held_out_together(seen, groups)
+    named = torch.where(seen.mask, first * n_way + label, -1)  # a group may be of several classes
+    ordered, order = named.sort(dim=1, stable=True)
+    new = torch.ones_like(seen.mask)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    once = torch.zeros_like(new).scatter(1, order, new) & seen.mask
+    distinct = torch.zeros_like(counts).scatter_add_(1, label, once.to(counts.dtype))
     # harmonic mean: the classes with few examples decide how hard a task is
     shots = ways / torch.where(present, 1 / distinct.clamp(min=1), 0.0).sum(1).clamp(min=1e-9)
     # an example that is alone in its class cannot be answered by a head that never saw the class
     judged = seen.mask & (distinct.gather(1, label) > 1)
+    if groups is not None:
+        # groups of several classes may leave a class empty: its logits are minus infinity then
+        judged = judged & held_out.gather(2, label[..., None])[..., 0].isfinite()
     if asked is not None:
         judged = judged & asked
-    return Evidence(shots.double(), ways.double(), held_out, judged, seen.y)
+    own = torch.zeros_like(judged).scatter_reduce(1, first, judged, "amax")
+    return Evidence(shots.double(), ways.double(), held_out, judged, seen.y, own.sum(1))
 
 
 def log_loss(logits: Tensor, y: Tensor, temperature: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import Examples
-from quickstudy.learners.heads import first_copies
+from quickstudy.learners.heads import held_out_together
 
 __all__ = ["Neighbourhood", "nearest_cosine"]
 
@@ -32,7 +32,8 @@ class Neighbourhood:
         x: the support, of length 1 unless it is columns ``[S, D]``.
         means: of the classes with examples, likewise ``[C', D]``.
         columns: whether embeddings are columns of a table.
-        own: distance of each judged example from all others, with its copies left out ``[N]``.
+        own: distance of each judged example from all others, without its copies and its group
+            ``[N]``.
         apart: its distance from the examples and means of other classes only ``[N]``.
         several: whether every judged example has another one in its class.
 
@@ -52,27 +53,33 @@ class Neighbourhood:
     several: bool
 
     @classmethod
-    def of(cls, z: Tensor, y: Tensor, *, columns: bool = False) -> Neighbourhood:
+    def of(
+        cls, z: Tensor, y: Tensor, *, columns: bool = False, groups: Tensor | None = None
+    ) -> Neighbourhood:
         """Return the neighbourhood of a support.
 
         Args:
             z: embeddings ``[S, D]``.
             y: labels ``[S]``.
             columns: whether embeddings are columns of a table.
+            groups: number of the group that each example belongs to ``[S]``; ``None`` = only copies
+                belong together.
         """
         x = z.float() if columns else F.normalize(z.float(), dim=1)
-        copies = first_copies(Examples.full(z[None], y[None]))[0]  # [S]
+        together = held_out_together(
+            Examples.full(z[None], y[None]), None if groups is None else groups[None]
+        )[0]  # [S]
         labels, index = torch.unique(y, return_inverse=True)
         sums = torch.zeros(len(labels), x.shape[1]).index_add_(0, index, x)
         counts = torch.bincount(index)
-        first = copies == torch.arange(len(y))
-        distinct = torch.bincount(index[first], minlength=len(labels))
+        # how many examples of each class are not held out together
+        distinct = torch.bincount(torch.unique(together * len(labels) + index) % len(labels))
         judged = (distinct[index] > 1).nonzero()[:, 0]
         # with fewer than two such examples, distances between classes are all there is
         several = len(judged) > 1
         rows = judged if several else torch.arange(len(y))
         rows = rows[:: max(1, -(-len(rows) // _MOST_JUDGED))]
-        own, apart = _own(x, index, copies, sums, counts, rows, columns)
+        own, apart = _own(x, index, together, sums, counts, rows, columns)
         return cls(x, _mean(sums, counts, columns), columns, own, apart, several)
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -105,7 +112,7 @@ def _distance(a: Tensor, b: Tensor, columns: bool) -> Tensor:
 def _own(
     x: Tensor,
     index: Tensor,
-    copies: Tensor,
+    together: Tensor,
     sums: Tensor,
     counts: Tensor,
     rows: Tensor,
@@ -113,18 +120,18 @@ def _own(
 ) -> tuple[Tensor, Tensor]:
     """Return the distances of these examples from all others and from other classes ``[N]``."""
     same = index[rows, None] == index  # [N, S]
-    copy = copies[rows, None] == copies
+    out = together[rows, None] == together
     every = _distance(x[rows], x, columns)
     to_mean = _distance(x[rows], _mean(sums, counts, columns), columns)  # [N, C']
     other_class = to_mean.scatter(1, index[rows, None], math.inf)
-    # the mean of its own class without the example and its copies
-    n_copies = copy.sum(1)
-    rest = counts[index[rows]] - n_copies
-    without = _mean(sums[index[rows]] - n_copies[:, None] * x[rows], rest, columns)
+    # the mean of its own class without the example and what is held out with it
+    left = same & out
+    rest = counts[index[rows]] - left.sum(1)
+    without = _mean(sums[index[rows]] - left.to(x) @ x, rest, columns)
     difference = without - x[rows]
     own_mean = difference.norm(dim=1) if columns else 1 - (without * x[rows]).sum(1)
     own_mean = own_mean.masked_fill(rest < 1, math.inf)
-    own = every.masked_fill(copy, math.inf).amin(1) + torch.minimum(own_mean, other_class.amin(1))
+    own = every.masked_fill(out, math.inf).amin(1) + torch.minimum(own_mean, other_class.amin(1))
     apart = every.masked_fill(same, math.inf).amin(1) + other_class.amin(1)
     return own.double(), apart.double()
 

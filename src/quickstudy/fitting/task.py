@@ -22,18 +22,18 @@ from quickstudy.fitting.combining import (
     weighted_quantile,
 )
 from quickstudy.fitting.estimate import Estimate
-from quickstudy.fitting.evidence import Evidence, gather_evidence, log_loss, own_temperature
+from quickstudy.fitting.evidence import Evidence, log_loss, own_temperature
 from quickstudy.fitting.familiar import familiar_source
 from quickstudy.fitting.heads import (
     CANDIDATES,
     affordable,
     preferred_unless_beaten,
-    quick_twin,
 )
+from quickstudy.fitting.judging import is_large, judged_support
 from quickstudy.fitting.novelty import Neighbourhood
 from quickstudy.fitting.one_shot import threshold_at
 from quickstudy.fitting.prior import HeadPrior, TaskPrior
-from quickstudy.learners.heads import CentredHead, held_out_in, held_out_logits
+from quickstudy.learners.heads import CentredHead
 
 __all__ = ["Estimate", "FittedTask", "fit_task", "held_out_quantile"]
 
@@ -41,12 +41,9 @@ __all__ = ["Estimate", "FittedTask", "fit_task", "held_out_quantile"]
 # classes of texts and characters, five per class and one in 25 labels wrong, half of those listed
 # were wrong
 _SUSPECT_ODDS = 1.36
-_FOLDS = 5
 # temperatures of heads at one example per class, the geometric mean over training classes of texts,
 # images and characters; of a table heads return log probabilities
 _USUAL_TEMPERATURES = {"logistic": 0.26, "prototype": 0.11, "ridge": 0.054}
-# examples times classes above which one fold is held out, not all five in turn: each is a refit
-_LARGE_TASK = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +62,7 @@ class FittedTask:
         near: distances of its examples, and of queries from them.
         familiar: name of the prior's source that the task resembles; ``None`` = none.
         held_out_errors: by head considered, 0 or 1 for each held-out example ``[N]``.
+        groups: number of the group of each example ``[S]``; ``None`` = only copies belong together.
 
     Example::
 
@@ -86,6 +84,7 @@ class FittedTask:
     near: Neighbourhood
     familiar: str | None
     held_out_errors: Mapping[str, Tensor]
+    groups: Tensor | None = None
 
     # ------------------------------------------------------------------------------ answers
 
@@ -243,7 +242,7 @@ class FittedTask:
             confidence, answer = p.max(1)
             shots = float(evidence.shots)
             mean = held_out_accuracy(answer == evidence.y[0][judged], confidence, shots)
-            low, high = accuracy_interval(mean, int(judged.sum()), shots, classes)
+            low, high = accuracy_interval(mean, int(evidence.answers[0]), shots, classes)
             alone = int(self.alone.sum())
             if not alone:
                 return Estimate(mean, low, high, 0.9, "leaving examples out")
@@ -275,10 +274,10 @@ class FittedTask:
 
     @property
     def alone(self) -> Tensor:
-        """Which classes have one example only, which cannot be held out, bool ``[C]``."""
+        """Which classes have one example or group only, which cannot be held out, bool ``[C]``."""
         y, judged = self.evidence.y[0], self.evidence.judged[0]
         heard = torch.bincount(y[judged], minlength=self.n_way) > 0
-        return (torch.bincount(y, minlength=self.n_way) == 1) & ~heard
+        return (torch.bincount(y, minlength=self.n_way) > 0) & ~heard
 
     @property
     def guessing(self) -> float:
@@ -324,8 +323,8 @@ class FittedTask:
             other label ``[S]``.
         """
         evidence = self.evidence
-        if _is_large(self.support, self.n_way):
-            evidence = _evidence(self.head, self.support, self.n_way, whole=True)
+        if is_large(self.support, self.n_way):
+            evidence = judged_support(self.head, self.support, self.n_way, self.groups, whole=True)
         log_p = (evidence.held_out[0].double() / self.temperature).log_softmax(1)
         own = torch.nn.functional.one_hot(evidence.y[0], self.n_way).bool()
         given = log_p[own]
@@ -350,7 +349,13 @@ class FittedTask:
 
 @checked
 def fit_task(
-    prior: TaskPrior, z: Tensor, y: Tensor, *, n_way: int, head: str = "auto"
+    prior: TaskPrior,
+    z: Tensor,
+    y: Tensor,
+    *,
+    n_way: int,
+    head: str = "auto",
+    groups: Tensor | None = None,
 ) -> FittedTask:
     """Learn one task: choose a head, adapt it to the support and calibrate it.
 
@@ -368,6 +373,8 @@ def fit_task(
         y: labels in ``[0, n_way)`` ``[S]``.
         n_way: number of classes ``C``.
         head: one of :data:`~quickstudy.fitting.heads.HEADS`, or ``"auto"``.
+        groups: number of the group of each example ``[S]``, whose members are held out together;
+            ``None`` = only copies are.
 
     Raises:
         TaskError: if there is no example, a shape or a label is wrong, or an embedding is not
@@ -380,6 +387,8 @@ def fit_task(
             f"{tuple(z.shape)} and {tuple(y.shape)}."
         )
     check_size(n_way=n_way)
+    if groups is not None and (groups.shape != y.shape or int(groups.min()) < 0):
+        raise TaskError(f"groups are numbers from 0 on, one for each of the {len(y)} examples.")
     if y.is_floating_point() or y.dtype == torch.bool:
         raise TaskError(
             f"labels are whole numbers from 0 to {n_way - 1}; got {y.dtype}. Number the classes, "
@@ -394,7 +403,7 @@ def fit_task(
     shots = len(counts) / float((1 / counts).sum())
 
     def judge(made: CentredHead) -> Evidence:
-        return _evidence(made, support, n_way)
+        return judged_support(made, support, n_way, groups)
 
     if takes_columns(prior, head):
         chosen, heads, evidence = column_heads(prior, head, support, n_way=n_way, judge=judge)
@@ -422,9 +431,10 @@ def fit_task(
         n_way,
         evidence[chosen],
         _temperature(prior, chosen, evidence[chosen], familiar),
-        Neighbourhood.of(z, y, columns=prior.columns),
+        Neighbourhood.of(z, y, columns=prior.columns, groups=groups),
         familiar,
         errors,
+        groups,
     )
 
 
@@ -439,31 +449,6 @@ def _class_by_class(prior: TaskPrior, z: Tensor, y: Tensor) -> Tensor:
     x = z.new_zeros(len(z), prior.metric.dim, dtype=torch.float32)
     x[order] = torch.cat([prior.transform(part) for part in parts])
     return x
-
-
-def _is_large(support: Examples, n_way: int) -> bool:
-    return support.y.numel() * n_way > _LARGE_TASK
-
-
-@torch.no_grad()
-def _evidence(head: CentredHead, support: Examples, n_way: int, *, whole: bool = False) -> Evidence:
-    """Return the statistics of a support set.
-
-    Of a large task one fold of every class is held out, unless the ``whole`` is asked for.
-    """
-    seen = head.seen(support, n_way=n_way)
-    one_shot = int(torch.bincount(support.y[0]).max()) < 2
-    asked, rounds = None, _FOLDS
-    if not whole and _is_large(support, n_way):
-        rounds = 1
-        asked = held_out_in(support, n_way=n_way, folds=_FOLDS, rounds=rounds)
-    if one_shot:
-        # every example is alone in its class: none could be judged, so the refits are saved
-        held_out = torch.zeros(*support.y.shape, n_way)
-    else:
-        twin = quick_twin(head)
-        held_out = held_out_logits(twin, support, n_way=n_way, folds=_FOLDS, rounds=rounds)
-    return gather_evidence(seen, held_out, n_way=n_way, asked=asked)
 
 
 def _errors(evidence: Evidence) -> Tensor:

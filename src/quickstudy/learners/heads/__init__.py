@@ -6,7 +6,11 @@ from quickstudy.learners.heads.discriminant import DiscriminantHead
 from quickstudy.learners.heads.finetuned import FineTunedHead
 from quickstudy.learners.heads.forest import ForestHead
 from quickstudy.learners.heads.gradient import GradientHead
-from quickstudy.learners.heads.held_out import first_copies, held_out_in, held_out_logits
+from quickstudy.learners.heads.held_out import (
+    held_out_in,
+    held_out_logits,
+    held_out_together,
+)
 from quickstudy.learners.heads.logistic import LogisticHead
 from quickstudy.learners.heads.neighbours import NeighbourHead
 from quickstudy.learners.heads.ridge import RidgeHead
@@ -25,7 +29,7 @@ __all__ = [
     "PrototypeHead",
     "RidgeHead",
     "VoteHead",
-    "first_copies",
     "held_out_in",
     "held_out_logits",
+    "held_out_together",
 ]

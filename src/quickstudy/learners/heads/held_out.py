@@ -8,7 +8,7 @@ from torch import Tensor
 from quickstudy.core import Examples
 from quickstudy.learners.base import Learner
 
-__all__ = ["first_copies", "held_out_in", "held_out_logits"]
+__all__ = ["held_out_in", "held_out_logits", "held_out_together"]
 
 # numbers in all the copies of a support that are fitted at once: 2^24 float32 numbers are 67 MB
 _COPIED_NUMBERS_AT_ONCE = 1 << 24
@@ -21,6 +21,7 @@ def held_out_logits(
     n_way: int,
     folds: int | None = None,
     rounds: int | None = None,
+    groups: Tensor | None = None,
 ) -> Tensor:
     """Return the logits of each support example from a state that was learned without it.
 
@@ -29,9 +30,9 @@ def held_out_logits(
     Leaving out one example at a time would weaken its own class alone. Every head is then worse on
     it than on queries, some heads much more than others, so heads could not be compared.
 
-    Copies of one example are left out together: no example is judged by a copy of itself. Where an
-    example is the only one of its class, apart from copies, its class is absent when it is judged:
-    its own logit is minus infinity.
+    Copies of one example are left out together, and so are the members of a group: no example is
+    judged by a copy of itself. Where an example is the only one of its class, apart from these, its
+    class is absent when it is judged: its own logit is minus infinity.
 
     Args:
         head: a learner on embeddings.
@@ -40,13 +41,15 @@ def held_out_logits(
         folds: number of parts of every class, at least 2; ``None`` = one example at a time, ``S``
             times.
         rounds: how many of the parts are held out in turn; ``None`` = all.
+        groups: number of the group that each example belongs to ``[T, S]``; ``None`` = only copies
+            belong together.
 
     Returns:
         Logits ``[T, S, C]``: zeros for examples that are never held out (see
         :func:`held_out_in`), without meaning for padding.
     """
     tasks, size = support.y.shape
-    part = _parts(support, n_way, folds)  # [T, S]
+    part = _parts(support, n_way, folds, groups)  # [T, S]
     parts = int(part.max()) + 1 if part.numel() else 0
     rounds = parts if rounds is None else min(rounds, parts)
     found: Tensor = support.x.new_zeros(tasks, size, n_way)
@@ -76,7 +79,9 @@ def held_out_logits(
     return found
 
 
-def held_out_in(support: Examples, *, n_way: int, folds: int, rounds: int) -> Tensor:
+def held_out_in(
+    support: Examples, *, n_way: int, folds: int, rounds: int, groups: Tensor | None = None
+) -> Tensor:
     """Return which examples are held out in the first rounds of :func:`held_out_logits`, bool
     ``[T, S]``.
 
@@ -85,17 +90,40 @@ def held_out_in(support: Examples, *, n_way: int, folds: int, rounds: int) -> Te
         n_way: number of classes ``C``.
         folds: number of parts of every class.
         rounds: how many of the parts are held out.
+        groups: see :func:`held_out_logits`.
     """
-    return _parts(support, n_way, folds) < rounds
+    return _parts(support, n_way, folds, groups) < rounds
 
 
-def first_copies(support: Examples) -> Tensor:
-    """Return the position of the first copy of each example ``[T, S]``: an example with the same
-    bits and the same label, or the example itself if there is none before it.
+def held_out_together(support: Examples, groups: Tensor | None = None) -> Tensor:
+    """Return the position of the first example that each one is held out with ``[T, S]``: of its
+    group, or with the same bits and the same label, or the example itself.
 
     Args:
         support: examples ``[T, S, D]``.
+        groups: number of the group that each example belongs to ``[T, S]``; ``None`` = only copies
+            belong together.
     """
+    first = _first_copies(support)
+    if groups is None:
+        return first
+    found = first.clone()
+    for t in range(len(found)):
+        # a copy may tie two groups, and a group two copies: what is tied has one first example
+        while True:
+            least = found[t].new_full((int(groups[t].max()) + 1,), found.shape[1])
+            least = least.scatter_reduce(0, groups[t], found[t], "amin")[groups[t]]
+            tied = torch.full_like(least, found.shape[1])
+            tied = tied.scatter_reduce(0, first[t], least, "amin")[first[t]]
+            if torch.equal(tied, found[t]):
+                break
+            found[t] = tied
+    return found
+
+
+def _first_copies(support: Examples) -> Tensor:
+    """Return the position of the first copy of each example ``[T, S]``: an example with the same
+    bits and the same label, or the example itself if there is none before it."""
     tasks, size = support.y.shape
     place = torch.arange(size, device=support.y.device).expand(tasks, size)
     # equal rows have equal checksums, so only tasks with two equal ones are compared bit by bit
@@ -114,15 +142,15 @@ def first_copies(support: Examples) -> Tensor:
     return first
 
 
-def _parts(support: Examples, n_way: int, folds: int | None) -> Tensor:
+def _parts(support: Examples, n_way: int, folds: int | None, groups: Tensor | None) -> Tensor:
     """Return the number of the part that each example belongs to ``[T, S]``."""
     size = support.y.shape[1]
-    first_copy = first_copies(support)
+    first_copy = held_out_together(support, groups)
     own = torch.arange(size, device=support.y.device)
     if folds is None:
         return first_copy
     # padding and copies go into a class of their own, so that they take no place in the others;
-    # copies get the part of their first copy at the end
+    # copies and members of a group get the part of the first of them at the end
     y = torch.where(support.mask, support.y, n_way)
     y = torch.where(first_copy == own, y, n_way)
     # rank: how many examples of its class stand before each, found by sorting the labels
