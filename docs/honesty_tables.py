@@ -235,6 +235,30 @@ def one_shot() -> str:
     return "\n".join(lines)
 
 
+def lengths() -> str:
+    """Return the accuracy of the estimator beside logistic regression."""
+    document = load("lengths")
+    rows = [] if document is None else document["rows"]
+    if not rows:
+        return ""
+    methods = list(rows[0]["accuracy"])
+    lines = [f"| set (encoder), shots | {' | '.join(methods)} |", "|---|" + "---|" * len(methods)]
+    for row in rows:
+        cells = [
+            f"{100 * one['mean']:.1f} ± {100 * one['ci95']:.1f}" for one in row["accuracy"].values()
+        ]
+        lines.append(f"| {row['set']} ({row['encoder']}), {row['shots']} | {' | '.join(cells)} |")
+    for shots in sorted({row["shots"] for row in rows}):
+        means = [
+            sum(r["accuracy"][m]["mean"] for r in rows if r["shots"] == shots)
+            / sum(r["shots"] == shots for r in rows)
+            for m in methods
+        ]
+        cells = [f"**{100 * mean:.1f}**" for mean in means]
+        lines.append(f"| mean over all, {shots} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "honesty-summary": summary,
     "honesty-own": lambda: summary("-own"),
@@ -244,4 +268,5 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "honesty-meaningless": without_meaning,
     "honesty-films": lambda: every_cell("image", "-films"),
     "honesty-one-shot": one_shot,
+    "honesty-lengths": lengths,
 }

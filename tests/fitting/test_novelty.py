@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quickstudy.core import Examples, generator
-from quickstudy.fitting.novelty import Neighbourhood, nearest_cosine
+from quickstudy.core import generator
+from quickstudy.fitting import TaskPrior, fit_task
+from quickstudy.fitting.novelty import Neighbourhood
+from quickstudy.fitting.space import unit_rows
 
 
 def place(z: Tensor, columns: bool) -> Tensor:
@@ -140,10 +142,52 @@ def test_of_a_large_support_evenly_spaced_examples_are_judged() -> None:
     assert float(near.own[0]) == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_plain_detector_by_hand() -> None:
-    x = torch.eye(4, dtype=torch.float64)
-    seen = Examples.full(x[None, [0, 0, 1, 2]], torch.tensor([[0, 0, 1, 2]]))
-    query = torch.tensor([[[3.0, 4, 0, 0]]], dtype=torch.float64)  # cosines 0.6, 0.8, 0 and 0
-    assert float(nearest_cosine(seen.x, seen.mask, query)) == pytest.approx(1 - 0.8)
-    mask = torch.tensor([[True, True, False, True]])
-    assert float(nearest_cosine(seen.x, mask, query)) == pytest.approx(1 - 0.6)
+@pytest.mark.parametrize("offset", [0.0, 30.0, 1e3, 1e4])
+def test_what_all_embeddings_share_does_not_hide_strangers(offset: float) -> None:
+    """In float32 the cosines of vectors with a large common part are all 1."""
+    g = generator(6)
+    means = 5 * torch.randn(6, 16, generator=g)
+    y = torch.arange(4).repeat_interleave(10)
+    z = means[y] + torch.randn(40, 16, generator=g)
+    query = means[torch.arange(4).repeat_interleave(50)] + torch.randn(200, 16, generator=g)
+    strangers = means[4:].repeat_interleave(50, 0) + torch.randn(100, 16, generator=g)
+    near = Neighbourhood.of(z + offset, y)
+    known, other = near(query + offset), near(strangers + offset)
+    assert float((known[:, None] < other).double().mean()) > 0.99
+    limit = float((near.own / near.unit).quantile(0.95))
+    assert float((known / near.unit <= limit).double().mean()) > 0.85
+    assert float((other / near.unit <= limit).double().mean()) < 0.1
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1e-3, 1e12, 1e25, 1e36])
+def test_answers_do_not_depend_on_the_size_of_embeddings(size: float) -> None:
+    z, y = uneven()
+    queries = 3 + torch.randn(5, 6, generator=generator(2))
+    task = fit_task(TaskPrior.plain(6), z, y, n_way=4)
+    scaled = fit_task(TaskPrior.plain(6), z * size, y, n_way=4)
+    torch.testing.assert_close(
+        scaled.proba(queries * size), task.proba(queries), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        scaled.novelty(queries * size), task.novelty(queries), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_row_of_zeros_is_at_distance_one_from_all_but_itself() -> None:
+    z = torch.cat([torch.zeros(2, 3), torch.randn(6, 3, generator=generator(8))])
+    y = torch.tensor([0, 1, 0, 1, 2, 2, 3, 3])
+    near = Neighbourhood.of(z, y)
+    own = [2, 3, 4, 5, 6, 7]
+    x = F.normalize(z[own].double(), dim=1)
+    # classes 0 and 1 hold one row of zeros and one other: their mean lies between the two
+    assert float(near(torch.zeros(1, 3))) == pytest.approx(1 - math.sqrt(0.5), rel=1e-4)
+    query = torch.randn(1, 3, generator=generator(7))
+    cosine = x @ F.normalize(query[0].double(), dim=0)
+    means = [cosine[0] * math.sqrt(0.5), cosine[1] * math.sqrt(0.5)]
+    for c in (2, 3):
+        mean = F.normalize(x[2 * c - 2] + x[2 * c - 1], dim=0)
+        means.append(mean @ F.normalize(query[0].double(), dim=0))
+    expected = 1 - max(0.0, float(cosine.max())) + 1 - max(map(float, means))
+    assert float(near(query)) == pytest.approx(expected, rel=1e-4)
+    assert bool(near(torch.randn(4, 3, generator=generator(9))).isfinite().all())
+    assert bool(unit_rows(torch.zeros(2, 3)).eq(0).all())

@@ -83,7 +83,8 @@ def _basis(task: FittedTask) -> str:
     n = int(task.evidence.judged.sum())
     what = "Probabilities and prediction sets"
     if task.enough_held_out:
-        return f"{what} rest on {n} of the task's own examples, each held out in turn."
+        together = "" if task.groups is None else " together with its group"
+        return f"{what} rest on {n} of the task's own examples, each held out in turn{together}."
     if not task.prior.learned:
         return (
             f"{what} rest on nothing: too little can be held out. Every class is in every set; "
@@ -96,7 +97,7 @@ def _accuracy(task: FittedTask) -> str:
     if task.state_classes < 2:
         return "Accuracy: there is one class only."
     said = task.expected_accuracy()
-    guessing = f"guessing gets {100 * task.guessing:.0f} % right"
+    guessing = f"guessing gets {max(100 * task.guessing, 0.1):.2g} % right"
     if task.nothing_learned and said.mean < task.guessing + _PROMISING:
         return f"Accuracy: nothing was learned, as far as can be told; {guessing}, this {said}."
     if task.nothing_learned:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.fitting.one_shot import ByWays
+from quickstudy.fitting.space import unit_rows
 
 __all__ = ["KnownSource", "familiar_source"]
 
@@ -48,7 +48,7 @@ def familiar_source(known: Sequence[KnownSource], z: Tensor, y: Tensor) -> str |
     """
     if not known:
         return None
-    z = F.normalize(z.float(), dim=1)
+    z = unit_rows(z.float())
     classes, index, counts = torch.unique(y, return_inverse=True, return_counts=True)
     weights = 1 / counts[index].float() / len(classes)  # every class weighs the same
     best, found = _USUAL, None

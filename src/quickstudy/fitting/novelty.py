@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core import Examples
+from quickstudy.fitting.space import unit_rows
 from quickstudy.learners.heads import held_out_together
 
-__all__ = ["Neighbourhood", "nearest_cosine"]
+__all__ = ["Neighbourhood"]
 
 # support examples whose own distances are computed, at most: more tell nothing new
 _MOST_JUDGED = 2000
@@ -29,8 +29,10 @@ class Neighbourhood:
     recognition.
 
     Args:
-        x: the support, of length 1 unless it is columns ``[S, D]``.
-        means: of the classes with examples, likewise ``[C', D]``.
+        x: the support less ``centre``, of length 1 before unless it is columns ``[S, D']``.
+        means: of the classes with examples, likewise ``[C', D']``.
+        centre: mean of the support: what all examples share would drown distances in rounding
+            ``[D']``.
         columns: whether embeddings are columns of a table.
         own: distance of each judged example from all others, without its copies and its group
             ``[N]``.
@@ -47,6 +49,7 @@ class Neighbourhood:
 
     x: Tensor
     means: Tensor
+    centre: Tensor
     columns: bool
     own: Tensor
     apart: Tensor
@@ -65,7 +68,9 @@ class Neighbourhood:
             groups: number of the group that each example belongs to ``[S]``; ``None`` = only copies
                 belong together.
         """
-        x = z.float() if columns else F.normalize(z.float(), dim=1)
+        x = _placed(z, columns)
+        centre = x.double().mean(0).to(x)
+        x = x - centre
         together = held_out_together(
             Examples.full(z[None], y[None]), None if groups is None else groups[None]
         )[0]  # [S]
@@ -79,12 +84,13 @@ class Neighbourhood:
         several = len(judged) > 1
         rows = judged if several else torch.arange(len(y))
         rows = rows[:: max(1, -(-len(rows) // _MOST_JUDGED))]
-        own, apart = _own(x, index, together, sums, counts, rows, columns)
-        return cls(x, _mean(sums, counts, columns), columns, own, apart, several)
+        mean = _Mean(centre, columns)
+        own, apart = _own(x, index, together, sums, counts, rows, mean)
+        return cls(x, mean(sums, counts), centre, columns, own, apart, several)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return the distances of queries ``[Q, D] -> [Q]``, in float64."""
-        x = z.float() if self.columns else F.normalize(z.float(), dim=1)
+        x = _placed(z, self.columns) - self.centre
         nearest = _distance(x, self.x, self.columns).amin(1)
         return (nearest + _distance(x, self.means, self.columns).amin(1)).double()
 
@@ -93,20 +99,38 @@ class Neighbourhood:
         """The mean distance of the task's own examples; 1 where there is none."""
         found = self.own[self.own.isfinite()]
         value = float(found.mean()) if len(found) else 0.0
-        return value if value > 1e-6 else 1.0
+        return value if value > 1e-10 else 1.0
 
 
-def _mean(sums: Tensor, counts: Tensor, columns: bool) -> Tensor:
-    means = sums / counts[..., None].clamp(min=1)
-    return means if columns else F.normalize(means, dim=-1)
+def _placed(z: Tensor, columns: bool) -> Tensor:
+    """Return embeddings as they are compared: columns as they are, others of length 1."""
+    if columns:
+        return z.float()
+    x = unit_rows(z.float())
+    # a row of zeros has no direction: it gets one of its own, at distance 1 from all others
+    return torch.cat([x, (z == 0).all(1, keepdim=True).to(x)], 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mean:
+    """The mean of rows less ``centre``, itself less ``centre`` and of length 1 before."""
+
+    centre: Tensor
+    columns: bool
+
+    def __call__(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """Return the means of these sums of rows ``[..., D]``."""
+        means = sums / counts[..., None].clamp(min=1)
+        return means if self.columns else unit_rows(means + self.centre) - self.centre
 
 
 def _distance(a: Tensor, b: Tensor, columns: bool) -> Tensor:
     """Return distances ``[Q, D], [N, D] -> [Q, N]``."""
     if columns:
-        # from differences: a table may lie far from the origin
         return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-    return 1 - a @ b.T
+    # one minus the cosine, of vectors of length 1 whose common part was taken away
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)
+    return (squares / 2 - a @ b.T).clamp(min=0)
 
 
 def _own(
@@ -116,35 +140,22 @@ def _own(
     sums: Tensor,
     counts: Tensor,
     rows: Tensor,
-    columns: bool,
+    mean: _Mean,
 ) -> tuple[Tensor, Tensor]:
     """Return the distances of these examples from all others and from other classes ``[N]``."""
     same = index[rows, None] == index  # [N, S]
     out = together[rows, None] == together
-    every = _distance(x[rows], x, columns)
-    to_mean = _distance(x[rows], _mean(sums, counts, columns), columns)  # [N, C']
+    every = _distance(x[rows], x, mean.columns)
+    to_mean = _distance(x[rows], mean(sums, counts), mean.columns)  # [N, C']
     other_class = to_mean.scatter(1, index[rows, None], math.inf)
     # the mean of its own class without the example and what is held out with it
     left = same & out
     rest = counts[index[rows]] - left.sum(1)
-    without = _mean(sums[index[rows]] - left.to(x) @ x, rest, columns)
-    difference = without - x[rows]
-    own_mean = difference.norm(dim=1) if columns else 1 - (without * x[rows]).sum(1)
+    difference = mean(sums[index[rows]] - left.to(x) @ x, rest) - x[rows]
+    own_mean = difference.norm(dim=1)
+    if not mean.columns:
+        own_mean = own_mean.square() / 2
     own_mean = own_mean.masked_fill(rest < 1, math.inf)
     own = every.masked_fill(out, math.inf).amin(1) + torch.minimum(own_mean, other_class.amin(1))
     apart = every.masked_fill(same, math.inf).amin(1) + other_class.amin(1)
     return own.double(), apart.double()
-
-
-def nearest_cosine(support: Tensor, mask: Tensor, x: Tensor) -> Tensor:
-    """Return one minus the cosine to the nearest support example ``[T, Q]``.
-
-    This is the detector of unknown classes that needs no prior.
-
-    Args:
-        support: embeddings ``[T, S, D]``.
-        mask: ``False`` marks padding, bool ``[T, S]``.
-        x: queries ``[T, Q, D]``.
-    """
-    cosine = F.normalize(x, dim=2) @ F.normalize(support, dim=2).transpose(1, 2)
-    return 1 - cosine.masked_fill(~mask[:, None], -1.0).amax(2)

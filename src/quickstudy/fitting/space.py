@@ -11,7 +11,7 @@ from torch import Tensor
 from quickstudy.core import ConfigError, TaskError
 from quickstudy.core.arguments import checked
 
-__all__ = ["Metric", "MetricSettings", "Spread", "mean_and_within"]
+__all__ = ["Metric", "MetricSettings", "Spread", "mean_and_within", "unit_rows"]
 
 # smallest variance of a direction, as a share of the mean variance: whitening must not blow up
 # directions in which training examples hardly differ
@@ -178,7 +178,16 @@ def _placed(z: Tensor, settings: MetricSettings) -> Tensor:
     """Return ``sign(z) |z|^power``, scaled to length 1 if the settings say so."""
     if settings.power != 1:
         z = z.sign() * z.abs().pow(settings.power)
-    return F.normalize(z, dim=-1) if settings.unit else z
+    return unit_rows(z) if settings.unit else z
+
+
+def unit_rows(z: Tensor) -> Tensor:
+    """Return vectors scaled to length 1 ``[..., D]``, however large or small they are; zeros stay
+    zeros."""
+    largest = z.abs().amax(-1, keepdim=True)
+    # squares of such numbers are no float32 numbers; others stay what they are to the last bit
+    beyond = (largest > 1e15) | ((largest < 1e-15) & (largest > 0))
+    return F.normalize(z / torch.where(beyond, largest, 1.0), dim=-1)
 
 
 def mean_and_within(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
