@@ -100,6 +100,7 @@ def test_paired_p_values_are_scipys_and_defined_at_the_edges():
     assert paired_p_value(np.zeros(5)) == 1
     assert paired_p_value(np.array([0.3])) == 1
     assert paired_p_value(np.full(5, 0.2)) == 0
+    assert paired_p_value(np.full(2, 0.2)) == 0
 
 
 def test_roles_ranks_and_the_drop():

@@ -121,6 +121,7 @@ def test_where_episodes_do_not_tell_how_classes_differ_there_is_none():
     some = np.argsort(np.random.default_rng(0).random((20, 9)), 1)[:, :4]
     assert class_interval(scores, some) is not None
     assert class_interval(scores[:4], some[:4]) is None
+    assert class_interval(scores[:5], some[:5]) is not None
     sources = np.array([0] * 17 + [1] * 3)
     assert class_interval(scores, some, sources=sources) is None  # three of the second
     constant = class_interval(np.full(20, 0.25), some)

@@ -10,6 +10,7 @@ from torch import nn
 
 from quickstudy.core import ConfigError, Episode, EpisodeSpec, Examples, ProtocolError, TaskError
 from quickstudy.evaluation import compare, embed_pool, evaluate, mean_interval
+from quickstudy.evaluation.classes import class_interval
 from quickstudy.evaluation.statistics import CalibrationCounts
 from quickstudy.learners import MatchingNetwork, NearestNeighbour, PrototypicalNetwork
 from quickstudy.nets import MLP, Conv4, Identity
@@ -79,6 +80,40 @@ def test_scores_are_what_a_loop_would_find():
         assert score == pytest.approx(float((logits.argmax(2) == episode.query.y).float().mean()))
     assert report.mean == pytest.approx(report.scores.mean())
     assert report.ci95 == pytest.approx(mean_interval(report.scores))
+
+
+def test_its_calibration_error_and_interval_over_classes_are_those_of_a_loop():
+    model = seeded(lambda: PrototypicalNetwork(MLP((4,), (5,))))
+    report = evaluate(model, source((4,)), SPEC, episodes=12)
+    counts, classes = CalibrationCounts(), []
+    for i in range(12):
+        episode = source((4,)).episodes(SPEC, [i], seed=0)
+        with torch.no_grad():
+            logits = model.predict(model.adapt(episode.support, n_way=3), episode.query.x)
+        best, answer = logits.double().softmax(2).max(2)
+        counts.add(best[0].numpy(), (answer == episode.query.y)[0].numpy())
+        classes.append(episode.info["classes"][0].numpy())
+    assert report.calibration_error == pytest.approx(counts.error(), abs=1e-6)
+    over = class_interval(report.scores, np.array(classes), most=1.0)
+    assert over.high < 1
+    assert (report.class_interval.low, report.class_interval.high) == (over.low, over.high)
+
+
+def test_no_interval_over_classes_goes_beyond_all_right():
+    near = PoolSource(gaussian_pool(8, 9, (4,), separation=1.6))
+    model = PrototypicalNetwork(Identity((4,)))
+    report = evaluate(model, near, SPEC, episodes=40)
+    assert report.scores.min() < 1
+    assert (
+        class_interval(
+            report.scores,
+            np.array(
+                [near.episodes(SPEC, [i], seed=0).info["classes"][0].numpy() for i in range(40)]
+            ),
+        ).high
+        > 1
+    )
+    assert report.class_interval.high == 1
 
 
 def test_sinusoids_are_scored_by_mean_squared_error():

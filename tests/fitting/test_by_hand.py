@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from gaussian_classes import world
 
 from quickstudy.core import ConfigError, Examples, TaskError
 from quickstudy.estimators import TaskPrior, fit_task
@@ -320,6 +321,21 @@ def test_with_a_prior_its_scores_weigh_half_an_example_and_its_distances_two():
         expected = weighted_quantile(ratios, (0.1, 7.0), 2.0, level)
         assert task.novelty_threshold(level) == pytest.approx(expected)
     assert task.expected_accuracy().method == "leaving examples out"
+
+
+def test_suspicion_is_the_log_odds_of_the_other_label():
+    """Of calibrated probabilities from a head without the example."""
+    z, y = world(4, 5, seed=3)
+    task = fit_task(TaskPrior.plain(z.shape[1]), z, y, n_way=4, head="prototype")
+    order, score, other = task.suspects()
+    assert task.temperature != pytest.approx(1, rel=0.1)
+    p = (task.evidence.held_out[0].double() / task.temperature).softmax(1)
+    for i, said, label in zip(order.tolist(), score.tolist(), other.tolist(), strict=True):
+        rest = [c for c in range(4) if c != int(y[i])]
+        best = max(rest, key=lambda c: float(p[i, c]))
+        assert label == best
+        assert said == pytest.approx(math.log(p[i, best] / p[i, y[i]]), rel=1e-6)
+    assert score.tolist() == sorted(score.tolist(), reverse=True)
 
 
 def test_evidence_of_a_hand_made_task():

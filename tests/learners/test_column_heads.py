@@ -170,6 +170,13 @@ def test_discriminant_analysis_without_two_examples_of_a_class():
     logits = head.predict(adapted(head, x, torch.arange(3), 4), q)
     assert logits[0].argmax(1).tolist() == [0, 1, 2]
     assert bool((logits[..., 3] == -torch.inf).all())
+    # one example of five is a fifth, whatever stands beside it
+    y = torch.tensor([0, 0, 0, 0, 1])
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [5.0, 5.0]])
+    even = DiscriminantHead(balanced=True)
+    gap = head.predict(adapted(head, x, y, 2), q) - even.predict(adapted(even, x, y, 2), q)
+    shares = torch.tensor([0.8, 0.2]).log().expand(1, 3, 2)
+    torch.testing.assert_close(gap, shares, rtol=1e-4, atol=1e-5)
     same = head.predict(adapted(head, torch.ones(4, 2), torch.tensor([0, 0, 1, 1]), 2), q)
     torch.testing.assert_close(same.softmax(2), torch.full((1, 3, 2), 0.5))
 

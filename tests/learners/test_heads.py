@@ -263,6 +263,22 @@ def test_fine_tuning_goes_to_the_optimum_whatever_the_unit(unit):
     assert float(gap.mean(1).abs().max()) < 1e-6
 
 
+def test_one_step_of_fine_tuning_by_hand():
+    """From zero all classes are equally likely; rates are for features of mean square length 1
+    beside a bias, so half of the rate is a step."""
+    x = torch.tensor([[[3.0, 1], [1, 2], [-2, 1], [0, -1]]], dtype=torch.float64)
+    y = torch.tensor([[0, 0, 1, 1]])
+    head = FineTunedHead(steps=1, lr=0.5)
+    unit = x.square().sum(2).mean().sqrt()
+    gap = F.one_hot(y, 2).double()[0] - 0.5
+    weight = 0.25 * gap.T @ (x[0] / unit) / 4
+    bias = 0.25 * gap.mean(0)
+    expected = x[0] / unit @ weight.T + bias
+    torch.testing.assert_close(
+        head.predict(head.adapt(Examples.full(x, y), n_way=2), x)[0], expected
+    )
+
+
 def test_baseline_plus_plus_answers_by_angle_alone():
     head, g = FineTunedHead(cosine=True), generator(0)
     y = torch.arange(4).repeat(5)[None]
