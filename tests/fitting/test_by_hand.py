@@ -102,14 +102,14 @@ def test_the_accuracy_of_held_out_answers_by_hand(right, n, confidence, shots, s
 )
 def test_an_interval_holds_nine_of_ten_accuracies(mean, n, shots, ways):
     """Accuracies as they are drawn: an unknown chance, then 15 queries per class."""
-    certain = n * (1 - 1 / shots) + 2
+    certain = 0.7 * n * (1 - 1 / shots) + 2
     rng = np.random.default_rng(0)
     chance = rng.beta(mean * certain, (1 - mean) * certain, 50_000)
     accuracy = rng.binomial(15 * ways, chance) / (15 * ways)
     low, high = accuracy_interval(mean, n, shots, ways)
     held = float(((accuracy >= low) & (accuracy <= high)).mean())
     # whole queries: at either end a little more than wanted
-    assert 0.895 <= held <= 0.97
+    assert 0.895 <= held <= 0.975
     assert float((accuracy < low).mean()) <= 0.055
     assert float((accuracy > high).mean()) <= 0.055
 

@@ -36,6 +36,10 @@ _CONFIDENCE_WEIGHT = 8.0
 _GAIN = 0.5
 # what is known of an accuracy before any answer, in examples
 _PRIOR_EXAMPLES = 2.0
+# independent answers that each held-out one is worth: those of a task share its support. On training
+# rows of eleven data sets intervals held 91 % on average with 1 and 93 % with 0.7, fewer than 85 %
+# in 16 and in 4 of 95 cells
+_INDEPENDENT = 0.7
 # queries per class whose accuracy an interval is for: it includes the luck of drawing them
 _QUERIES = 15
 
@@ -99,8 +103,8 @@ def held_out_accuracy(right: Tensor, confidence: Tensor, shots: float) -> float:
 def accuracy_interval(mean: float, n: int, shots: float, ways: int) -> tuple[float, float]:
     """Return the 5 % and 95 % quantiles of a task's accuracy on 15 queries per class.
 
-    A beta-binomial around the mean, as certain as ``n`` answers less those that a head of fewer
-    examples is worth (one in ``shots``).
+    A beta-binomial around the mean, as certain as seven tenths of ``n`` answers (they share the
+    support), less those that a head of fewer examples is worth (one in ``shots``).
 
     Args:
         mean: expected accuracy, in (0, 1).
@@ -108,7 +112,7 @@ def accuracy_interval(mean: float, n: int, shots: float, ways: int) -> tuple[flo
         shots: examples per class, harmonic mean.
         ways: classes.
     """
-    certain = n * max(1 - 1 / max(shots, 1.0), 0.25) + _PRIOR_EXAMPLES
+    certain = _INDEPENDENT * n * max(1 - 1 / max(shots, 1.0), 0.25) + _PRIOR_EXAMPLES
     queries = _QUERIES * ways
     spread = stats.betabinom(queries, mean * certain, (1 - mean) * certain)
     low, high = (float(spread.ppf(q)) / queries for q in (0.05, 0.95))
