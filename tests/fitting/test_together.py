@@ -176,4 +176,7 @@ def test_a_table_names_its_films_in_a_column(tmp_path) -> None:
     add_files(tmp_path / "t.task", [str(tmp_path / "more.csv")], group="film")
     groups_now = FewShotClassifier.load(tmp_path / "t.task").fitted_task.groups.tolist()
     assert groups_now[-2:] == [groups_now[0]] * 2
+    said: list[str] = []
+    add_files(tmp_path / "t.task", [str(tmp_path / "blind.csv")], say=said.append)
+    assert any("each new one counts as its own" in note for note in said)
     json.dumps(told.to_dict())
