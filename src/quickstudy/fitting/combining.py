@@ -36,9 +36,9 @@ _CONFIDENCE_WEIGHT = 8.0
 _GAIN = 0.5
 # what is known of an accuracy before any answer, in examples
 _PRIOR_EXAMPLES = 2.0
-# independent answers that each held-out one is worth: those of a task share its support. On training
-# rows of eleven data sets intervals held 91 % on average with 1 and 93 % with 0.7, fewer than 85 %
-# in 16 and in 4 of 95 cells
+# independent answers that each held-out one is worth: those of a task share its support. On
+# training rows of eleven data sets intervals held 91 % on average with 1 and 93 % with 0.7, fewer
+# than 85 % in 16 and in 4 of 95 cells
 _INDEPENDENT = 0.7
 # queries per class whose accuracy an interval is for: it includes the luck of drawing them
 _QUERIES = 15
