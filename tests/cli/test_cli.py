@@ -249,6 +249,10 @@ def test_resume_needs_a_run(
     nowhere = tmp_path / "mistyped"
     assert run("train", "omniglot-protonet", "--out", str(nowhere), "--resume") == 1
     assert "there is no run to resume" in capsys.readouterr().err
+    assert run("train", "--resume", str(nowhere)) == 2
+    said = capsys.readouterr().err
+    assert "is no folder with a run to resume" in said
+    assert "there is no recipe" in said
     assert not nowhere.exists()
     out = trained(tmp_path, capsys)
     (out / "recipe.json").unlink()

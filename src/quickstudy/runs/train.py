@@ -238,7 +238,12 @@ def _named(
         if folder is not None and folder.resolve() != Path(text).resolve():
             raise ConfigError(f"{text} and {folder} are two runs. Name the one to resume.")
         return None, run_folder(text)
-    named = named_recipe(text)
+    try:
+        named = named_recipe(text)
+    except ConfigError as error:
+        if not resume:
+            raise
+        raise ConfigError(f"{text} is no folder with a run to resume, and {error}") from error
     return named, folder or Path("runs") / named.name
 
 
