@@ -20,6 +20,7 @@ from quickstudy.fitting.familiar import KnownSource, familiar_source
 from quickstudy.fitting.learn import learn_prior
 from quickstudy.fitting.one_shot import ByWays, OneShot
 from quickstudy.fitting.prior import LEVELS, TaskPrior
+from quickstudy.fitting.space import Metric, MetricSettings
 from quickstudy.fitting.task import fit_task
 
 WAYS = 4
@@ -255,3 +256,43 @@ def test_distances_of_strangers_hold_in_every_source_too() -> None:
         assert sum(held) / 2 == pytest.approx(wider(level), abs=2e-3)
     expected = np.quantile((one + 1).numpy(), (np.arange(20) + 0.5) / 20)
     np.testing.assert_allclose(prior.held_out, expected, atol=0.02)
+
+
+# ---------------------------------------------------------------- where the metric is left out
+
+
+def test_a_metric_of_other_kinds_is_left_out_from_eight_examples_on(learned: TaskPrior) -> None:
+    whitened = replace(
+        learned, metric=Metric.fit(*WORLD, MetricSettings(shrinkage=0.2, rank=3)), known=()
+    )
+    for shots in (1, 3, 7, 8, 12):
+        g = generator(shots)
+        y = torch.arange(WAYS).repeat_interleave(shots)
+        z = 4 * torch.randn(WAYS, DIM, generator=g)[y] + torch.randn(len(y), DIM, generator=g)
+        task = fit_task(whitened, z, y, n_way=WAYS)
+        assert (task.prior.metric.directions is None) == (shots >= 8)
+        query = torch.randn(5, DIM, generator=g)
+        if shots >= 8:
+            plain = fit_task(TaskPrior.plain(DIM), z, y, n_way=WAYS, head=task.head_name)
+            torch.testing.assert_close(task.scores(query), plain.scores(query))
+        # what the prior knows beside the metric stays
+        assert task.prior.learned
+        assert task.prior.open_set is whitened.open_set
+        assert task.prior.preferred(WAYS, shots) == whitened.preferred(WAYS, shots)
+        # a head that promises not to move other classes stays in one space
+        same = fit_task(whitened, z, y, n_way=WAYS, head="class-mean")
+        assert same.prior.metric is whitened.metric
+    resembling = replace(
+        whitened, known=(KnownSource("a", F.normalize(z.mean(0), dim=0), LOW, LOW),)
+    )
+    assert fit_task(resembling, z, y, n_way=WAYS).familiar == "a"
+    assert fit_task(resembling, z, y, n_way=WAYS).prior.metric is whitened.metric
+    without = replace(whitened, metric=Metric.plain(DIM))
+    assert without.for_task(None, 20) is without
+
+
+LOW = ByWays((2,), (-1.0,))
+WORLD = (
+    torch.randn(60, DIM, generator=generator(0)) * torch.linspace(0.2, 4, DIM),
+    torch.arange(60) % 6,
+)

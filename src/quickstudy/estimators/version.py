@@ -463,7 +463,7 @@ class TaskVersion:
     @torch.no_grad()
     def _queries(self, z: Floats) -> Tensor:
         """Return queries in the space in which the head works ``[Q, D']``."""
-        x = self.prior.transform(tensor_of(z))
+        x = self.task.prior.transform(tensor_of(z))
         return self.task.head.placed(self.task.state, x[None])[0]
 
     def _distances(self, z: Floats) -> Floats:

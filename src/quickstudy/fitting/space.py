@@ -43,6 +43,11 @@ class MetricSettings:
     rank: int = 128
     unit: bool = True
 
+    @property
+    def plain(self) -> bool:
+        """Whether directions and their sizes stay as they are."""
+        return self.power == 1 and self.shrinkage == 1
+
     def __post_init__(self) -> None:
         if not 0 < self.power <= 1:
             raise ConfigError(f"power must lie in (0, 1]; got {self.power}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -394,13 +394,19 @@ def fit_task(
             f"labels are whole numbers from 0 to {n_way - 1}; got {y.dtype}. Number the classes, "
             "or take y.long() if they are numbered already."
         )
-    x = _class_by_class(prior, z, y) if head == "class-mean" else prior.transform(z.float())
-    support = Examples.full(x[None], y[None].long())
+    support = Examples.full(z[None], y[None].long())
     support.check_labels(n_way)
     counts = torch.bincount(support.y[0], minlength=n_way)
     counts = counts[counts > 0]
     # harmonic mean: the classes with few examples decide how hard a task is
     shots = len(counts) / float((1 / counts).sum())
+    familiar = familiar_source(prior.known, z, y)
+    if head == "class-mean":  # further examples must not move other classes: always one space
+        x = _class_by_class(prior, z, y)
+    else:
+        prior = prior.for_task(familiar, shots)
+        x = prior.transform(z.float())
+    support = replace(support, x=x[None])
 
     def judge(made: CentredHead) -> Evidence:
         return judged_support(made, support, n_way, groups)
@@ -421,7 +427,6 @@ def fit_task(
             chosen = preferred_unless_beaten(errors, preferred)
     with torch.no_grad():
         state = heads[chosen].adapt(support, n_way=n_way)
-    familiar = familiar_source(prior.known, z, y)
     return FittedTask(
         prior,
         chosen,
