@@ -136,7 +136,9 @@ def tables(folder: Path, count: int, *, width: int | None, natural: bool) -> dic
 def summary(found: dict[str, Any], names: list[str]) -> Iterator[dict[str, Any]]:
     """Yield for each number of shots the means over tables, in per cent, and the worst tables."""
     for shots in SHOTS:
-        cells = {n: {m: 100 * np.mean(v) for m, v in found[n][shots].items()} for n in names}
+        # a few rows drawn whatever their class may all be of one class: such a table has no task
+        drawn_ones = [name for name in names if found[name][shots]]
+        cells = {n: {m: 100 * np.mean(v) for m, v in found[n][shots].items()} for n in drawn_ones}
         means = {m: np.mean([cell[m] for cell in cells.values()]) for m in ("auto", *BASELINES)}
         behind = {}
         for name, cell in cells.items():
@@ -148,7 +150,7 @@ def summary(found: dict[str, Any], names: list[str]) -> Iterator[dict[str, Any]]
         worst = sorted(behind.items(), key=lambda pair: pair[1][0])[:5]
         yield {
             "shots": shots,
-            "tables": len(names),
+            "tables": len(drawn_ones),
             "means": {m: round(float(v), 2) for m, v in means.items()},
             "below_the_best_by_more_than_2": sum(v[0] < -2 for v in behind.values()),
             "and_by_two_standard_errors": sum(
@@ -158,7 +160,7 @@ def summary(found: dict[str, Any], names: list[str]) -> Iterator[dict[str, Any]]
                 {"table": n, "points": round(v[0], 1), "best": v[1], "error": round(v[2], 1)}
                 for n, v in worst
             ],
-            "seconds": round(max(max(found[n][shots]["seconds"]) for n in names), 2),
+            "seconds": round(max(max(found[n][shots]["seconds"]) for n in drawn_ones), 2),
         }
 
 
@@ -197,9 +199,18 @@ def main() -> None:
     names = sorted(path.stem for path in folder.glob("*.parquet"))
     halves = {"all": names, "chosen on": names[::2], "others": names[1::2]}
     document: dict[str, Any] = {}
+    seeds = list(range(given.episodes))
+    made = provenance(seeds=seeds)  # of the commit that runs
+
+    def write() -> None:
+        """Write what is there: an hour's work is not lost with the last part."""
+        now = {"finished": provenance(seeds=seeds)["finished"]}
+        write_result(given.name, document | {"measured": made | now}, given.out)
+
     for part in given.parts:
         if part == "line":
             document[part] = on_a_line(given.episodes * 10)
+            write()
             continue
         natural = part == "as they come"
         count = given.episodes if part == "all" else max(1, given.episodes // 2)
@@ -207,8 +218,7 @@ def main() -> None:
         document[part] = {half: list(summary(found, kept)) for half, kept in halves.items()}
         for one in document[part]["all"]:
             print(part, one["shots"], one["means"], one["worst"][0], one["seconds"], flush=True)
-    document["measured"] = provenance(seeds=list(range(given.episodes)))
-    write_result(given.name, document, given.out)
+        write()
 
 
 if __name__ == "__main__":
