@@ -226,8 +226,11 @@ class TaskPrior:
         """
         if familiar is not None or shots < _SHOTS_WITHOUT_METRIC or self.metric.settings.plain:
             return self
+        # settings, and which head is best, were learned in the metric
         heads = {
-            name: replace(head, settings=dict.fromkeys(head.settings, usual_settings(name)))
+            name: replace(
+                head, settings=dict.fromkeys(head.settings, usual_settings(name)), expected={}
+            )
             for name, head in self.heads.items()
             if name in HEADS
         }
@@ -290,7 +293,7 @@ class TaskPrior:
             among: the heads to choose from.
         """
         known = {name: self.heads[name].expected for name in among if name in self.heads}
-        if not known:
+        if not all(known.values()) or not known:
             return "logistic" if "logistic" in among else "prototype"
         sizes = set.intersection(*(set(one) for one in known.values()))
         size = nearest_size(ways, shots, sorted(sizes))
