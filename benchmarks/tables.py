@@ -205,7 +205,7 @@ def main() -> None:
     def write() -> None:
         """Write what is there: an hour's work is not lost with the last part."""
         now = {"finished": provenance(seeds=seeds)["finished"]}
-        write_result(given.name, document | {"measured": made | now}, given.out)
+        write_result(given.name, {"name": given.name, **made, **now, **document}, given.out)
 
     for part in given.parts:
         if part == "line":

@@ -123,9 +123,47 @@ def costs_list() -> str:
     return "\n".join(lines)
 
 
+PARTS = {
+    "all": "all columns",
+    "first column": "the first column alone",
+    "first two columns": "the first two columns alone",
+    "as they come": "all columns, rows drawn whatever their class is",
+}
+
+
+def columns_table() -> str:
+    """Return the mean accuracy over real tables, and what classes on a line give."""
+    document = load("tables")
+    if document is None:
+        return ""
+    methods = list(document["all"]["all"][0]["means"])
+    lines = [
+        f"| columns | rows per class | {' | '.join(methods)} | `auto` 2 points below the best of "
+        "the others (by two standard errors) |",
+        "|---|---|" + "---|" * (len(methods) + 1),
+    ]
+    for part, words in PARTS.items():
+        for row in document.get(part, {"all": []})["all"]:
+            means = " | ".join(f"{row['means'][m]:.1f}" for m in methods)
+            below = f"{row['below_the_best_by_more_than_2']} of {row['tables']}"
+            sure = row["and_by_two_standard_errors"] if part == "all" else "-"
+            lines.append(f"| {words} | {row['shots']} | {means} | {below} ({sure}) |")
+    if "line" in document:
+        lines += [
+            "",
+            f"| classes on a line | rows per class | {' | '.join(methods)} |",
+            "|---|---|" + "---|" * len(methods),
+        ]
+        for row in document["line"]:
+            means = " | ".join(f"{row['means'][m]:.1f}" for m in methods)
+            lines.append(f"| {row['classes']} | {row['shots']} | {means} |")
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimators-text": lambda: accuracy_table("text"),
     "estimators-image": lambda: accuracy_table("image") + "\n\n" + means_table("image"),
     "estimators-characters": lambda: accuracy_table("characters") + "\n\n" + encoders_table(),
     "estimators-costs": costs_list,
+    "estimators-tables": columns_table,
 }
