@@ -360,17 +360,19 @@ def meta_loss(learner: Learner, episode: Episode) -> Tensor:
     return mean_loss(query_logits(learner, episode), episode.query)
 
 
-def query_logits(learner: Learner, episode: Episode) -> Tensor:
+def query_logits(learner: Learner, episode: Episode, state: TaskState | None = None) -> Tensor:
     """Return the logits of an episode's queries ``[T, Q, C]``, after learning its support.
 
     Args:
         learner: any learner.
         episode: ``T`` tasks.
+        state: what the learner learned of the support; ``None`` = it learns it now.
 
     Raises:
         TaskError: if the learner returns something else.
     """
-    state = learner.adapt(episode.support, n_way=episode.n_way)
+    if state is None:
+        state = learner.adapt(episode.support, n_way=episode.n_way)
     output = predict_queries(learner, state, episode.query)
     wanted = [*episode.query.y.shape, episode.n_way]
     shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
