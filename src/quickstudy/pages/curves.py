@@ -44,7 +44,7 @@ def curve_chart(
     shown = [*(truth or mean), *(y for _, y in points)]
     # an interval may be far wider than the function: the frame holds what is true, and half more
     low, high = min([*shown, *mean]), max([*shown, *mean])
-    room = 0.5 * max(high - low, 1e-9)
+    room = 0.5 * max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-9)
     if interval is not None:
         low = max(min(interval[0]), low - room)
         high = min(max(interval[1]), high + room)

@@ -49,7 +49,7 @@ class _ProcessHead(Learner):
         check_size(features=features, width=width)
         check_at_least(1, depth=depth)
         check_positive(floor=floor)
-        self.width, self.floor = width, floor
+        self.features, self.width, self.floor = features, width, floor
         self.pair = _layers([features + 1, *[width] * depth])
         self.answer = _layers([features + width, *[width] * (depth - 1), 2])
 
@@ -62,12 +62,18 @@ class _ProcessHead(Learner):
 
         Raises:
             TaskError: if the labels are classes.
+            ConfigError: if the inputs are not ``features`` numbers each.
         """
         support.check_labels(n_way)
         if not support.y.is_floating_point():
             raise TaskError(
                 f"{type(self).__name__} is for regression, and the labels are {support.y.dtype}. "
                 "Give real numbers as y, or take a learner of classes."
+            )
+        if support.x.shape[2:] != (self.features,):
+            raise ConfigError(
+                f"the head was made for inputs of features={self.features} numbers; got "
+                f"{list(support.x.shape[2:])}. Give features= their number."
             )
         support = without_padding(support)
         return support, self.pair(torch.cat([support.x, support.y[..., None]], 2))
