@@ -42,6 +42,18 @@ def test_a_very_wide_interval_does_not_flatten_the_function():
     assert max(heights) - min(heights) > 80
 
 
+def test_a_narrow_interval_cuts_nothing_off():
+    flat = curve_chart(
+        X, [0, 0, 0], ([-0.1] * 3, [0.1] * 3), points=[(0.0, 3.0)], truth=[-4, 3, 1], label=""
+    )
+    truth, mean = ElementTree.fromstring(flat).findall("polyline")
+    heights = [y for _, y in numbers(truth)]
+    assert heights[0] > numbers(mean)[0][1] > heights[2] > heights[1]
+    # as far apart as the numbers say
+    share = (heights[2] - heights[1]) / (heights[0] - heights[1])
+    assert share == pytest.approx(2 / 7, abs=0.01)
+
+
 @pytest.mark.parametrize("level", [0.0, 1e-9, 1e9])
 def test_a_flat_function_without_interval(level):
     chart = curve_chart(X, [level] * 3, None, points=[(0.0, level)], label="")

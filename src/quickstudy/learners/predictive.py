@@ -9,12 +9,14 @@ from scipy import stats
 from torch import Tensor
 
 from quickstudy.core import ConfigError, TaskError
+from quickstudy.core.arguments import checked
 
 __all__ = ["Gaussian"]
 
 _LOG_ROOT_2_PI = 0.5 * math.log(2 * math.pi)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Gaussian:
     """An independent Gaussian for the target of each query.

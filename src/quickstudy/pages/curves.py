@@ -46,8 +46,8 @@ def curve_chart(
     low, high = min([*shown, *mean]), max([*shown, *mean])
     room = 0.5 * max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-9)
     if interval is not None:
-        low = max(min(interval[0]), low - room)
-        high = min(max(interval[1]), high + room)
+        low = min(low, max(min(interval[0]), low - room))
+        high = max(high, min(max(interval[1]), high + room))
     low, high = low - 0.04 * room, high + 0.04 * room
 
     def px(value: float) -> float:
