@@ -88,8 +88,11 @@ def comparison_text(comparison: Comparison) -> str:
             sign = "*" if cell.learner == best else "=" if cell.learner in equal else " "
             gap = f"{behind.get(cell.learner, ''):>13}"
             lines.append(f" {sign} {_score(cell.report)} {gap}  {cell.learner}")
-            if cell.report.likelihood is not None:
-                lines.append(f"     {cell.report.likelihood}")
+        lines += [
+            f"   {cell.learner}: {cell.report.likelihood}"
+            for cell in cells
+            if cell.report.likelihood is not None
+        ]
     if not alone:
         lines.append(
             "* the best, = not told from it (paired t-test on the same episodes, Holm-corrected, "
