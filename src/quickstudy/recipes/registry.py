@@ -90,17 +90,20 @@ _SINE_TRAINING = TrainConfig(
 # one training for all numbers of points: a neural process is meant to be told more as it comes
 _PROCESS_NET = EncoderConfig(kind="mlp", in_features=1, channels=64)
 _PROCESS_TRAINING = TrainConfig(
-    steps=40_000,
+    steps=30_000,
     tasks_per_step=16,
     n_way=1,
     k_shot=(1, 15),
     n_query=15,
-    outer_lr=5e-4,
+    # the papers' 5e-4 learns the same, more slowly
+    outer_lr=1e-3,
+    warmup=200,
+    # near a point of the support the deviation is small and the gradient large
     clip_norm=1.0,
     ema_decay=0.999,
-    checkpoint_every=5_000,
+    checkpoint_every=1_000,
     log_every=500,
-    validation=ValidationConfig(n_way=1, k_shot=10, n_query=100, episodes=600, every=5_000),
+    validation=ValidationConfig(n_way=1, k_shot=(3, 10), n_query=50, episodes=400, every=2_500),
 )
 
 
@@ -271,7 +274,7 @@ RECIPES: dict[str, Recipe] = {
         data=SinusoidData(),
         encoder=_PROCESS_NET,
         learner=CNPConfig(width=128),
-        train=_PROCESS_TRAINING.model_copy(update={"steps": 60_000}),
+        train=_PROCESS_TRAINING.model_copy(update={"steps": 40_000, "outer_lr": 2e-3}),
     ),
     "sinusoid-anp": Recipe(
         name="sinusoid-anp",
@@ -287,7 +290,7 @@ RECIPES: dict[str, Recipe] = {
         data=GaussianProcessData(),
         encoder=_PROCESS_NET,
         learner=ANPConfig(width=64, heads=4),
-        train=_PROCESS_TRAINING.model_copy(update={"steps": 25_000, "k_shot": (1, 25)}),
+        train=_PROCESS_TRAINING.model_copy(update={"steps": 15_000, "k_shot": (1, 25)}),
     ),
     "cifar-fs-protonet": Recipe(
         name="cifar-fs-protonet",
