@@ -90,7 +90,7 @@ _SINE_TRAINING = TrainConfig(
 # one training for all numbers of points: a neural process is meant to be told more as it comes
 _PROCESS_NET = EncoderConfig(kind="mlp", in_features=1, channels=64)
 _PROCESS_TRAINING = TrainConfig(
-    steps=30_000,
+    steps=12_000,
     tasks_per_step=16,
     n_way=1,
     k_shot=(1, 15),
@@ -103,7 +103,7 @@ _PROCESS_TRAINING = TrainConfig(
     ema_decay=0.999,
     checkpoint_every=1_000,
     log_every=500,
-    validation=ValidationConfig(n_way=1, k_shot=(3, 10), n_query=50, episodes=400, every=2_500),
+    validation=ValidationConfig(n_way=1, k_shot=(3, 10), n_query=50, episodes=400, every=2_000),
 )
 
 
@@ -274,7 +274,7 @@ RECIPES: dict[str, Recipe] = {
         data=SinusoidData(),
         encoder=_PROCESS_NET,
         learner=CNPConfig(width=128),
-        train=_PROCESS_TRAINING.model_copy(update={"steps": 40_000, "outer_lr": 2e-3}),
+        train=_PROCESS_TRAINING.model_copy(update={"steps": 25_000, "outer_lr": 2e-3}),
     ),
     "sinusoid-anp": Recipe(
         name="sinusoid-anp",
@@ -290,7 +290,7 @@ RECIPES: dict[str, Recipe] = {
         data=GaussianProcessData(),
         encoder=_PROCESS_NET,
         learner=ANPConfig(width=64, heads=4),
-        train=_PROCESS_TRAINING.model_copy(update={"steps": 15_000, "k_shot": (1, 25)}),
+        train=_PROCESS_TRAINING.model_copy(update={"steps": 8_000, "k_shot": (1, 25)}),
     ),
     "cifar-fs-protonet": Recipe(
         name="cifar-fs-protonet",
