@@ -28,6 +28,7 @@ from quickstudy.evaluation.likelihood import scores_of
 from quickstudy.learners import Gaussian
 from quickstudy.learners.base import Learner
 from quickstudy.pages.curves import standalone
+from quickstudy.recipes import get_recipe
 from quickstudy.runs import load_run, train_recipe
 from quickstudy.tasks import GaussianProcessSource, SinusoidSource
 
@@ -37,12 +38,16 @@ GP_SHOTS = (1, 3, 5, 10, 20)
 
 
 def trained(recipe: str, out: Path, *settings: str) -> tuple[Learner, dict[str, Any]]:
-    """Return the learner of a run, and steps and time; it is trained if it is not there yet."""
+    """Return the learner of a run, and steps and time; it is trained if it is not there yet.
+
+    A run that is there may be shorter than the recipe has it: both numbers of steps are told.
+    """
     if not (out / "model.safetensors").exists():
         begun = (out / "recipe.json").exists()
         train_recipe(recipe, settings, out=out, resume=begun, progress=True)
     run = load_run(out)
-    return run.learner, {"recipe": recipe, "kept_step": run.meta["step"]} | run.meta["training"]
+    steps = {"kept_step": run.meta["step"], "recipe_steps": get_recipe(recipe).train.steps}
+    return run.learner, {"recipe": recipe} | steps | run.meta["training"]
 
 
 def scored(learner: Learner, source: Any, shots: int, n: int) -> Report:

@@ -20,7 +20,8 @@ def processes_table() -> str:
     waves, functions = document["sine_waves"], document["gaussian_processes"]
     n = waves[0]["episodes"]
     times = [
-        f"* `{name}`: {one['steps']:,} steps in {one['seconds'] / 60:.1f} minutes."
+        f"* `{name}`: {one['steps']:,} steps in {one['seconds'] / 60:.1f} minutes"
+        + ("." if one["steps"] >= one["recipe_steps"] else _shorter(one))
         for name, one in document["training"].items()
     ]
     return "\n".join(
@@ -39,6 +40,12 @@ def processes_table() -> str:
             *times,
         ]
     )
+
+
+def _shorter(one: dict[str, Any]) -> str:
+    """Return how much less a run was trained than its recipe says."""
+    wanted, done = one["recipe_steps"], one["steps"]
+    return f", not the recipe's {wanted:,}: `-s steps={done}`. It would go on learning."
 
 
 def _rows(found: list[dict[str, Any]]) -> list[str]:
