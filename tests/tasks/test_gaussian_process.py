@@ -32,7 +32,7 @@ def test_the_functions_have_the_covariance_of_their_kernel(kernel, length):
         kernels=(kernel,), lengths=(length, length), scales=(1.5, 1.5), periods=(2.5, 2.5)
     )
     x, n = torch.tensor([-2.0, -1.9, -1.5, 0.0, 1.0, 2.0]), 20_000
-    f = source.values(range(n), x, seed=0)
+    f = source.function_values(range(n), x, seed=0)
     found = f.T @ f / n
     number = KERNELS.index(kernel)
     own = length * (2 if kernel == "periodic" else 1)
@@ -55,11 +55,11 @@ def test_a_task_is_one_function_however_many_points_are_asked_for():
         assert torch.equal(alone.support.y[0, :shots], batch.support.y[1, :shots])
         assert torch.equal(alone.query.y[0, :queries], batch.query.y[1, :queries])
     x = batch.query.x[1, :, 0]
-    gap = batch.query.y[1].double() - source.values([900], x, seed=2)[0]
+    gap = batch.query.y[1].double() - source.function_values([900], x, seed=2)[0]
     assert 0.2 * source.noise < float(gap.std()) < 3 * source.noise
     # a value does not depend on the other inputs either
-    one = source.values([900], x[:1], seed=2)[0, 0]
-    assert float(one) == float(source.values([900], x, seed=2)[0, 0])
+    one = source.function_values([900], x[:1], seed=2)[0, 0]
+    assert float(one) == float(source.function_values([900], x, seed=2)[0, 0])
 
 
 def test_the_same_for_ever():

@@ -23,7 +23,7 @@ _POINTS = 161  # at which a function is drawn
 class KnownFunctions(Protocol):
     """A source that knows the functions of its tasks everywhere, without noise."""
 
-    def values(self, task_ids: list[int], x: Tensor, *, seed: int) -> Tensor:
+    def function_values(self, task_ids: list[int], x: Tensor, *, seed: int) -> Tensor:
         """Return the functions of tasks at inputs ``[N]``, as ``[T, N]``."""
 
 
@@ -67,7 +67,7 @@ def function_chart(
         interval = (low, high)
     truth = None
     if isinstance(source, KnownFunctions):
-        truth = source.values([task_id], x, seed=seed)[0].tolist()
+        truth = source.function_values([task_id], x, seed=seed)[0].tolist()
     points = list(zip(support.x[0, real, 0].tolist(), support.y[0, real].tolist(), strict=True))
     label = f"Task {task_id}: {len(points)} points, the learner's mean and 90 % interval."
     return curve_chart(x.tolist(), mean.tolist(), interval, points=points, truth=truth, label=label)

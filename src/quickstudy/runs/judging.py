@@ -225,8 +225,8 @@ def judge(
         )
     if report.likelihood is None and loaded.recipe.data.regression:
         note(
-            f"note: {loaded.recipe.name} gives a mean only, and no deviation can be estimated from "
-            "so few support examples: take --k-shot 3 or more for the likelihood."
+            f"note: {loaded.recipe.name} gives a mean only, and its support examples are too few "
+            "to estimate a deviation, so there is no likelihood: it takes --k-shot 3 or more."
         )
     steps = learner.inner_steps_at_test()
     inner = {} if steps is None else {"inner_steps": steps}

@@ -70,7 +70,7 @@ class GaussianProcessSource:
         source = GaussianProcessSource("train", kernels=("rbf",))
         episode = source.episodes(EpisodeSpec(n_way=1, k_shot=10), [0, 1], seed=0)
         mean, deviation = source.posterior(episode)  # each [2, 15]
-        truth = source.values([0, 1], torch.linspace(-2, 2, 50), seed=0)  # [2, 50]
+        truth = source.function_values([0, 1], torch.linspace(-2, 2, 50), seed=0)  # [2, 50]
     """
 
     split: str = "train"
@@ -148,7 +148,7 @@ class GaussianProcessSource:
         query = Examples.full(*draw(_QUERY_STREAM, _QUERY_NOISE_STREAM, spec.n_query))
         return Episode(support, query, 1, {n: torch.from_numpy(v) for n, v in info.items()})
 
-    def values(self, task_ids: Sequence[int], x: Tensor, *, seed: int) -> Tensor:
+    def function_values(self, task_ids: Sequence[int], x: Tensor, *, seed: int) -> Tensor:
         """Return the functions of tasks without noise, at the same inputs ``[N]``.
 
         Args:

@@ -99,7 +99,9 @@ class SinusoidSource:
             },
         )
 
-    def values(self, task_ids: Sequence[int], x: torch.Tensor, *, seed: int) -> torch.Tensor:
+    def function_values(
+        self, task_ids: Sequence[int], x: torch.Tensor, *, seed: int
+    ) -> torch.Tensor:
         """Return the waves of tasks at the same inputs ``[N]``, as float64 ``[T, N]``.
 
         Args:
