@@ -3,10 +3,10 @@
 python benchmarks/processes.py --runs runs        (40 minutes on one core, needs no data)
 
 trains `sinusoid-cnp`, `sinusoid-anp`, `gp-anp` and `sinusoid-maml` for 5 and 10 shots into the
-folder of runs, unless their runs are there, scores them on 2,000 test tasks, writes
+folder of runs, unless their runs are there, scores them on 600 test tasks, writes
 docs/results/processes.json and draws docs/images/processes.svg. On functions of Gaussian processes
 the exact posterior, which knows the kernel of each task, is the bound: no learner can do better.
-With --published-maml MAML is not trained: its squared error on the same tasks is taken from
+With --published-maml MAML is not trained: its squared error on more of these tasks is taken from
 docs/results/sinusoid.json, which has no likelihood.
 """
 
@@ -32,9 +32,9 @@ from quickstudy.recipes import get_recipe
 from quickstudy.runs import load_run, train_recipe
 from quickstudy.tasks import GaussianProcessSource, SinusoidSource
 
-SHOTS, EPISODES, QUERIES = (1, 3, 5, 10, 15), 2000, 100
+SHOTS, EPISODES, QUERIES = (1, 3, 5, 10), 600, 100
 MAML_SHOTS = (5, 10)
-GP_SHOTS = (1, 3, 5, 10, 20)
+GP_SHOTS = (3, 10, 20)
 
 
 def trained(recipe: str, out: Path, *settings: str) -> tuple[Learner, dict[str, Any]]:
@@ -74,12 +74,12 @@ def exact(source: GaussianProcessSource, shots: int, n: int) -> dict[str, Any]:
 
 
 def published_maml(shots: int) -> dict[str, Any]:
-    """Return what docs/results/sinusoid.json says of MAML after ten steps, on the same tasks."""
+    """Return what docs/results/sinusoid.json says of MAML after ten steps, on more of these tasks."""
     path = ROOT / "docs" / "results" / "sinusoid.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["mean_squared_error"]
     row = next(r for r in rows if (r["k_shot"], r["inner_steps"]) == (shots, 10))
-    assert row["episodes"] == EPISODES
-    return {"mse": row["maml"], "from": "sinusoid.json"}
+    # these are the first of its tasks
+    return {"mse": row["maml"], "episodes": row["episodes"], "from": "sinusoid.json"}
 
 
 def draw(learners: dict[str, Learner], path: Path) -> None:
