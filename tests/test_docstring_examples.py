@@ -41,6 +41,7 @@ COMPLETE = (
     "learners.heads",
     "learners.metric",
     "learners.gradient",
+    "learners.incontext",
     "evaluation",
     "training",
     "fitting",

@@ -278,9 +278,28 @@ def test_texts_of_errors_have_no_per_cent(waves):
         assert "new classes" not in text.partition("What each approach")[0]
         assert "points" not in text
         assert "fixed classes" not in text
-        assert not re.search(r"\d %(?! CI| interval|\))", re.sub(r"\b(95|5) %", "", text))
+        # only the share of targets in intervals is a share
+        rest = re.sub(r"\b(95|5) %|hold [\d.]+ ± [\d.]+ %", "", text)
+        assert not re.search(r"\d %(?! CI| interval|\))", rest)
     assert "near is best" in page
     assert "the smallest" in markdown
+
+
+def test_likelihood_and_intervals_of_every_learner_are_told(waves):
+    account = Account("a call", ["a machine"], 1.0)
+    found = {c.learner: c.report.likelihood for c in waves.comparison.cells}
+    assert all(one.estimated for one in found.values())
+    pages = (
+        comparison_markdown(waves.comparison, account, title="waves"),
+        comparison_page(waves.comparison, account, title="waves"),
+    )
+    for name, one in found.items():
+        assert f"{name}: {one}" in waves.text()
+        for text in pages:
+            assert one.mean_nll.plain() in text
+            assert one.mean_coverage.cell() in text
+    documents = waves.comparison.to_dict()["results"]
+    assert [d["nll"]["mean"] for d in documents] == [one.mean_nll.mean for one in found.values()]
 
 
 def test_classes_and_errors_are_not_compared(waves):

@@ -11,7 +11,7 @@ from torch import nn
 
 from quickstudy import learners
 from quickstudy.core import Episode, EpisodeSpec, Examples, QuickstudyError
-from quickstudy.learners import gradient, heads, metric
+from quickstudy.learners import gradient, heads, incontext, metric
 from quickstudy.learners.base import EmbeddingLearner, Learner
 from quickstudy.learners.gradient.options import GradientOptions, NetOptions, StartOptions
 from quickstudy.nets import MLP, Conv4
@@ -51,6 +51,13 @@ GRADIENT = {
     "query_statistics": [({"net": normed}, {"net": normed, "query_statistics": "query"})],
     "engine": [({}, {"engine": "loop"})],
 }
+PROCESS = {
+    "width": [({}, {"width": 8})],
+    "depth": [({}, {"depth": 2})],
+    "floor": [({}, {"floor": 0.5})],
+}
+ATTENTIVE = PROCESS | {"heads": [({}, {"heads": 4})], "blocks": [({}, {"blocks": 0})]}
+REGRESSION = ("NeuralProcess", "ProcessHead")
 START = GRADIENT | {"head": [({}, {"head": "shared"})], "n_way": [({}, {"n_way": 2})]}
 PROTOTYPES = START | {
     "temperature": [
@@ -153,6 +160,10 @@ CHANGES: dict[str, dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]] = {
         "learn": [({}, {"learn": True})],
     },
     "NearestNeighbour": {},
+    "ConditionalNeuralProcess": PROCESS,
+    "AttentiveNeuralProcess": ATTENTIVE,
+    "ConditionalProcessHead": PROCESS | {"features": [({}, {"features": 5})]},
+    "AttentiveProcessHead": ATTENTIVE | {"features": [({}, {"features": 5})]},
 }
 """By learner and setting: pairs of settings; the second must act otherwise than the first."""
 
@@ -160,7 +171,7 @@ CHANGES: dict[str, dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]] = {
 def kinds() -> dict[str, type[Learner]]:
     """Return every learner that can be built, by name."""
     found = {}
-    for room in (learners, heads, metric, gradient):
+    for room in (learners, heads, metric, gradient, incontext):
         for name, kind in vars(room).items():
             if (
                 isinstance(kind, type)
@@ -202,7 +213,7 @@ def make(name: str, options: dict[str, Any]) -> Learner:
         options = {"head": heads.RidgeHead()} | options
     if name == "VoteHead":
         options = {"members": {"a": heads.RidgeHead(), "b": heads.LogisticHead()}} | options
-    if name in ("MatchingHead", "GradientHead"):
+    if name in ("MatchingHead", "GradientHead") or name.endswith("ProcessHead"):
         options = {"features": 6} | options
     return kind(**options).double()
 
@@ -219,6 +230,10 @@ def behaviour(name: str, options: dict[str, Any]) -> list[Any]:
         batch = PoolSource(gaussian_pool(8, 12, (1, 16, 16))).episodes(
             EpisodeSpec(3, 3, 3), range(2), seed=0
         ).to("cpu", torch.float64)  # fmt: skip
+    if name.endswith(REGRESSION):
+        s, q = batch.support, batch.query
+        s, q = (Examples(e.x, e.x.sum(2), e.mask) for e in (s, q))
+        batch = Episode(s, q, 1)
     learner = make(name, options)
     found: list[Any] = [str(learner.schedule(batch))]
     loss = learner.training_loss(batch, progress=0.5)
@@ -230,7 +245,7 @@ def behaviour(name: str, options: dict[str, Any]) -> list[Any]:
         found += slopes
     learner.eval()
     with torch.no_grad():
-        state = learner.adapt(batch.support, n_way=3)
+        state = learner.adapt(batch.support, n_way=batch.n_way)
         found.append(learner.predict(state, batch.query.x))
     return found
 
@@ -279,6 +294,8 @@ def test_every_setting_of_a_recipe_reaches_a_setting_of_its_learner(kind):
     built = getattr(config, "learner", None) or {
         "protonet": learners.PrototypicalNetwork,
         "matching": learners.MatchingNetwork,
+        "cnp": learners.ConditionalNeuralProcess,
+        "anp": learners.AttentiveNeuralProcess,
     }.get(kind)
     if built is None:
         pytest.skip("no learner of ours")

@@ -13,6 +13,8 @@ from quickstudy.learners import (
     ANIL,
     FOMAML,
     MAML,
+    AttentiveNeuralProcess,
+    ConditionalNeuralProcess,
     MatchingNetwork,
     MetaSGD,
     ProtoMAML,
@@ -39,6 +41,8 @@ KINDS = {
     "anil": ANIL,
     "protomaml": ProtoMAML,
     "reptile": Reptile,
+    "cnp": ConditionalNeuralProcess,
+    "anp": AttentiveNeuralProcess,
 }
 
 

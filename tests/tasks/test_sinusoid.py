@@ -38,6 +38,14 @@ def test_ranges_are_filled() -> None:
         assert abs(float(values.mean()) - (low + high) / 2) < error
 
 
+def test_the_function_is_that_of_the_targets() -> None:
+    source = SinusoidSource("test")
+    episode = source.episodes(SPEC, [4, 9], seed=1)
+    found = source.function_values([4, 9], episode.query.x[1, :, 0], seed=1)
+    torch.testing.assert_close(found[1], episode.query.y[1].double(), atol=1e-6, rtol=0)
+    assert found.shape == (2, 15)
+
+
 def test_a_task_does_not_depend_on_its_batch() -> None:
     source = SinusoidSource()
     batch = source.episodes(SPEC, [5, 900, 17], seed=1)

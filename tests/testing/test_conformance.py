@@ -10,6 +10,8 @@ from quickstudy.learners import (
     FOMAML,
     IMAML,
     MAML,
+    AttentiveNeuralProcess,
+    ConditionalNeuralProcess,
     InnerLoop,
     MatchingNetwork,
     MetaSGD,
@@ -31,6 +33,7 @@ from quickstudy.nets import MLP, Conv4, Identity, ResNet12
 from quickstudy.tasks import (
     AffineJitter,
     AugmentedSource,
+    GaussianProcessSource,
     MixtureSource,
     Pool,
     PoolSource,
@@ -155,6 +158,25 @@ class TestNearestNeighbourRegression(LearnerConformance):
 
     def make_learner(self):
         return NearestNeighbour()
+
+
+class OnRegression(LearnerConformance):
+    regression = True
+    k_shot = 8
+    meta_steps = 50
+
+    def net(self):
+        return MLP((1,), (7, 5), activation=nn.Tanh, last_activation=True)
+
+
+class TestConditionalNeuralProcess(OnRegression):
+    def make_learner(self):
+        return ConditionalNeuralProcess(self.net(), width=8, depth=2)
+
+
+class TestAttentiveNeuralProcess(OnRegression):
+    def make_learner(self):
+        return AttentiveNeuralProcess(self.net(), width=8, depth=2, heads=2, blocks=1)
 
 
 class TestPrototypeHead(OnVectors):
@@ -506,6 +528,16 @@ class TestSinusoidSource(SourceConformance):
 
     def make_source(self):
         return SinusoidSource("val")
+
+    def make_spec(self):
+        return EpisodeSpec(1, (3, 10), 7)
+
+
+class TestGaussianProcessSource(SourceConformance):
+    regression = True
+
+    def make_source(self):
+        return GaussianProcessSource("val")
 
     def make_spec(self):
         return EpisodeSpec(1, (3, 10), 7)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from quickstudy.comparing.contestants import Contestant, source_for
 from quickstudy.comparing.tasklists import TaskList
-from quickstudy.evaluation import Interval, Protocol, Report, class_interval
+from quickstudy.evaluation import Interval, Likelihood, Protocol, Report, class_interval
 from quickstudy.evaluation.classes import CLASS_METHOD
 from quickstudy.storage.files import write_atomically
 from quickstudy.tasks import PoolSource
@@ -87,6 +87,7 @@ class CellStore:
                 None if interval is None else Interval(*interval),
                 about["calibration_error"],
                 about["seconds"],
+                _likelihood(about.get("likelihood")),
             )
             if interval is not None and "class_interval_method" not in about:
                 # by an earlier version, whose interval over classes was another: the scores are
@@ -116,9 +117,23 @@ class CellStore:
             "seconds": report.seconds,
             "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         }
+        if (found := report.likelihood) is not None:
+            about["likelihood"] = {
+                "nll": found.nll.tolist(),
+                "coverage90": found.coverage.tolist(),
+                "estimated": found.estimated,
+            }
         write_atomically(self.folder / f"{key}.npy", buffer.getvalue())
         # written last: without this file a cell counts as missing
         write_atomically(self.folder / f"{key}.json", json.dumps(about, indent=1).encode())
+
+
+def _likelihood(about: dict[str, Any] | None) -> Likelihood | None:
+    """Return the likelihood that a file holds; cells of earlier versions hold none."""
+    if about is None:
+        return None
+    nll, coverage = (np.asarray(about[name], dtype=np.float64) for name in ("nll", "coverage90"))
+    return Likelihood(nll, coverage, bool(about["estimated"]))
 
 
 def _over_classes(one: Contestant, tasks: TaskList, scores: Floats) -> Interval | None:

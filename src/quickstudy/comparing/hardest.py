@@ -8,6 +8,7 @@ from quickstudy.comparing.contestants import Contestant, learner_of, source_for
 from quickstudy.comparing.result import Comparison
 from quickstudy.comparing.tasklists import TaskList
 from quickstudy.evaluation.drawing import draw_episode
+from quickstudy.evaluation.functions import draw_function
 from quickstudy.tasks import PoolSource
 
 __all__ = ["draw_hardest"]
@@ -38,22 +39,16 @@ def draw_hardest(
             continue
         best, _ = comparison.best(tasks.name)
         source = source_for(by_name[best], tasks)
-        if not isinstance(source, PoolSource):
-            continue  # its tasks are no pictures
+        learner = learner_of(by_name[best])
         for number, mean in comparison.hardest(tasks.name, n=n):
             caption = (
                 f"{tasks.name}, episode {number}: "
                 f"{comparison.metric.number(mean, digits=0)} on average over the learners; answers "
                 f"of {best}."
             )
-            drawn.append(
-                draw_episode(
-                    learner_of(by_name[best]),
-                    source,
-                    tasks.spec,
-                    task_id=number,
-                    seed=tasks.seed,
-                    caption=caption,
-                )
-            )
+            about = {"task_id": number, "seed": tasks.seed}
+            if isinstance(source, PoolSource):
+                drawn.append(draw_episode(learner, source, tasks.spec, **about, caption=caption))
+            elif not comparison.metric.fraction:
+                drawn.append(draw_function(learner, source, tasks.spec, **about, caption=caption))
     return drawn

@@ -88,6 +88,11 @@ def comparison_text(comparison: Comparison) -> str:
             sign = "*" if cell.learner == best else "=" if cell.learner in equal else " "
             gap = f"{behind.get(cell.learner, ''):>13}"
             lines.append(f" {sign} {_score(cell.report)} {gap}  {cell.learner}")
+        lines += [
+            f"   {cell.learner}: {cell.report.likelihood}"
+            for cell in cells
+            if cell.report.likelihood is not None
+        ]
     if not alone:
         lines.append(
             "* the best, = not told from it (paired t-test on the same episodes, Holm-corrected, "
@@ -170,6 +175,21 @@ def _any_over_classes(comparison: Comparison) -> bool:
     return any(cell.report.class_interval is not None for cell in comparison.cells)
 
 
+def _likelihood_rows(comparison: Comparison) -> list[list[str]]:
+    """Return likelihood and coverage of each learner on each list where they are known."""
+    return [
+        [
+            cell.learner,
+            cell.tasks,
+            found.mean_nll.plain(),
+            found.mean_coverage.cell(),
+            "estimated" if found.estimated else "the learner's",
+        ]
+        for cell in comparison.cells
+        if (found := cell.report.likelihood) is not None
+    ]
+
+
 def _from_best(comparison: Comparison, tasks: str) -> list[tuple[str, str, Mean, float]]:
     """Return a tuple for each learner but the best of a list.
 
@@ -224,6 +244,14 @@ _WHAT_CLASSES_MEAN = (
 )
 
 
+_LIKELIHOOD_HEADS = ("learner", "tasks", "nats", "held by 90 % intervals, %", "deviation")
+_WHAT_LIKELIHOOD_MEANS = (
+    "Negative log-likelihood of the targets, the mean over a task's queries, and the share of them "
+    "that the 90 % intervals hold, each with its 95 % interval over tasks. A learner that gives a "
+    "mean only has a deviation that is estimated from held-out examples of the support."
+)
+
+
 _WHAT_SEEDS_MEAN = "Mean over the seeds with its 95 % interval over seeds (Student's t)."
 
 
@@ -262,6 +290,12 @@ def comparison_markdown(comparison: Comparison, account: Account, *, title: str)
             f"## {_with_unit('Over new classes', metric.unit)}",
             _WHAT_CLASSES_MEAN,
             _markdown(heads, _over_classes(comparison)),
+        ]
+    if found := _likelihood_rows(comparison):
+        parts += [
+            "## Likelihood and intervals",
+            _WHAT_LIKELIHOOD_MEANS,
+            _markdown(_LIKELIHOOD_HEADS, found),
         ]
     if comparison.over_seeds:
         parts += [
@@ -326,6 +360,11 @@ def comparison_page(
         body += [
             f"<h2>Over new classes</h2><p>{_WHAT_CLASSES_MEAN}</p>",
             table(title_classes, heads, escaped(_over_classes(comparison))),
+        ]
+    if found := _likelihood_rows(comparison):
+        body += [
+            f"<h2>Likelihood and intervals</h2><p>{_WHAT_LIKELIHOOD_MEANS}</p>",
+            table("Likelihood and intervals", _LIKELIHOOD_HEADS, escaped(found)),
         ]
     unit = metric.difference_unit
     body += [

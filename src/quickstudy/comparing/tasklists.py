@@ -230,7 +230,7 @@ def _check_kinds(trained: Sequence[TaskData], data: Sequence[str]) -> None:
             raise ConfigError(
                 f"these runs were trained on {what} and cannot be compared on {name}, which is "
                 f"{'of classes' if regression else 'regression'}. Name data of their kind"
-                f"{': sinusoid' if regression else ''}."
+                f"{': sinusoid or gaussian-process' if regression else ''}."
             )
 
 

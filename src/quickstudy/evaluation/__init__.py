@@ -3,6 +3,7 @@
 from quickstudy.evaluation.classes import class_interval
 from quickstudy.evaluation.cost import Cost, measure_cost
 from quickstudy.evaluation.evaluate import embed_pool, evaluate
+from quickstudy.evaluation.likelihood import Likelihood, predictive
 from quickstudy.evaluation.metrics import METRICS, Metric
 from quickstudy.evaluation.report import Paired, Protocol, Report, compare
 from quickstudy.evaluation.statistics import Interval, Mean, mean_interval
@@ -11,6 +12,7 @@ __all__ = [
     "METRICS",
     "Cost",
     "Interval",
+    "Likelihood",
     "Mean",
     "Metric",
     "Paired",
@@ -22,4 +24,5 @@ __all__ = [
     "evaluate",
     "mean_interval",
     "measure_cost",
+    "predictive",
 ]

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quickstudy.core import ConfigError, Episode, EpisodeSpec, TaskError
+from quickstudy.core import ConfigError, Episode, EpisodeSpec, TaskError, TaskState
 from quickstudy.core.arguments import checked
 from quickstudy.core.devices import choose_device
 from quickstudy.evaluation.classes import class_interval
+from quickstudy.evaluation.likelihood import Likelihood, said_of_queries, scores_of
 from quickstudy.evaluation.metrics import ACCURACY, MSE, Metric
 from quickstudy.evaluation.report import Protocol, Report
 from quickstudy.evaluation.statistics import CalibrationCounts, Interval
@@ -41,6 +42,7 @@ def evaluate(
     name: str | None = None,
     device: torch.device | str | None = None,
     cache_embeddings: bool = True,
+    likelihood: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Score a learner on the episodes ``(seed, 0 ... episodes-1)`` of a source.
@@ -58,6 +60,9 @@ def evaluate(
         name: of the learner in the report; its class name if not given.
         device: where to compute; the learner's if not given. The learner is moved back after.
         cache_embeddings: embed each example once where possible.
+        likelihood: in regression, also score how likely the targets are under what the learner
+            says, see :mod:`quickstudy.evaluation.likelihood`. A learner that gives a mean only
+            adapts up to ten times more for it.
         progress: called with the number of episodes after each batch.
 
     Returns:
@@ -76,7 +81,7 @@ def evaluate(
     where = own if device is None else choose_device(str(device))
     was_training = learner.training
     learner.eval().to(where)
-    tally = _Tally()
+    tally = _Tally(wants_likelihood=likelihood)
     try:
         scored: tuple[Learner, TaskSource] = (learner, source)
         if cache_embeddings:
@@ -105,6 +110,7 @@ def evaluate(
         class_interval=tally.class_interval(),
         calibration_error=tally.calibration.error() if tally.metric is ACCURACY else None,
         seconds=time.perf_counter() - start,
+        likelihood=tally.likelihood(),
     )
 
 
@@ -202,11 +208,16 @@ class _Tally:
     calibration: CalibrationCounts = field(default_factory=CalibrationCounts)
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     metric: Metric = ACCURACY
+    wants_likelihood: bool = True
+    nll: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    coverage: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    estimated: bool = False
 
     def add(self, learner: Learner, episode: Episode) -> None:
         """Score a batch of episodes."""
         self._hash(episode)
-        output = query_logits(learner, episode)
+        state = learner.adapt(episode.support, n_way=episode.n_way)
+        output = query_logits(learner, episode, state)
         if bool(torch.isnan(output).any()):
             raise TaskError(
                 f"{type(learner).__name__} predicted NaN. Check the inputs for NaN, or the "
@@ -219,6 +230,8 @@ class _Tally:
             # padding may hold anything, and zero times NaN is NaN
             score = (output[..., 0] - y).masked_fill(~mask, 0).square().sum(1) / count
             self.scores.append(score.double().cpu().numpy())
+            if self.wants_likelihood:
+                self._add_likelihood(learner, episode, state, output[..., 0])
             return
         # softmax of the best class = exp(best - logsumexp): the other classes are not needed
         best, answer = output.max(2)
@@ -237,6 +250,25 @@ class _Tally:
             self.classes.append(episode.info["classes"].numpy())
             one = torch.zeros(episode.n_tasks, dtype=torch.int64)
             self.sources.append(episode.info.get("pool", one).numpy())
+
+    def _add_likelihood(
+        self, learner: Learner, episode: Episode, state: TaskState, mean: torch.Tensor
+    ) -> None:
+        """Score what the learner says of the targets; no more, once it says nothing."""
+        found = said_of_queries(learner, state, episode.support, episode.query, mean)
+        if found is None:
+            self.wants_likelihood = False
+            return
+        said, self.estimated = found
+        nll, coverage = scores_of(said, episode.query)
+        self.nll.append(nll)
+        self.coverage.append(coverage)
+
+    def likelihood(self) -> Likelihood | None:
+        """Return the likelihood of all episodes; ``None`` unless it is known of every one."""
+        if not self.nll or not self.wants_likelihood:
+            return None
+        return Likelihood(np.concatenate(self.nll), np.concatenate(self.coverage), self.estimated)
 
     def class_interval(self) -> Interval | None:
         """Return the interval over new classes; ``None`` if episodes do not name them all."""

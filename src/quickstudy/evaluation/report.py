@@ -12,6 +12,7 @@ import numpy.typing as npt
 from quickstudy.core import ProtocolError
 from quickstudy.core.arguments import checked
 from quickstudy.evaluation.classes import CLASS_METHOD
+from quickstudy.evaluation.likelihood import Likelihood
 from quickstudy.evaluation.metrics import ACCURACY, Metric, metric_named
 from quickstudy.evaluation.statistics import Interval, Mean
 
@@ -78,6 +79,8 @@ class Report:
             or where every episode holds every class.
         calibration_error: expected calibration error as a fraction, or ``None`` for regression.
         seconds: wall time, embedding included.
+        likelihood: in regression, how likely the targets were under what the learner said, and
+            whether its intervals hold; ``None`` if that is not known.
 
     Example::
 
@@ -94,6 +97,7 @@ class Report:
     class_interval: Interval | None
     calibration_error: float | None
     seconds: float
+    likelihood: Likelihood | None = None
 
     @property
     def metric(self) -> Metric:
@@ -126,6 +130,8 @@ class Report:
         text = f"{metric.text(score)} {over}"
         if self.class_interval is not None and metric.fraction:
             text += f"; over new classes {self.class_interval.percent()} %"
+        if self.likelihood is not None:
+            text += f"; {self.likelihood}"
         return text + (" [transductive]" if p.transductive else "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,6 +153,8 @@ class Report:
             }
         if self.calibration_error is not None:
             document["calibration_error"] = self.calibration_error
+        if self.likelihood is not None:
+            document |= self.likelihood.to_dict()
         return document | {"seconds": round(self.seconds, 3)}
 
 

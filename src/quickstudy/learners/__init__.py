@@ -12,14 +12,19 @@ from quickstudy.learners.gradient import (
     ProtoMAML,
     Reptile,
 )
+from quickstudy.learners.incontext import AttentiveNeuralProcess, ConditionalNeuralProcess
 from quickstudy.learners.metric import MatchingNetwork, PrototypicalNetwork
+from quickstudy.learners.predictive import Gaussian
 
 __all__ = [
     "ANIL",
     "FOMAML",
     "IMAML",
     "MAML",
+    "AttentiveNeuralProcess",
+    "ConditionalNeuralProcess",
     "EmbeddingLearner",
+    "Gaussian",
     "InnerLoop",
     "Learner",
     "MatchingNetwork",

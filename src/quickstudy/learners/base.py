@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from quickstudy.core import ConfigError, Episode, Examples, TaskError, TaskState, slice_tasks
 from quickstudy.core.arguments import checked
 from quickstudy.core.workers import Schedule
+from quickstudy.learners.predictive import Gaussian
 from quickstudy.nets import BatchNorm, Encoder, as_encoder
 
 __all__ = [
@@ -116,6 +117,19 @@ class Learner(nn.Module, ABC):
             Logits ``[T, Q, C]``, minus infinity for classes without support; for regression, values
             ``[T, Q, 1]``.
         """
+
+    def predictive(self, state: TaskState, x: Tensor) -> Gaussian | None:  # noqa: ARG002
+        """Return what the learner says of the targets of queries, in regression.
+
+        Args:
+            state: what :meth:`adapt` returned for these ``T`` tasks.
+            x: queries ``[T, Q, ...]``.
+
+        Returns:
+            A Gaussian whose mean is what :meth:`predict` returns, or ``None`` if the learner gives
+            no standard deviation. Then :func:`quickstudy.evaluation.predictive` estimates one.
+        """
+        return None
 
     def schedule(self, episode: Episode) -> Schedule:
         """Return how many tasks of an episode to run at once: all, unless a family overrides it."""
@@ -225,7 +239,7 @@ class EmbeddingLearner(Learner):
         return all(
             # also where one was put on the object: that is no method, so it has no __func__
             getattr(getattr(self, name), "__func__", None) is getattr(EmbeddingLearner, name)
-            for name in ("adapt", "predict", "_encode")
+            for name in ("adapt", "predict", "predictive", "_encode")
         )
 
     def adapt(self, support: Examples, *, n_way: int) -> TaskState:
@@ -239,15 +253,28 @@ class EmbeddingLearner(Learner):
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Embed the queries, normalised with the support's statistics if the state holds any, and
         return the head's logits."""
+        rest, z = self._embedded_queries(state, x)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.head.predict(rest, z)
+
+    def predictive(self, state: TaskState, x: Tensor) -> Gaussian | None:
+        """Embed the queries and return what the head says; ``None`` in a class of your own that
+        writes ``adapt`` or ``predict`` itself, whose answers are not the head's."""
+        if not self._answers_by_head():
+            return None
+        rest, z = self._embedded_queries(state, x)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.head.predictive(rest, z)
+
+    def _embedded_queries(self, state: TaskState, x: Tensor) -> tuple[TaskState, Tensor]:
+        """Return the head's part of a state, and embedded queries ``[T, Q, ...] -> [T, Q, D]``."""
         stats = {
             n.removeprefix(_STATISTICS_PREFIX): v
             for n, v in state.items()
             if n.startswith(_STATISTICS_PREFIX)
         }
-        z, _ = self._encode(x, stats=stats or None)  # [T, Q, ...] -> [T, Q, D]
-        rest = {n: v for n, v in state.items() if not n.startswith(_STATISTICS_PREFIX)}
-        with torch.autocast(z.device.type, enabled=False):
-            return self.head.predict(rest, z)
+        z, _ = self._encode(x, stats=stats or None)
+        return {n: v for n, v in state.items() if not n.startswith(_STATISTICS_PREFIX)}, z
 
     def embed_episode(self, episode: Episode, *, track: bool = False) -> Episode:
         """Return the episode with embeddings as inputs; support and query are encoded together.
@@ -333,17 +360,19 @@ def meta_loss(learner: Learner, episode: Episode) -> Tensor:
     return mean_loss(query_logits(learner, episode), episode.query)
 
 
-def query_logits(learner: Learner, episode: Episode) -> Tensor:
+def query_logits(learner: Learner, episode: Episode, state: TaskState | None = None) -> Tensor:
     """Return the logits of an episode's queries ``[T, Q, C]``, after learning its support.
 
     Args:
         learner: any learner.
         episode: ``T`` tasks.
+        state: what the learner learned of the support; ``None`` = it learns it now.
 
     Raises:
         TaskError: if the learner returns something else.
     """
-    state = learner.adapt(episode.support, n_way=episode.n_way)
+    if state is None:
+        state = learner.adapt(episode.support, n_way=episode.n_way)
     output = predict_queries(learner, state, episode.query)
     wanted = [*episode.query.y.shape, episode.n_way]
     shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -4,6 +4,7 @@ from quickstudy.recipes.base import LearnerConfig
 from quickstudy.recipes.build import build_learner, domains, encoder_of, sources
 from quickstudy.recipes.data import (
     AlsoConfig,
+    GaussianProcessData,
     ImageData,
     JitterConfig,
     PartConfig,
@@ -24,6 +25,7 @@ from quickstudy.recipes.gradient import (
 )
 from quickstudy.recipes.kinds import LEARNERS, known_learners, learner_config
 from quickstudy.recipes.metric import MatchingConfig, MetricConfig, ProtoNetConfig
+from quickstudy.recipes.processes import ANPConfig, CNPConfig, ProcessConfig
 from quickstudy.recipes.registry import RECIPES, get_recipe, known_recipes
 from quickstudy.recipes.schema import Recipe, override, parse_recipe
 
@@ -31,9 +33,12 @@ __all__ = [
     "LEARNERS",
     "RECIPES",
     "ANILConfig",
+    "ANPConfig",
     "AlsoConfig",
+    "CNPConfig",
     "EncoderConfig",
     "FOMAMLConfig",
+    "GaussianProcessData",
     "GradientConfig",
     "IMAMLConfig",
     "ImageData",
@@ -44,6 +49,7 @@ __all__ = [
     "MetaSGDConfig",
     "MetricConfig",
     "PartConfig",
+    "ProcessConfig",
     "ProtoMAMLConfig",
     "ProtoNetConfig",
     "Recipe",

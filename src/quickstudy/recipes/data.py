@@ -23,9 +23,10 @@ from quickstudy.core.arguments import checked
 from quickstudy.recipes.base import FamilyMember, Frozen
 from quickstudy.recipes.encoders import EncoderConfig
 from quickstudy.recipes.files import FilesConfig, own_pool
+from quickstudy.recipes.jitter import JitterConfig
 from quickstudy.tasks import (
-    AffineJitter,
     AugmentedSource,
+    GaussianProcessSource,
     MixtureSource,
     Pool,
     PoolSource,
@@ -40,6 +41,7 @@ from quickstudy.tasks.own import is_own, own_path
 __all__ = [
     "AlsoConfig",
     "Data",
+    "GaussianProcessData",
     "ImageData",
     "JitterConfig",
     "PartConfig",
@@ -75,37 +77,6 @@ class Sources(NamedTuple):
     train: TaskSource
     validation: TaskSource
     facts: dict[str, str]
-
-
-class JitterConfig(Frozen):
-    """Random affine maps of training images, see :class:`quickstudy.tasks.AffineJitter`.
-
-    Args:
-        degrees: rotation is uniform in ``[-degrees, degrees]``.
-        scale: each axis is scaled by a factor uniform in ``[1 - scale, 1 + scale]``.
-        shear: uniform in ``[-shear, shear]``.
-        shift: uniform in ``[-shift, shift]`` of half the image's side, on each axis.
-        flip: mirror left and right with probability one half.
-        brightness: pixels are multiplied by a factor uniform in ``[1 - brightness, 1 +
-            brightness]``.
-
-    Example::
-
-        data = ImageData(name="cifar-fs", jitter=JitterConfig(degrees=5, flip=True))
-        recipe = override(get_recipe("cifar-fs-protonet"), ["data.jitter.degrees=5"])
-        moved = data.jitter.build()(torch.rand(4, 3, 32, 32), keys(0, range(4)))  # [4, 3, 32, 32]
-    """
-
-    degrees: float = Field(10.0, ge=0)
-    scale: float = Field(0.12, ge=0, lt=1)
-    shear: float = Field(0.15, ge=0)
-    shift: float = Field(0.1, ge=0)
-    flip: bool = False
-    brightness: float = Field(0.0, ge=0, lt=1)
-
-    def build(self) -> AffineJitter:
-        """Return the augmentation."""
-        return AffineJitter(**self.model_dump())
 
 
 class PartConfig(Frozen):
@@ -389,24 +360,12 @@ _IMAGE_SETTINGS = {
 }
 
 
-class SinusoidData(FamilyMember, TaskData):
-    """Regression on sine waves, which needs no files, see :class:`quickstudy.tasks.SinusoidSource`.
-
-    Example::
-
-        encoder = EncoderConfig(kind="mlp", in_features=1, channels=40)
-        train, validation, facts = SinusoidData().sources(encoder, seed=0)
-        episode = train.episodes(EpisodeSpec(1, 10, 10), [0], seed=0)
-        episode.support.x  # [1, 10, 1]
-    """
+class _GeneratedData(FamilyMember, TaskData):
+    """Tasks of regression that a formula makes; they need no files."""
 
     regression: ClassVar[bool] = True
-    no_images: ClassVar[str] = "sine waves are no images and cannot be mixed with others"
+    no_images: ClassVar[str]
     family_settings: ClassVar[Mapping[str, Any]] = _IMAGE_SETTINGS
-
-    name: Literal["sinusoid"] = "sinusoid"
-    train: str = "train"
-    validation: str = "val"
 
     @model_validator(mode="before")
     @classmethod
@@ -415,15 +374,15 @@ class SinusoidData(FamilyMember, TaskData):
             raise ValueError(cls.no_images)
         return value
 
+    @staticmethod
+    @abstractmethod
+    def source(split: str) -> TaskSource:
+        """Return the tasks of a split."""
+
     def sources(self, encoder: EncoderConfig, *, seed: int) -> Sources:
         """Return the tasks of training and validation; they depend on neither argument."""
         del encoder, seed
         return Sources(self.source(self.train), self.source(self.validation), {})
-
-    @staticmethod
-    def source(split: str) -> TaskSource:
-        """Return the tasks of a split."""
-        return SinusoidSource(split)
 
     def domains(
         self, names: Sequence[str], encoder: EncoderConfig
@@ -435,10 +394,62 @@ class SinusoidData(FamilyMember, TaskData):
         return {}, {}
 
 
-_GENERATED = {"sinusoid": SinusoidData}
+class SinusoidData(_GeneratedData):
+    """Regression on sine waves, which needs no files, see :class:`quickstudy.tasks.SinusoidSource`.
+
+    Example::
+
+        encoder = EncoderConfig(kind="mlp", in_features=1, channels=40)
+        train, validation, facts = SinusoidData().sources(encoder, seed=0)
+        episode = train.episodes(EpisodeSpec(1, 10, 10), [0], seed=0)
+        episode.support.x  # [1, 10, 1]
+    """
+
+    no_images: ClassVar[str] = "sine waves are no images and cannot be mixed with others"
+
+    name: Literal["sinusoid"] = "sinusoid"
+    train: str = "train"
+    validation: str = "val"
+
+    @staticmethod
+    def source(split: str) -> TaskSource:
+        """Return the tasks of a split."""
+        return SinusoidSource(split)
 
 
-def generated_data(name: str) -> type[SinusoidData] | None:
+class GaussianProcessData(_GeneratedData):
+    """Regression on functions drawn from Gaussian processes, which needs no files.
+
+    See :class:`quickstudy.tasks.GaussianProcessSource`.
+
+    Example::
+
+        from quickstudy.recipes import GaussianProcessData
+        encoder = EncoderConfig(kind="mlp", in_features=1, channels=40)
+        train, validation, facts = GaussianProcessData().sources(encoder, seed=0)
+        episode = train.episodes(EpisodeSpec(1, 10, 10), [0], seed=0)
+        episode.support.x  # [1, 10, 1]
+    """
+
+    no_images: ClassVar[str] = "functions are no images and cannot be mixed with others"
+
+    name: Literal["gaussian-process"] = "gaussian-process"
+    train: str = "train"
+    validation: str = "val"
+
+    @staticmethod
+    def source(split: str) -> TaskSource:
+        """Return the tasks of a split."""
+        return GaussianProcessSource(split)
+
+
+_GENERATED: dict[str, type[_GeneratedData]] = {
+    "sinusoid": SinusoidData,
+    "gaussian-process": GaussianProcessData,
+}
+
+
+def generated_data(name: str) -> type[_GeneratedData] | None:
     """Return the kind of data of this name whose tasks are made by a formula, or ``None``."""
     return _GENERATED.get(name)
 
@@ -450,7 +461,9 @@ def _kind(value: Any) -> str:
 
 
 Data = Annotated[
-    Annotated[ImageData, Tag("images")] | Annotated[SinusoidData, Tag("sinusoid")],
+    Annotated[ImageData, Tag("images")]
+    | Annotated[SinusoidData, Tag("sinusoid")]
+    | Annotated[GaussianProcessData, Tag("gaussian-process")],
     Discriminator(_kind),
 ]
 """Every kind of data that a recipe can train on."""

@@ -23,6 +23,7 @@ from quickstudy.recipes.gradient import (
     ReptileConfig,
 )
 from quickstudy.recipes.metric import MatchingConfig, ProtoNetConfig
+from quickstudy.recipes.processes import ANPConfig, CNPConfig
 
 __all__ = ["LEARNERS", "check_setting", "known_learners", "learner_config"]
 
@@ -36,6 +37,8 @@ LEARNERS: dict[str, type[LearnerConfig]] = {
     "protomaml": ProtoMAMLConfig,
     "reptile": ReptileConfig,
     "imaml": IMAMLConfig,
+    "cnp": CNPConfig,
+    "anp": ANPConfig,
 }
 
 

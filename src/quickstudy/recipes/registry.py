@@ -9,11 +9,18 @@ from typing import Any
 from quickstudy.core import ConfigError, nearest_names
 from quickstudy.core.arguments import checked
 from quickstudy.recipes.base import LearnerConfig
-from quickstudy.recipes.data import AlsoConfig, ImageData, JitterConfig, SinusoidData
+from quickstudy.recipes.data import (
+    AlsoConfig,
+    GaussianProcessData,
+    ImageData,
+    JitterConfig,
+    SinusoidData,
+)
 from quickstudy.recipes.encoders import EncoderConfig
 from quickstudy.recipes.gradient import ANILConfig, MAMLConfig, ProtoMAMLConfig
 from quickstudy.recipes.kinds import learner_config
 from quickstudy.recipes.metric import MatchingConfig, ProtoNetConfig
+from quickstudy.recipes.processes import ANPConfig, CNPConfig
 from quickstudy.recipes.schema import Recipe
 from quickstudy.training import TrainConfig, ValidationConfig
 
@@ -77,6 +84,26 @@ _SINE_TRAINING = TrainConfig(
     checkpoint_every=5_000,
     log_every=500,
     validation=ValidationConfig(n_way=1, k_shot=10, n_query=100, episodes=600, every=5_000),
+)
+
+
+# one training for all numbers of points: a neural process is meant to be told more as it comes
+_PROCESS_NET = EncoderConfig(kind="mlp", in_features=1, channels=64)
+_PROCESS_TRAINING = TrainConfig(
+    steps=12_000,
+    tasks_per_step=16,
+    n_way=1,
+    k_shot=(1, 15),
+    n_query=15,
+    # the papers' 5e-4 learns the same, more slowly
+    outer_lr=1e-3,
+    warmup=200,
+    # near a point of the support the deviation is small and the gradient large
+    clip_norm=1.0,
+    ema_decay=0.999,
+    checkpoint_every=1_000,
+    log_every=500,
+    validation=ValidationConfig(n_way=1, k_shot=(3, 10), n_query=50, episodes=400, every=2_000),
 )
 
 
@@ -240,6 +267,30 @@ RECIPES: dict[str, Recipe] = {
         encoder=_SINE_NET,
         learner=MAMLConfig(inner_steps=0, eval_steps=1, inner_lr=0.01),
         train=_SINE_TRAINING,
+    ),
+    "sinusoid-cnp": Recipe(
+        name="sinusoid-cnp",
+        summary="Conditional neural process on sine waves: mean and deviation; needs no data",
+        data=SinusoidData(),
+        encoder=_PROCESS_NET,
+        learner=CNPConfig(width=128),
+        train=_PROCESS_TRAINING.model_copy(update={"steps": 25_000, "outer_lr": 2e-3}),
+    ),
+    "sinusoid-anp": Recipe(
+        name="sinusoid-anp",
+        summary="Attentive neural process on sine waves: needs no data",
+        data=SinusoidData(),
+        encoder=_PROCESS_NET,
+        learner=ANPConfig(width=64, heads=4),
+        train=_PROCESS_TRAINING,
+    ),
+    "gp-anp": Recipe(
+        name="gp-anp",
+        summary="Attentive neural process on functions of Gaussian processes: needs no data",
+        data=GaussianProcessData(),
+        encoder=_PROCESS_NET,
+        learner=ANPConfig(width=64, heads=4),
+        train=_PROCESS_TRAINING.model_copy(update={"steps": 8_000, "k_shot": (1, 25)}),
     ),
     "cifar-fs-protonet": Recipe(
         name="cifar-fs-protonet",

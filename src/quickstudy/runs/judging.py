@@ -87,6 +87,9 @@ class Judgement:
         document: dict[str, Any] = {"run": str(self.run.folder), **self.report.to_dict()}
         document["protocol"] |= self.facts
         document["scores"] = self.report.scores.tolist()  # so that the interval can be checked
+        if (found := self.report.likelihood) is not None:
+            document["nll_scores"] = found.nll.tolist()
+            document["coverage90_scores"] = found.coverage.tolist()
         if self.transductive is not None:
             other, gain = self.transductive
             document["transductive"] = other.to_dict()
@@ -220,6 +223,11 @@ def judge(
             device=where,
             progress=bar.update,
         )
+    if report.likelihood is None and loaded.recipe.data.regression:
+        note(
+            f"note: {loaded.recipe.name} gives a mean only, and its support examples are too few "
+            "to estimate a deviation, so there is no likelihood: it takes --k-shot 3 or more."
+        )
     steps = learner.inner_steps_at_test()
     inner = {} if steps is None else {"inner_steps": steps}
     twin = learner.transductive_twin() if transductive or loaded.recipe.transductive else None
@@ -323,7 +331,7 @@ def _listed(
             "one of them out."
         )
     if run.recipe.data.regression or generated_data(data) is not None:
-        raise ConfigError("tasks= is for data sets of examples, and sine waves have none.")
+        raise ConfigError("tasks= is for data sets of examples, and a formula has none.")
     return read_episodes(tasks)
 
 

@@ -14,7 +14,7 @@ from quickstudy.learners.base import Learner
 from quickstudy.nets import Encoder, ModuleEncoder
 from quickstudy.recipes.base import LearnerConfig
 from quickstudy.recipes.build import build_learner
-from quickstudy.recipes.data import ImageData, SinusoidData
+from quickstudy.recipes.data import GaussianProcessData, ImageData, SinusoidData
 from quickstudy.recipes.encoders import EncoderConfig
 from quickstudy.recipes.saved import (
     SavedConfig,
@@ -44,7 +44,7 @@ def save_learner(
     *,
     config: LearnerConfig | None = None,
     encoder: EncoderConfig | None = None,
-    data: ImageData | SinusoidData | None = None,
+    data: ImageData | SinusoidData | GaussianProcessData | None = None,
     train: TrainConfig | None = None,
     result: TrainResult | None = None,
 ) -> bool:

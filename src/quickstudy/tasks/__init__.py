@@ -1,6 +1,7 @@
 """Tasks: pools of examples, samplers that choose rows of them, and sources that make episodes."""
 
 from quickstudy.tasks.augment import AffineJitter
+from quickstudy.tasks.gaussian_process import GaussianProcessSource
 from quickstudy.tasks.pool import Pool
 from quickstudy.tasks.sampling import EpisodeIndex, sample_index
 from quickstudy.tasks.sinusoid import SinusoidSource
@@ -10,6 +11,7 @@ __all__ = [
     "AffineJitter",
     "AugmentedSource",
     "EpisodeIndex",
+    "GaussianProcessSource",
     "MixtureSource",
     "Pool",
     "PoolSource",

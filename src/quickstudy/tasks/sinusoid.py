@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from quickstudy.core import Episode, EpisodeSpec, Examples, TaskError, uniforms
@@ -75,8 +76,7 @@ class SinusoidSource:
             raise TaskError("task_ids is empty. Ask for at least one task.")
         ids = np.asarray(task_ids, dtype=np.int64)[:, None]  # [T, 1]
         part = _SPLIT_NUMBERS[self.split]
-        amplitude = 0.1 + 4.9 * uniforms(seed, part, ids, _TASK_STREAM, 0)  # [T, 1]
-        phase = np.pi * uniforms(seed, part, ids, _TASK_STREAM, 1)  # [T, 1]
+        amplitude, phase = self._drawn(ids, seed)
 
         def draw(stream: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
             x = 10.0 * uniforms(seed, part, ids, stream, np.arange(n)[None]) - 5.0  # [T, n]
@@ -98,3 +98,24 @@ class SinusoidSource:
                 "phase": torch.from_numpy(phase[:, 0]),
             },
         )
+
+    def function_values(
+        self, task_ids: Sequence[int], x: torch.Tensor, *, seed: int
+    ) -> torch.Tensor:
+        """Return the waves of tasks at the same inputs ``[N]``, as float64 ``[T, N]``.
+
+        Args:
+            task_ids: which tasks, ``[T]``.
+            x: inputs ``[N]``.
+            seed: names the list of tasks.
+        """
+        amplitude, phase = self._drawn(np.asarray(task_ids, dtype=np.int64)[:, None], seed)
+        return torch.from_numpy(amplitude * np.sin(x.double().numpy()[None] - phase))
+
+    def _drawn(
+        self, ids: npt.NDArray[np.int64], seed: int
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return amplitude and phase of each task, ``[T, 1]`` each."""
+        part = _SPLIT_NUMBERS[self.split]
+        amplitude = 0.1 + 4.9 * uniforms(seed, part, ids, _TASK_STREAM, 0)
+        return amplitude, np.pi * uniforms(seed, part, ids, _TASK_STREAM, 1)

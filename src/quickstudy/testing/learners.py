@@ -296,6 +296,35 @@ class LearnerConformance:
         self._assert_equal(alone, together, "queries one at a time")
         self._assert_equal(joined[:, :-1], together, "beside a junk query")
 
+    def test_the_predictive_distribution_is_of_the_predictions(self) -> None:
+        """What a learner says of targets has the mean that it predicts and a positive deviation,
+        the same for tasks and queries alone and whatever stands in padding of the support."""
+        learner, episode = self._ready(), self._episode()
+        with torch.no_grad():
+            self._assert_predictive(learner, episode)
+
+    def _assert_predictive(self, learner: Learner, episode: Episode) -> None:
+        x, every = episode.query.x, slice(None)
+        state = learner.adapt(episode.support, n_way=episode.n_way)
+        said = learner.predictive(state, x)
+        if said is None:
+            return
+        assert self.regression, "a learner of classes has logits, and no Gaussian"
+        self._assert_equal(said.mean, learner.predict(state, x)[..., 0], "the mean")
+        assert bool((said.deviation > 0).all()), "a deviation is not above zero"
+        padded = learner.adapt(_pad(episode.support, float("nan")), n_way=episode.n_way)
+        ways = {
+            "of a task alone": (slice_tasks(state, slice(1, 2)), slice(1, 2), every),
+            "with a padded support": (padded, every, every),
+        }
+        if not learner.transductive:
+            ways["of a query alone"] = (state, every, slice(0, 1))
+        for name, (known, tasks, queries) in ways.items():
+            other = learner.predictive(known, x[tasks][:, queries])
+            assert other is not None, f"no predictive distribution {name}"
+            wanted = said.deviation[tasks][:, queries]
+            self._assert_equal(other.deviation, wanted, f"the deviation {name}")
+
     # ------------------------------------------------------------------ nothing changes
 
     def test_adapt_and_predict_change_nothing(self) -> None:
