@@ -12,15 +12,20 @@ from quickstudy.learners.gradient import (
     ProtoMAML,
     Reptile,
 )
+from quickstudy.learners.memory import MANN, SNAIL, LSTMLearner
 from quickstudy.learners.metric import MatchingNetwork, PrototypicalNetwork
+from quickstudy.learners.streams import StreamLearner, stream_logits, stream_loss
 
 __all__ = [
     "ANIL",
     "FOMAML",
     "IMAML",
     "MAML",
+    "MANN",
+    "SNAIL",
     "EmbeddingLearner",
     "InnerLoop",
+    "LSTMLearner",
     "Learner",
     "MatchingNetwork",
     "MetaSGD",
@@ -28,5 +33,8 @@ __all__ = [
     "ProtoMAML",
     "PrototypicalNetwork",
     "Reptile",
+    "StreamLearner",
     "meta_loss",
+    "stream_logits",
+    "stream_loss",
 ]
