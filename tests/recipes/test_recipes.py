@@ -13,6 +13,9 @@ from quickstudy.learners import (
     ANIL,
     FOMAML,
     MAML,
+    MANN,
+    SNAIL,
+    LSTMLearner,
     MatchingNetwork,
     MetaSGD,
     ProtoMAML,
@@ -39,6 +42,9 @@ KINDS = {
     "anil": ANIL,
     "protomaml": ProtoMAML,
     "reptile": Reptile,
+    "mann": MANN,
+    "lstm": LSTMLearner,
+    "snail": SNAIL,
 }
 
 
