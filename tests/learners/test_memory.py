@@ -166,9 +166,8 @@ class MANNByHand:
             scores = []
             for s in range(n):  # equation 2
                 slot = self.memory[s]
-                scores.append(
-                    dot(key, slot) / math.sqrt((dot(key, key) + 1e-16) * (dot(slot, slot) + 1e-16))
-                )
+                norms = [math.sqrt(dot(v, v)) + 1e-8 for v in (key, slot)]
+                scores.append(dot(key, slot) / (norms[0] * norms[1]))
             if head.key_strength:
                 strength = 1 + math.log1p(math.exp(rows[k][-1]))
                 scores = [strength * v for v in scores]

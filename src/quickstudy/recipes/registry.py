@@ -154,11 +154,11 @@ _STREAM_TRAINING = TrainConfig(
     warmup=0,
     clip_norm=10.0,
     ema_decay=0.999,
-    checkpoint_every=500,
-    log_every=100,
+    checkpoint_every=250,
+    log_every=50,
     # chosen by 5-way 1-shot tasks, which are the beginning of a stream
     validation=ValidationConfig(
-        n_way=5, k_shot=1, n_query=5, episodes=400, every=1000, watch_episodes=0
+        n_way=5, k_shot=1, n_query=5, episodes=200, every=500, watch_episodes=0
     ),
 )
 

@@ -20,8 +20,8 @@ __all__ = ["MANN", "MANNHead", "MANNState"]
 
 # what a slot holds before anything was written: not zero, as a cosine with zero has no direction
 _EMPTY = 1e-6
-# below the squared norm of an empty slot (4e-11 at width 40): keeps the gradient at zero finite
-_SMALLEST_SQUARE = 1e-16
+# below the norm of an empty slot (6e-6 at width 40): a slot of zeros has a cosine of zero
+_SMALLEST_NORM = 1e-8
 
 # usages that differ by less count as equal; one read of 128 slots adds about 0.008 to each
 _USAGE_GRID = 2.0**-13
@@ -145,11 +145,11 @@ class MANNHead(SequenceHead):
 
     def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, TaskState]:
         """Return the logits of all steps and the state after each task's last one."""
-        known = self.from_inputs(inputs)  # [T, S, 4H]
         state, outputs = self.start(inputs), []
         whole = bool(mask.all())
-        for t in range(inputs.shape[1]):
-            after = self.step(state, known[:, t])
+        # unbound at once: the gradient of each single step would be as large as that of all
+        for t, known in enumerate(self.from_inputs(inputs).unbind(1)):  # [T, 4H] each
+            after = self.step(state, known)
             outputs.append(torch.cat([after.hidden, after.reads], 1))
             state = after if whole else _where(mask[:, t], after, state)
         return self.out(torch.stack(outputs, 1)), state._asdict()
@@ -167,8 +167,9 @@ class MANNHead(SequenceHead):
             known: what the inputs add to the controller's gates ``[B, 4H]``.
         """
         gates = known + self.from_state(torch.cat([state.reads, state.hidden], 1))
-        inwards, forget, outwards = gates[:, : 3 * self.hidden_size].sigmoid().chunk(3, 1)
-        cell = forget * state.cell + inwards * gates[:, 3 * self.hidden_size :].tanh()
+        opened, new = gates.split((3 * self.hidden_size, self.hidden_size), 1)
+        inwards, forget, outwards = opened.sigmoid().chunk(3, 1)
+        cell = forget * state.cell + inwards * new.tanh()
         hidden = outwards * cell.tanh()
 
         keys, adds, gate, strength = self._emitted(hidden)
@@ -187,12 +188,11 @@ class MANNHead(SequenceHead):
         """Return keys and add vectors ``[B, R, W]``, gates ``[B, R, 1]`` and the strengths of the
         keys ``[B, R, 1]``."""
         emitted = self.interface(hidden).unflatten(1, (self.heads, -1))
-        vectors = emitted[..., : 2 * self.width].tanh()
-        keys, adds = vectors.chunk(2, 2)
-        gate = emitted[..., 2 * self.width : 2 * self.width + 1].sigmoid()
+        vectors, gate, *rest = emitted.split((2 * self.width, *(1,) * (1 + self.key_strength)), 2)
+        keys, adds = vectors.tanh().chunk(2, 2)
         # at least 1, as without it
-        strength = 1 + F.softplus(emitted[..., -1:]) if self.key_strength else None
-        return keys, adds, gate, strength
+        strength = 1 + F.softplus(rest[0]) if rest else None
+        return keys, adds, gate.sigmoid(), strength
 
     def _least_used(self, usage: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 at the ``R`` least used slots and 0 elsewhere ``[B, N]``, and 0 at the least
@@ -206,9 +206,10 @@ class MANNHead(SequenceHead):
 
 def _cosines(keys: Tensor, memory: Tensor) -> Tensor:
     """Return the cosines of keys and slots, ``[B, R, W]`` and ``[B, N, W] -> [B, R, N]``."""
-    key_norm = (keys.square().sum(2) + _SMALLEST_SQUARE).sqrt()  # [B, R]
-    slot_norm = (memory.square().sum(2) + _SMALLEST_SQUARE).sqrt()  # [B, N]
-    return (keys / key_norm[..., None]) @ memory.transpose(1, 2) / slot_norm[:, None]
+    key_norm = torch.linalg.vector_norm(keys, dim=2) + _SMALLEST_NORM  # [B, R]
+    slot_norm = torch.linalg.vector_norm(memory, dim=2) + _SMALLEST_NORM  # [B, N]
+    products: Tensor = keys @ memory.transpose(1, 2)
+    return products / (key_norm[..., None] * slot_norm[:, None])
 
 
 def _where(chosen: Tensor, one: MANNState, other: MANNState) -> MANNState:
