@@ -208,8 +208,8 @@ def _cosines(keys: Tensor, memory: Tensor) -> Tensor:
     """Return the cosines of keys and slots, ``[B, R, W]`` and ``[B, N, W] -> [B, R, N]``."""
     key_norm = torch.linalg.vector_norm(keys, dim=2) + _SMALLEST_NORM  # [B, R]
     slot_norm = torch.linalg.vector_norm(memory, dim=2) + _SMALLEST_NORM  # [B, N]
-    products: Tensor = keys @ memory.transpose(1, 2)
-    return products / (key_norm[..., None] * slot_norm[:, None])
+    norms = key_norm[..., None] * slot_norm[:, None]
+    return torch.as_tensor(keys @ memory.transpose(1, 2) / norms)
 
 
 def _where(chosen: Tensor, one: MANNState, other: MANNState) -> MANNState:
