@@ -126,7 +126,7 @@ class SNAILConfig(MemoryConfig):
 
         config = SNAILConfig(length=6, filters=32)
         learner = build_learner(EncoderConfig(), config, seed=0)
-        recipe = override(get_recipe("omniglot-snail"), ["length=101", "n_way=20"])
+        recipe = override(get_recipe("omniglot-snail"), ["length=101", "train.n_way=20"])
     """
 
     kind: Literal["snail"] = "snail"
