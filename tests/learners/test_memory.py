@@ -491,3 +491,10 @@ def test_stream_logits_of_an_embedding_learner_are_those_of_its_head_on_embeddin
     episode = source.episodes(EpisodeSpec(3, 3, 2), range(2), seed=0)
     loss = learner.float().training_loss(episode, progress=0.0)
     torch.testing.assert_close(loss, stream_loss(learner, episode.support, n_way=3))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_support_sorted_by_class_is_not_trained_on(name):
+    episode = Episode(stream(), Examples.full(normal(2, 1, 4), torch.zeros(2, 1).long()), 3)
+    with pytest.raises(ConfigError, match="Set roles='fixed'"):
+        ALL[name]().training_loss(episode, progress=0.0, roles=lambda e: e)

@@ -116,7 +116,7 @@ def test_memory_runs_are_compared_and_checked(tmp_path):
     for run in runs:
         text = check(run, data="digits", n_way=3, episodes=20).text()
         assert "passed: query-statistics" in text
-        assert "declares that it is label-sensitive" in text
+        assert "label-order" in text
         assert "skipped: support-order: the learner declares that it is order-sensitive" in text
 
 

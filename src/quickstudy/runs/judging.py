@@ -221,8 +221,11 @@ def judge(
     asked = _Asked(data, split, rotations, groups, invert)
     found = _tasks(loaded, asked, given, listed, note)
     _note_exposure(found, note)
+    if streams is None:
+        streams = learned_on_streams(learner) and isinstance(found.source, PoolSource)
+    in_streams = None
     with tqdm(
-        total=found.episodes,
+        total=found.episodes * (1 + streams),
         unit="episode",
         file=sys.stderr,
         delay=2,
@@ -239,23 +242,27 @@ def judge(
             device=where,
             progress=bar.update,
         )
+        if streams:
+            name = loaded.recipe.name
+            in_streams = _score_streams(name, learner, found, where, bar.update)
     steps = learner.inner_steps_at_test()
     inner = {} if steps is None else {"inner_steps": steps}
     twin = learner.transductive_twin() if transductive or loaded.recipe.transductive else None
     also = None if twin is None else score_transductively(report, twin, found.source, found.spec)
     below = score_floor(report, found.source, found.spec) if floor else None
-    in_streams = None
-    if streams is None:
-        streams = learned_on_streams(learner) and isinstance(found.source, PoolSource)
-    if streams:
-        in_streams = _score_streams(loaded.recipe.name, learner, found, where)
     classes = "" if found.classes is None else f", {found.classes} classes"
     on = f"{found.source.name} ({found.source.split}{classes}), {found.spec}"
     facts = found.facts | inner
     return Judgement(loaded, on, report, facts, tuple(notes), also, below, in_streams)
 
 
-def _score_streams(name: str, learner: Learner, tasks: _Tasks, where: torch.device) -> StreamReport:
+def _score_streams(
+    name: str,
+    learner: Learner,
+    tasks: _Tasks,
+    where: torch.device,
+    progress: Callable[[int], None],
+) -> StreamReport:
     """Score streams of the classes of the tasks: as many of them, and as many classes in each."""
     source = tasks.source
     if tasks.classes is None or not isinstance(source, PoolSource):
@@ -274,6 +281,7 @@ def _score_streams(name: str, learner: Learner, tasks: _Tasks, where: torch.devi
         seed=tasks.seed,
         name=name,
         device=where,
+        progress=progress,
     )
 
 

@@ -16,7 +16,7 @@ from quickstudy.learners.base import Family, Roles, mean_loss
 from quickstudy.learners.classes import class_weights
 from quickstudy.learners.streams import StreamLearner, StreamProtocol, back_in_place, in_order
 
-__all__ = ["SequenceHead", "check_ways"]
+__all__ = ["SequenceHead", "check_ways", "refuse_roles"]
 
 # a query runs on a copy of its task's state: this many copies are in memory together
 _STATES_AT_ONCE = 1024
@@ -32,6 +32,19 @@ def check_ways(made_for: int, n_way: int, learner: str) -> None:
         raise TaskError(
             f"this {learner} was made for {made_for} classes, which it reads as one-hot labels; "
             f"the task has {n_way}. Train with a larger n_way, or give tasks fewer classes."
+        )
+
+
+def refuse_roles(roles: Roles | None, learner: str) -> None:
+    """Refuse to exchange support and query of a learner that reads the support in order.
+
+    Raises:
+        ConfigError: if they are to be exchanged.
+    """
+    if roles is not None:
+        raise ConfigError(
+            f"roles='every' sorts the support by class, and {learner} reads it in order: it would "
+            "learn an order that no other task has. Set roles='fixed'."
         )
 
 
@@ -145,10 +158,15 @@ class SequenceHead(StreamLearner):
         self, episode: Episode, *, progress: float, roles: Roles | None = None
     ) -> Tensor:
         """Return the loss of each task ``[T]``: that of all examples of the support, read as a
-        stream, or that of the queries, as ``protocol`` says."""
+        stream, or that of the queries, as ``protocol`` says.
+
+        Raises:
+            ConfigError: if support and query are to be exchanged.
+        """
+        refuse_roles(roles, type(self).__name__)
         if self.protocol == "episode":
-            return super().training_loss(episode, progress=progress, roles=roles)
-        stream = (episode if roles is None else roles(episode)).support
+            return super().training_loss(episode, progress=progress)
+        stream = episode.support
         return mean_loss(self.stream_logits(stream, n_way=episode.n_way), stream)
 
     # ------------------------------------------------------------------ inputs

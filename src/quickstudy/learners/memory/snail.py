@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.core import ConfigError, Examples, TaskError, TaskState, check_state
+from quickstudy.core import ConfigError, Episode, Examples, TaskError, TaskState, check_state
 from quickstudy.core.arguments import checked
 from quickstudy.core.limits import check_size
-from quickstudy.learners.base import EmbeddingLearner, Family, Learner
+from quickstudy.learners.base import EmbeddingLearner, Family, Learner, Roles
 from quickstudy.learners.classes import class_weights
-from quickstudy.learners.memory.sequence import check_ways
+from quickstudy.learners.memory.sequence import check_ways, refuse_roles
 from quickstudy.learners.streams import in_order
 from quickstudy.nets import CausalAttention, Encoder, TemporalConvolution, as_encoder
 
@@ -104,6 +104,17 @@ class SNAILHead(Learner):
         present = state["present"]
         logits = self.out(x)[..., : present.shape[1]]
         return torch.as_tensor(logits.masked_fill(~present[:, None], -torch.inf))
+
+    def training_loss(
+        self, episode: Episode, *, progress: float, roles: Roles | None = None
+    ) -> Tensor:
+        """Return the mean loss of each task's queries ``[T]``.
+
+        Raises:
+            ConfigError: if support and query are to be exchanged.
+        """
+        refuse_roles(roles, type(self).__name__)
+        return super().training_loss(episode, progress=progress)
 
     def _check_width(self, x: Tensor) -> None:
         if x.ndim != 3 or x.shape[2] != self.features:
