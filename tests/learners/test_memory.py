@@ -453,7 +453,7 @@ def test_embeddings_of_another_width_are_refused(name):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ConfigError, match=r"heads=4.*slots=3"):
+    with pytest.raises(ConfigError, match=r"heads=4 write to .* slots=3"):
         MANNHead(4, n_way=3, slots=3)
     for decay in (-0.1, 1.0, float("nan")):
         with pytest.raises(ConfigError, match=r"decay must lie in \[0, 1\)"):

@@ -109,8 +109,8 @@ class MANNHead(SequenceHead):
         check_size(hidden_size=hidden_size, slots=slots, width=width, heads=heads)
         if heads > slots:
             raise ConfigError(
-                f"each of heads={heads} writes to a least used slot of its own, and there are "
-                f"slots={slots}. Lower heads or raise slots."
+                f"heads={heads} write to as many least used slots, and there are slots={slots}. "
+                "Lower heads or raise slots."
             )
         if not 0 <= decay < 1:
             raise ConfigError(f"decay must lie in [0, 1); got {decay}.")
