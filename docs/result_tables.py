@@ -280,6 +280,23 @@ def stream_table() -> str:
     return "\n".join(rows)
 
 
+def clouds_table() -> str:
+    """Return accuracy by instance of memory learners in streams of Gaussian clouds."""
+    document = load("streams-clouds")
+    if document is None:
+        return "Not measured yet: `python benchmarks/streams.py` does it."
+    instances = list(document["rows"][0]["accuracy_by_instance"])
+    rows = [
+        f"| | seed | {' | '.join(f'{k}.' for k in instances)} | processor seconds |",
+        "|---|---|" + "---|" * (len(instances) + 1),
+    ]
+    for row in document["rows"]:
+        cells = [percent(row["accuracy_by_instance"][k]) for k in instances]
+        seed, seconds = row.get("seed", ""), row.get("cpu_seconds", "")
+        rows.append(f"| {row['learner']} | {seed} | {' | '.join(cells)} | {seconds} |")
+    return "\n".join([*rows, "", document["what"] + "."])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "results": all_results,
     "gradient": gradient_table,
@@ -288,4 +305,5 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sinusoid": sinusoid_table,
     "speed": gradient_speed_table,
     "streams": stream_table,
+    "streams-clouds": clouds_table,
 }
