@@ -2,7 +2,8 @@
 
 python benchmarks/reproduce.py omniglot-protonet          (needs QUICKSTUDY_DATA)
 
-A run that is already in runs/NAME is resumed, or only scored if it is finished. The test split is
+A run that is already in runs/NAME is resumed, or only scored if it is finished; the document says
+after how many steps. The test split is
 read here and nowhere else.
 """
 
@@ -18,9 +19,10 @@ import torch
 
 from machine import provenance, write_result
 from quickstudy.core import EpisodeSpec, Examples, TaskState
-from quickstudy.evaluation import Report, evaluate
+from quickstudy.evaluation import Report, evaluate, evaluate_streams
 from quickstudy.learners import EmbeddingLearner, Learner, NearestNeighbour
 from quickstudy.learners.gradient import GradientLearner
+from quickstudy.learners.streams import learned_on_streams
 from quickstudy.recipes import get_recipe
 from quickstudy.runs import Run, load_run, train_recipe
 from quickstudy.runs.judging import score_transductively
@@ -111,6 +113,13 @@ CELLS = {
         Cell("miniimagenet", 5, 1, 0.494),
         Cell("miniimagenet", 5, 5, 0.682),
     ],
+    # trained and scored on 20-pixel images; what is wanted of streams stands in docs/memory.md
+    "omniglot-mann": [Cell("omniglot", 5, k, n_query=5, episodes=600) for k in (1, 5)],
+    "omniglot-lstm": [Cell("omniglot", 5, k, n_query=5, episodes=600) for k in (1, 5)],
+    "omniglot-snail": [
+        Cell("omniglot", 5, k, wanted, n_query=5, episodes=600)
+        for k, wanted in ((1, 0.9907), (5, 0.9978))
+    ],
     "glyphs-protonet": ELSEWHERE,
 }
 
@@ -192,6 +201,16 @@ def add_wanted(document: dict[str, Any], report: Report, with_queries: Report, c
         document["transductive"]["reached"] = with_queries.mean >= cell.wanted
 
 
+def streams(run: Run) -> dict[str, Any]:
+    """Return the accuracy by instance in streams of five test characters, ten images of each."""
+    encoder, data = run.recipe.encoder, run.recipe.data
+    pool = load_pool(data.name, split="test", split_file=data.split_file, size=encoder.image_size)
+    source = PoolSource(fit_images(pool, channels=encoder.in_channels, size=encoder.image_size))
+    report = evaluate_streams(run.learner, source, streams=1000, name=run.recipe.name)
+    print(report.text(), file=sys.stderr)
+    return report.to_dict()
+
+
 @torch.no_grad()
 def lake(run: Run) -> dict[str, Any]:
     """Return the error on Lake et al.'s twenty 20-way 1-shot runs within an alphabet."""
@@ -255,6 +274,8 @@ def main() -> None:
         | run.recipe.model_dump(mode="json"),
         "cells": cells,
     }
+    if learned_on_streams(run.learner):
+        document["streams"] = streams(run)
     if run.recipe.data.name == "omniglot" and run.recipe.data.split_file == "background-evaluation":
         document["lake_20_runs"] = lake(run)
     write_result(given.name, document, given.results)

@@ -244,6 +244,59 @@ def flat_memory_table() -> str:
     )
 
 
+# accuracy, %, at the instances below: what papers and re-implementations print
+_INSTANCES = (1, 2, 3, 4, 5, 10)
+_PUBLISHED_STREAMS = {
+    "MANN (Santoro et al. 2016)": (36.4, 82.8, 91.0, 92.6, 94.9, 98.1),
+    "MANN, a re-implementation": (35.4, 89.2, 95.2, 96.3, 96.9, 97.8),
+    "MANN, another one": (35.6, 88.8, 95.0, 96.5, 97.3, 97.6),
+    "LSTM (Santoro et al. 2016)": (24.4, 49.5, 55.3, 61.0, 63.6, 62.5),
+    "LSTM, a re-implementation, trained longer": (30.4, 77.9, 85.3, 87.5, 88.8, 91.6),
+}
+
+
+def stream_table() -> str:
+    """Return accuracy by instance in streams: what others print, and what was measured here."""
+    rows = [
+        f"| | batches of 16 | {' | '.join(f'{k}.' for k in _INSTANCES)} |",
+        "|---|---|" + "---|" * len(_INSTANCES),
+    ]
+    rows += [
+        f"| {name} | {'up to 100,000' if 're-impl' in name or 'another' in name else ''} | "
+        f"{' | '.join(f'{v:.1f}' for v in values)} |"
+        for name, values in _PUBLISHED_STREAMS.items()
+    ]
+    unmeasured = []
+    for name in ("omniglot-mann", "omniglot-lstm"):
+        document = load(name)
+        if document is None or "streams" not in document:
+            unmeasured.append(name)
+            continue
+        found = document["streams"]["accuracy_by_instance"]
+        cells = [percent(found[str(k)]) for k in _INSTANCES]
+        steps = document["training"]["steps"]
+        rows.append(f"| `{name}` (measured) | {steps:,} | {' | '.join(cells)} |")
+    rows += [f"| `{name}` | not measured yet |" + " |" * len(_INSTANCES) for name in unmeasured]
+    return "\n".join(rows)
+
+
+def clouds_table() -> str:
+    """Return accuracy by instance of memory learners in streams of Gaussian clouds."""
+    document = load("streams-clouds")
+    if document is None:
+        return "Not measured yet: `python benchmarks/streams.py` does it."
+    instances = list(document["rows"][0]["accuracy_by_instance"])
+    rows = [
+        f"| | seed | {' | '.join(f'{k}.' for k in instances)} | processor seconds |",
+        "|---|---|" + "---|" * (len(instances) + 1),
+    ]
+    for row in document["rows"]:
+        cells = [percent(row["accuracy_by_instance"][k]) for k in instances]
+        seed, seconds = row.get("seed", ""), row.get("cpu_seconds", "")
+        rows.append(f"| {row['learner']} | {seed} | {' | '.join(cells)} | {seconds} |")
+    return "\n".join([*rows, "", document["what"] + "."])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "results": all_results,
     "gradient": gradient_table,
@@ -251,4 +304,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "memory": memory_table,
     "sinusoid": sinusoid_table,
     "speed": gradient_speed_table,
+    "streams": stream_table,
+    "streams-clouds": clouds_table,
 }

@@ -39,6 +39,7 @@ COMPLETE = (
     "tasks",
     "learners",
     "learners.heads",
+    "learners.memory",
     "learners.metric",
     "learners.gradient",
     "learners.incontext",

@@ -13,8 +13,11 @@ from quickstudy.learners import (
     ANIL,
     FOMAML,
     MAML,
+    MANN,
+    SNAIL,
     AttentiveNeuralProcess,
     ConditionalNeuralProcess,
+    LSTMLearner,
     MatchingNetwork,
     MetaSGD,
     ProtoMAML,
@@ -43,6 +46,9 @@ KINDS = {
     "reptile": Reptile,
     "cnp": ConditionalNeuralProcess,
     "anp": AttentiveNeuralProcess,
+    "mann": MANN,
+    "lstm": LSTMLearner,
+    "snail": SNAIL,
 }
 
 

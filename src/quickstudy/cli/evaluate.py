@@ -42,6 +42,14 @@ Floor = Annotated[
     bool,
     typer.Option("--floor", help="Also score nearest neighbour on pixels, on the same episodes."),
 ]
+Streams = Annotated[
+    bool | None,
+    typer.Option(
+        "--streams/--no-streams",
+        help="Also score streams with labels one step late, by instance; by default if the run was "
+        "trained on them.",
+    ),
+]
 InnerSteps = Annotated[
     int | None,
     typer.Option("--inner-steps", min=0, help="Gradient learners: number of inner steps at test."),
@@ -70,6 +78,7 @@ def evaluate_command(
     groups: Groups = False,
     invert: InvertInk = "auto",
     floor: Floor = False,
+    streams: Streams = None,
     inner_steps: InnerSteps = None,
     transductive: Transductive = False,
     device: Device = "auto",
@@ -108,6 +117,7 @@ def evaluate_command(
         groups=groups,
         invert=invert,  # type: ignore[arg-type]
         floor=floor,
+        streams=streams,
         inner_steps=inner_steps,
         transductive=transductive,
         device=device,

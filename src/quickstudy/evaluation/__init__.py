@@ -7,6 +7,7 @@ from quickstudy.evaluation.likelihood import Likelihood, predictive
 from quickstudy.evaluation.metrics import METRICS, Metric
 from quickstudy.evaluation.report import Paired, Protocol, Report, compare
 from quickstudy.evaluation.statistics import Interval, Mean, mean_interval
+from quickstudy.evaluation.streams import StreamReport, evaluate_streams, instance_numbers
 
 __all__ = [
     "METRICS",
@@ -18,10 +19,13 @@ __all__ = [
     "Paired",
     "Protocol",
     "Report",
+    "StreamReport",
     "class_interval",
     "compare",
     "embed_pool",
     "evaluate",
+    "evaluate_streams",
+    "instance_numbers",
     "mean_interval",
     "measure_cost",
     "predictive",

@@ -13,19 +13,24 @@ from quickstudy.learners.gradient import (
     Reptile,
 )
 from quickstudy.learners.incontext import AttentiveNeuralProcess, ConditionalNeuralProcess
+from quickstudy.learners.memory import MANN, SNAIL, LSTMLearner
 from quickstudy.learners.metric import MatchingNetwork, PrototypicalNetwork
 from quickstudy.learners.predictive import Gaussian
+from quickstudy.learners.streams import StreamLearner, stream_logits, stream_loss
 
 __all__ = [
     "ANIL",
     "FOMAML",
     "IMAML",
     "MAML",
+    "MANN",
+    "SNAIL",
     "AttentiveNeuralProcess",
     "ConditionalNeuralProcess",
     "EmbeddingLearner",
     "Gaussian",
     "InnerLoop",
+    "LSTMLearner",
     "Learner",
     "MatchingNetwork",
     "MetaSGD",
@@ -33,5 +38,8 @@ __all__ = [
     "ProtoMAML",
     "PrototypicalNetwork",
     "Reptile",
+    "StreamLearner",
     "meta_loss",
+    "stream_logits",
+    "stream_loss",
 ]

@@ -7,11 +7,14 @@ from quickstudy.nets.mlp import MLP, Identity
 from quickstudy.nets.norm import BatchNorm, GroupNorm, Norm, NormContext, SupportNorm, build_norm
 from quickstudy.nets.plain import ModuleEncoder, as_encoder
 from quickstudy.nets.resnet12 import ResNet12
+from quickstudy.nets.temporal import CausalAttention, DenseBlock, TemporalConvolution
 
 __all__ = [
     "MLP",
     "BatchNorm",
+    "CausalAttention",
     "Conv4",
+    "DenseBlock",
     "EfficientNetLite0",
     "Encoder",
     "GroupNorm",
@@ -21,6 +24,7 @@ __all__ = [
     "NormContext",
     "ResNet12",
     "SupportNorm",
+    "TemporalConvolution",
     "as_encoder",
     "build_norm",
     "imagenet_weights",

@@ -24,6 +24,7 @@ from quickstudy.recipes.gradient import (
     ReptileConfig,
 )
 from quickstudy.recipes.kinds import LEARNERS, known_learners, learner_config
+from quickstudy.recipes.memory import LSTMConfig, MANNConfig, MemoryConfig, SNAILConfig
 from quickstudy.recipes.metric import MatchingConfig, MetricConfig, ProtoNetConfig
 from quickstudy.recipes.processes import ANPConfig, CNPConfig, ProcessConfig
 from quickstudy.recipes.registry import RECIPES, get_recipe, known_recipes
@@ -43,9 +44,12 @@ __all__ = [
     "IMAMLConfig",
     "ImageData",
     "JitterConfig",
+    "LSTMConfig",
     "LearnerConfig",
     "MAMLConfig",
+    "MANNConfig",
     "MatchingConfig",
+    "MemoryConfig",
     "MetaSGDConfig",
     "MetricConfig",
     "PartConfig",
@@ -54,6 +58,7 @@ __all__ = [
     "ProtoNetConfig",
     "Recipe",
     "ReptileConfig",
+    "SNAILConfig",
     "SinusoidData",
     "Sources",
     "build_encoder",

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from quickstudy.core.arguments import checked
-from quickstudy.nets import MLP, Conv4, Encoder, ResNet12
+from quickstudy.nets import MLP, Conv4, Encoder, Identity, ResNet12
 from quickstudy.recipes.base import Frozen
 
 __all__ = ["EncoderConfig", "build_encoder"]
@@ -20,14 +20,16 @@ class EncoderConfig(Frozen):
     """Which network embeds the inputs.
 
     Args:
-        kind: ``"conv4"``, ``"resnet12"`` or ``"mlp"``.
+        kind: ``"conv4"``, ``"resnet12"``, ``"mlp"``, or ``"pixels"``: no network, the numbers of
+            the input as they are.
         image_size: side of the square input in pixels.
         in_channels: 1 for greyscale, 3 for colour.
         channels: width of Conv-4, or of each layer of the MLP.
         norm: ``"batch"`` (running averages), ``"group"``, or ``"support"`` (statistics of the
             task's support).
         downsample: of Conv-4: ``"pool"`` (max-pooling) or ``"stride"`` (strided convolutions).
-        in_features: length of the input vectors of the MLP; ``None`` = its inputs are images.
+        in_features: length of the input vectors of the MLP, or of ``"pixels"``; ``None`` = inputs
+            are images.
         standardise: of the MLP: whether each number of the input is brought to mean 0 and standard
             deviation 1 over the training examples, as columns of a table need it.
 
@@ -39,7 +41,7 @@ class EncoderConfig(Frozen):
         encoder.out_features
     """
 
-    kind: Literal["conv4", "resnet12", "mlp"] = "conv4"
+    kind: Literal["conv4", "resnet12", "mlp", "pixels"] = "conv4"
     image_size: int = Field(28, ge=8, le=_LARGEST_SIDE)
     in_channels: Literal[1, 3] = 1
     channels: int = Field(64, ge=1)
@@ -63,6 +65,7 @@ class EncoderConfig(Frozen):
             "conv4": 9 * self.channels * (self.in_channels + 3 * self.channels),
             "mlp": self.channels * (inputs + self.channels),
             "resnet12": 0,  # of fixed width
+            "pixels": 0,
         }[self.kind]
         if weights > _MOST_WEIGHTS:
             raise ValueError(
@@ -88,6 +91,8 @@ def build_encoder(config: EncoderConfig) -> Encoder:
         return ResNet12(in_channels=c.in_channels, image_size=c.image_size, norm=c.norm)
     image = (c.in_channels, c.image_size, c.image_size)
     shape = image if c.in_features is None else (c.in_features,)
+    if c.kind == "pixels":
+        return Identity(shape)
     widths = (c.channels, c.channels)
     below_head = c.in_features is not None
     return MLP(shape, widths, last_activation=below_head, standardise=c.standardise)

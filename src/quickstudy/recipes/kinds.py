@@ -22,6 +22,7 @@ from quickstudy.recipes.gradient import (
     ProtoMAMLConfig,
     ReptileConfig,
 )
+from quickstudy.recipes.memory import LSTMConfig, MANNConfig, SNAILConfig
 from quickstudy.recipes.metric import MatchingConfig, ProtoNetConfig
 from quickstudy.recipes.processes import ANPConfig, CNPConfig
 
@@ -39,6 +40,9 @@ LEARNERS: dict[str, type[LearnerConfig]] = {
     "imaml": IMAMLConfig,
     "cnp": CNPConfig,
     "anp": ANPConfig,
+    "mann": MANNConfig,
+    "lstm": LSTMConfig,
+    "snail": SNAILConfig,
 }
 
 

@@ -19,6 +19,7 @@ from quickstudy.recipes.data import (
 from quickstudy.recipes.encoders import EncoderConfig
 from quickstudy.recipes.gradient import ANILConfig, MAMLConfig, ProtoMAMLConfig
 from quickstudy.recipes.kinds import learner_config
+from quickstudy.recipes.memory import LSTMConfig, MANNConfig, SNAILConfig
 from quickstudy.recipes.metric import MatchingConfig, ProtoNetConfig
 from quickstudy.recipes.processes import ANPConfig, CNPConfig
 from quickstudy.recipes.schema import Recipe
@@ -160,6 +161,34 @@ _CIFAR_TRAINING = TrainConfig(
     validation=ValidationConfig(n_way=5, k_shot=1, episodes=1000, every=1000),
 )
 
+# Santoro et al. 2016, section 4: 1,200 characters with their rotations, small turns and shifts of
+# each image, streams of 5 classes and 50 images
+_OMNIGLOT_STREAMS = ImageData(
+    name="omniglot",
+    split_file="random",
+    rotations=True,
+    jitter=JitterConfig(degrees=10, scale=0, shear=0, shift=0.1),
+)
+_PIXELS = EncoderConfig(kind="pixels", image_size=20)
+_STREAM_TRAINING = TrainConfig(
+    steps=100_000,
+    tasks_per_step=16,
+    n_way=5,
+    k_shot=10,
+    n_query=1,
+    outer_lr=1e-3,
+    schedule="constant",
+    warmup=0,
+    clip_norm=10.0,
+    ema_decay=0.999,
+    checkpoint_every=250,
+    log_every=50,
+    # chosen by 5-way 1-shot tasks, which are the beginning of a stream
+    validation=ValidationConfig(
+        n_way=5, k_shot=1, n_query=5, episodes=200, every=500, watch_episodes=0
+    ),
+)
+
 # these overfit on purpose: few classes, no augmentation, a network that can memorise them
 _OVERFITTING_TRAINING = TrainConfig(
     steps=100,
@@ -199,6 +228,45 @@ RECIPES: dict[str, Recipe] = {
         learner=MatchingConfig(full_context=True),
         train=_OMNIGLOT_TRAINING.model_copy(
             update={"steps": 8_000, "n_way": 20, "roles": "fixed", "tasks_per_step": 2}
+        ),
+    ),
+    "omniglot-mann": Recipe(
+        name="omniglot-mann",
+        summary="Memory-augmented neural network on streams of Omniglot (Santoro et al. 2016)",
+        data=_OMNIGLOT_STREAMS,
+        encoder=_PIXELS,
+        learner=MANNConfig(),
+        train=_STREAM_TRAINING,
+    ),
+    "omniglot-lstm": Recipe(
+        name="omniglot-lstm",
+        summary="LSTM on the same streams, the baseline of the memory-augmented network",
+        data=_OMNIGLOT_STREAMS,
+        encoder=_PIXELS,
+        learner=LSTMConfig(),
+        train=_STREAM_TRAINING,
+    ),
+    "omniglot-snail": Recipe(
+        name="omniglot-snail",
+        summary="SNAIL on Omniglot, 5-way tasks of 1 to 5 shots (Mishra et al. 2018)",
+        data=_OMNIGLOT_RANDOM,
+        learner=SNAILConfig(length=26),
+        train=TrainConfig(
+            steps=40_000,
+            tasks_per_step=8,
+            n_way=5,
+            k_shot=(1, 5),
+            n_query=2,
+            outer_lr=1e-3,
+            schedule="constant",
+            warmup=50,
+            clip_norm=10.0,
+            ema_decay=0.999,
+            checkpoint_every=250,
+            log_every=50,
+            validation=ValidationConfig(
+                n_way=5, k_shot=1, n_query=5, episodes=400, every=500, watch_episodes=0
+            ),
         ),
     ),
     "omniglot-background": Recipe(

@@ -108,14 +108,18 @@ def describe_learner(learner: Learner) -> SavedConfig:
 
 def describe_encoder(encoder: nn.Module) -> EncoderConfig | None:
     """Return the configuration that builds an encoder of this structure, or ``None``."""
-    kind = {"Conv4": "conv4", "ResNet12": "resnet12", "MLP": "mlp"}.get(type(encoder).__name__)
+    kinds = {"Conv4": "conv4", "ResNet12": "resnet12", "MLP": "mlp", "Identity": "pixels"}
+    kind = kinds.get(type(encoder).__name__)
     if kind is None or not isinstance(encoder, Encoder):
         return None
     shape = tuple(encoder.in_shape)
     images = len(shape) == 3 and shape[0] in (1, 3) and shape[1] == shape[2]
+    if kind == "pixels" and not images and len(shape) != 1:
+        return None
     size: dict[str, Any] = {"in_channels": shape[0], "image_size": shape[1]} if images else {}
-    if kind == "mlp":
+    if kind in ("mlp", "pixels"):
         size["in_features"] = shape[0] if len(shape) == 1 else None
+    if kind == "mlp":
         size["standardise"] = getattr(encoder, "standardise", False)
     weights = [value for value in encoder.state_dict().values() if value.ndim > 1]
     channels = len(weights[0]) if weights else 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from tqdm import tqdm
 
 from quickstudy.core import ConfigError, EpisodeSpec
@@ -17,9 +18,17 @@ from quickstudy.core.arguments import checked
 from quickstudy.core.devices import choose_device
 from quickstudy.core.limits import check_seed
 from quickstudy.core.words import quiet
-from quickstudy.evaluation import Paired, Report, compare, evaluate
+from quickstudy.evaluation import (
+    Paired,
+    Report,
+    StreamReport,
+    compare,
+    evaluate,
+    evaluate_streams,
+)
 from quickstudy.learners.base import Learner
 from quickstudy.learners.floor import NearestNeighbour
+from quickstudy.learners.streams import learned_on_streams
 from quickstudy.recipes.data import generated_data
 from quickstudy.runs.exposure import chosen_on, trained_on
 from quickstudy.runs.folder import Run, load_run
@@ -36,6 +45,7 @@ __all__ = ["Judgement", "judge", "score_floor", "score_transductively"]
 Number = int | tuple[int, int]
 # of a judgement that asks for no other numbers; 600 is usual in papers
 _EPISODES, _QUERIES_PER_CLASS = 600, 15
+_INSTANCES = 10  # of each class in a stream, as in Santoro et al. 2016
 
 
 class _Tasks(NamedTuple):
@@ -65,6 +75,7 @@ class Judgement:
         transductive: the score with batch norm over all queries, and its gain over ``report``.
         floor: the score of pixel nearest neighbour on the same episodes, and by how much ``report``
             exceeds it.
+        streams: accuracy by instance, in streams that tell each label one step late.
 
     Example::
 
@@ -81,6 +92,7 @@ class Judgement:
     notes: tuple[str, ...] = ()
     transductive: tuple[Report, Paired] | None = None
     floor: tuple[Report, Paired] | None = None
+    streams: StreamReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values, with the score of each episode; scores are fractions."""
@@ -98,6 +110,8 @@ class Judgement:
             below, paired = self.floor
             document["floor"] = below.to_dict()
             document["paired"] = paired.to_dict()
+        if self.streams is not None:
+            document["streams"] = self.streams.to_dict()
         return document
 
     def text(self) -> str:
@@ -115,6 +129,8 @@ class Judgement:
                 f"  pixel nearest neighbour on the same episodes: {below}",
                 f"  difference: {paired}",
             ]
+        if self.streams is not None:
+            lines += [f"  {line}" for line in self.streams.text().splitlines()]
         return "\n".join(lines)
 
 
@@ -134,6 +150,7 @@ def judge(
     groups: bool = False,
     invert: Invert = "auto",
     floor: bool = False,
+    streams: bool | None = None,
     inner_steps: int | None = None,
     transductive: bool = False,
     device: str = "auto",
@@ -161,6 +178,8 @@ def judge(
         invert: ``"yes"`` swaps dark and bright, ``"auto"`` does it, and notes it, where a run that
             was trained on bright ink is given grey pictures with a plain light ground.
         floor: also score pixel nearest neighbour on the same episodes.
+        streams: also score streams of these classes, each label told one step late, and give the
+            accuracy by instance; ``None`` = if the run was trained on streams.
         inner_steps: of a gradient learner; ``None`` = as in the recipe.
         transductive: also score with batch norm over all queries, and report the gain.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
@@ -205,8 +224,11 @@ def judge(
     asked = _Asked(data, split, rotations, groups, invert)
     found = _tasks(loaded, asked, given, listed, note)
     _note_exposure(found, note)
+    if streams is None:
+        streams = learned_on_streams(learner) and isinstance(found.source, PoolSource)
+    in_streams = None
     with tqdm(
-        total=found.episodes,
+        total=found.episodes * (1 + streams),
         unit="episode",
         file=sys.stderr,
         delay=2,
@@ -223,6 +245,9 @@ def judge(
             device=where,
             progress=bar.update,
         )
+        if streams:
+            name = loaded.recipe.name
+            in_streams = _score_streams(name, learner, found, where, bar.update)
     if report.likelihood is None and loaded.recipe.data.regression:
         note(
             f"note: {loaded.recipe.name} gives a mean only, and its support examples are too few "
@@ -235,7 +260,37 @@ def judge(
     below = score_floor(report, found.source, found.spec) if floor else None
     classes = "" if found.classes is None else f", {found.classes} classes"
     on = f"{found.source.name} ({found.source.split}{classes}), {found.spec}"
-    return Judgement(loaded, on, report, found.facts | inner, tuple(notes), also, below)
+    facts = found.facts | inner
+    return Judgement(loaded, on, report, facts, tuple(notes), also, below, in_streams)
+
+
+def _score_streams(
+    name: str,
+    learner: Learner,
+    tasks: _Tasks,
+    where: torch.device,
+    progress: Callable[[int], None],
+) -> StreamReport:
+    """Score streams of the classes of the tasks: as many of them, and as many classes in each."""
+    source = tasks.source
+    if tasks.classes is None or not isinstance(source, PoolSource):
+        raise ConfigError(
+            "streams=True needs classes of a data set; sine waves and published lists of episodes "
+            "have no streams. Leave it out."
+        )
+    # one example more of each class is drawn than a stream shows
+    most = int(source.pool.counts.min()) - 1
+    return evaluate_streams(
+        learner,
+        PoolSource(source.pool),
+        n_way=tasks.spec.max_way,
+        instances=min(_INSTANCES, most),
+        streams=tasks.episodes,
+        seed=tasks.seed,
+        name=name,
+        device=where,
+        progress=progress,
+    )
 
 
 def _whole(name: str, value: Any) -> int | None:

@@ -83,10 +83,11 @@ def _vector_length(recipe: Recipe, name: str, found: OwnData) -> int | None:
     """
     encoder, shape = recipe.encoder, list(found.pool.x.shape[1:])
     if len(shape) > 1:
-        if encoder.kind == "mlp" and recipe.data.part(name) and encoder.in_features is not None:
-            return None  # the MLP takes the pixels
+        takes_both = encoder.kind in ("mlp", "pixels")
+        if takes_both and recipe.data.part(name) and encoder.in_features is not None:
+            return None  # it takes the pixels
         return encoder.in_features
-    if encoder.kind != "mlp":
+    if encoder.kind not in ("mlp", "pixels"):
         raise ConfigError(
             f"{name} holds vectors of {shape[0]} numbers, and the encoder of {recipe.name} is "
             f"{encoder.kind}, for images. Train the recipe vectors-protonet, or set "

@@ -97,6 +97,11 @@ def check_config(learner: Learner, config: TrainConfig) -> None:
             "roles='every' needs embeddings that do not depend on the support, and norm='support' "
             "makes them so. Set roles='fixed', or norm='group' or 'batch'."
         )
+    if config.roles == "every" and learner.order_sensitive and learner.label_sensitive:
+        raise ConfigError(
+            f"roles='every' sorts the support by class, and {kind} reads it in order: it would "
+            "learn an order that no other task has. Set roles='fixed'."
+        )
     _check_own_verbs(learner)
     missing = {"progress"} - signature(learner.training_loss).parameters.keys()
     if missing:
