@@ -10,6 +10,7 @@ from quickstudy.learners import (
     FOMAML,
     IMAML,
     MAML,
+    InContextTransformer,
     InnerLoop,
     MatchingNetwork,
     MetaSGD,
@@ -22,6 +23,7 @@ from quickstudy.learners.heads import (
     CentredHead,
     FineTunedHead,
     GradientHead,
+    InContextHead,
     LogisticHead,
     NeighbourHead,
     RidgeHead,
@@ -113,6 +115,35 @@ class TestPrototypicalResNetSupport(LearnerConformance):
         return PrototypicalNetwork(
             ResNet12(in_channels=1, image_size=16, widths=(4, 4, 4, 4), norm="support")
         )
+
+
+class TestInContext(LearnerConformance):
+    meta_steps = 20
+
+    def make_learner(self):
+        return InContextTransformer(conv("batch"), width=8)
+
+
+class TestInContextSupport(LearnerConformance):
+    meta_steps = 20
+
+    def make_learner(self):
+        return InContextTransformer(conv("support"), width=8, distance="cosine")
+
+
+class TestInContextOnVectors(OnVectors):
+    def make_learner(self):
+        return InContextTransformer(mlp(), width=8, layers=1)
+
+
+class TestInContextHead(OnVectors):
+    def make_learner(self):
+        return InContextHead(6, width=8, distance="euclidean")
+
+
+class TestInContextHeadByRelations(OnVectors):
+    def make_learner(self):
+        return InContextHead(width=8)
 
 
 class TestMatching(LearnerConformance):

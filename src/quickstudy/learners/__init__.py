@@ -12,6 +12,7 @@ from quickstudy.learners.gradient import (
     ProtoMAML,
     Reptile,
 )
+from quickstudy.learners.incontext import InContextTransformer
 from quickstudy.learners.metric import MatchingNetwork, PrototypicalNetwork
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "IMAML",
     "MAML",
     "EmbeddingLearner",
+    "InContextTransformer",
     "InnerLoop",
     "Learner",
     "MatchingNetwork",

@@ -7,6 +7,7 @@ from quickstudy.nets.mlp import MLP, Identity
 from quickstudy.nets.norm import BatchNorm, GroupNorm, Norm, NormContext, SupportNorm, build_norm
 from quickstudy.nets.plain import ModuleEncoder, as_encoder
 from quickstudy.nets.resnet12 import ResNet12
+from quickstudy.nets.transformer import Members, PairBlock
 
 __all__ = [
     "MLP",
@@ -16,9 +17,11 @@ __all__ = [
     "Encoder",
     "GroupNorm",
     "Identity",
+    "Members",
     "ModuleEncoder",
     "Norm",
     "NormContext",
+    "PairBlock",
     "ResNet12",
     "SupportNorm",
     "as_encoder",

@@ -22,6 +22,7 @@ from quickstudy.recipes.gradient import (
     ProtoMAMLConfig,
     ReptileConfig,
 )
+from quickstudy.recipes.incontext import InContextConfig
 from quickstudy.recipes.kinds import LEARNERS, known_learners, learner_config
 from quickstudy.recipes.metric import MatchingConfig, MetricConfig, ProtoNetConfig
 from quickstudy.recipes.registry import RECIPES, get_recipe, known_recipes
@@ -37,6 +38,7 @@ __all__ = [
     "GradientConfig",
     "IMAMLConfig",
     "ImageData",
+    "InContextConfig",
     "JitterConfig",
     "LearnerConfig",
     "MAMLConfig",

@@ -22,6 +22,7 @@ from quickstudy.recipes.gradient import (
     ProtoMAMLConfig,
     ReptileConfig,
 )
+from quickstudy.recipes.incontext import InContextConfig
 from quickstudy.recipes.metric import MatchingConfig, ProtoNetConfig
 
 __all__ = ["LEARNERS", "check_setting", "known_learners", "learner_config"]
@@ -36,6 +37,7 @@ LEARNERS: dict[str, type[LearnerConfig]] = {
     "protomaml": ProtoMAMLConfig,
     "reptile": ReptileConfig,
     "imaml": IMAMLConfig,
+    "incontext": InContextConfig,
 }
 
 
