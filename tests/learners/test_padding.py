@@ -47,7 +47,7 @@ def encoder():
 
 def trained(learner):
     """Return an in-context learner whose transformer says something, as it starts silent."""
-    torch.nn.init.normal_(learner.get_submodule("head" if hasattr(learner, "head") else "").to_logit.weight)
+    nn.init.normal_(getattr(learner, "head", learner).to_logit.weight)
     return learner
 
 

@@ -136,7 +136,8 @@ class PairBlock(nn.Module):
         compared = self._compare(self.class_norm(pairs), between, present)
         pairs = pairs + self.dropout(self.from_class(compared))
         alone: Tensor = self.outer(F.gelu(self.inner(self.own_norm(pairs))))
-        return pairs + self.dropout(alone)
+        after: Tensor = pairs + self.dropout(alone)
+        return after
 
     def _read(self, pairs: Tensor, members: Members, relations: Tensor) -> Tensor:
         """Return for each pair the means of its class's members, weighted by attention, one for
@@ -161,7 +162,8 @@ class PairBlock(nn.Module):
         sums = weights.new_zeros(tasks, asked, classes, heads, read.shape[4])
         sums = sums.scatter_add(2, labels.expand_as(read), weights[..., None] * read)
         # a class without members has the sum 0; of the others no weight is below exp(-40)
-        return (sums / total.clamp(min=_TINY)[..., None]).flatten(3)
+        means: Tensor = (sums / total.clamp(min=_TINY)[..., None]).flatten(3)
+        return means
 
     def _compare(self, pairs: Tensor, between: Tensor, present: Tensor) -> Tensor:
         """Return what attention among the pairs of one query reads ``[T, Q, C, W]``."""
@@ -171,8 +173,10 @@ class PairBlock(nn.Module):
         scores = q @ k.transpose(3, 4) * self._scale(_CLASSES)[:, None, None]
         scores = scores + self.between_score(between).permute(0, 3, 1, 2)[:, None]
         weights = scores.masked_fill(~present[:, None, None, None], -torch.inf).softmax(4)
-        return (weights @ v).transpose(2, 3).flatten(3)
+        seen: Tensor = (weights @ v).transpose(2, 3).flatten(3)
+        return seen
 
     def _scale(self, part: int) -> Tensor:
         """Return the factor of the cosines of each head ``[H]``."""
-        return self.log_scale[part].exp().clamp(max=_BOUND)
+        factor: Tensor = self.log_scale[part].exp().clamp(max=_BOUND)
+        return factor

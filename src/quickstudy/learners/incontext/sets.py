@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -60,8 +61,14 @@ class InContextHead(Learner):
     ``logit(q, c) = s * nearness(q, m_c) + w' pair_L(q, c)``, and ``pair_0`` is made of the products
     and squared differences of the tokens of ``q`` and ``m_c``.
 
+    With ``features`` a support example has a learned token, a key and a value in each layer: the
+    transformer may learn what matters in embeddings of one width, and needs many training classes
+    for it. Without, it reads only how near examples are to each other. Then any width will do, an
+    orthogonal map of the embeddings changes nothing, and the directions of the training classes
+    cannot be memorised; this is what serves tasks of other kinds of data (docs/incontext.md).
+
     Args:
-        features: numbers in an embedding, ``D``.
+        features: numbers in an embedding, ``D``; ``None`` = any, and only their nearness is read.
         width: numbers in a token, ``W``.
         layers: number of :class:`~quickstudy.nets.transformer.PairBlock` layers, ``L``.
         heads: heads of attention in each.
@@ -121,7 +128,8 @@ class InContextHead(Learner):
             check_size(features=features)
             self.to_token = nn.Linear(features, width, bias=False)
         self.to_pair = nn.Linear(_FACTS + (0 if features is None else 2 * width), width)
-        self.last_norm = nn.LayerNorm(width, bias=False)  # all classes share a bias: it would cancel
+        # without biases: all classes would share them, so they would cancel
+        self.last_norm = nn.LayerNorm(width, bias=False)
         self.to_logit = nn.Linear(width, 1, bias=False)
         # nearly silent: with zeros no gradient would reach the layers below in the first step
         nn.init.normal_(self.to_logit.weight, std=_FIRST_WEIGHT)
@@ -154,7 +162,7 @@ class InContextHead(Learner):
         if self.features is None:
             return state
         tokens = self._tokens(support.x)
-        cached = [block.cache(tokens) for block in self.blocks]
+        cached = [block.cache(tokens) for block in self._layers()]
         return state | {
             "keys": torch.stack([keys for keys, _ in cached], 1),
             "values": torch.stack([values for _, values in cached], 1),
@@ -185,19 +193,20 @@ class InContextHead(Learner):
         self._check_state(state, len(more.y))
         self._check_width(more.x)
         some = more.mask.any(1)  # a task may get no further example
-        Examples(more.x[some], more.y[some], more.mask[some]).check_labels(n_way)
+        if bool(some.any()):
+            Examples(more.x[some], more.y[some], more.mask[some]).check_labels(n_way)
         added = self._read(more, n_way)
         room = (0, 0, 0, n_way - before)
-        averages = [n for n in ("means", "tokens") if n in added]
-        old = {n: F.pad(state[n], room) for n in averages}
+        old: TaskState = {n: F.pad(state[n], room) for n in ("means", "tokens") if n in added}
         counts = F.pad(state["counts"], room[2:])
         total = counts + added["counts"]
         # share of the new examples: the mean of both is old + share * (new - old)
         share = (added["counts"] / total.clamp(min=1))[..., None]
-        joined = {n: torch.lerp(old[n], added[n], share) for n in old}
-        sets = {n: torch.cat([state[n], added[n]], 1) for n in ("examples", "labels", "kept")}
-        cache = {n: torch.cat([state[n], added[n]], 2) for n in ("keys", "values") if n in added}
-        return {**cache, **sets, "counts": total, **joined}
+        joined: TaskState = {n: torch.lerp(old[n], added[n], share) for n in old}
+        # the axis of the support, behind tasks and, of keys and values, layers
+        axes = {"examples": 1, "labels": 1, "kept": 1, "keys": 2, "values": 2}
+        sets = {n: torch.cat([state[n], added[n]], axes[n]) for n in added if n in axes}
+        return {**sets, **joined, "counts": total}
 
     def predict(self, state: TaskState, x: Tensor) -> Tensor:
         """Return the logits ``[T, Q, C]``, minus infinity for classes without support."""
@@ -225,11 +234,16 @@ class InContextHead(Learner):
         relations = F.gelu(self.to_relation(torch.stack([to_members, own], 3) / _UNIT))
         pairs = self._pairs(x, state, near - middle, between)
         between = (between / _UNIT)[..., None]
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self._layers()):
             members = self._members(state, number)
             pairs = block(pairs, members, relations, between, present)
-        logits = near + self.to_logit(self.last_norm(pairs))[..., 0]
+        logits: Tensor = near + self.to_logit(self.last_norm(pairs))[..., 0]
         return logits.masked_fill(~present[:, None], -torch.inf)
+
+    def _layers(self) -> Iterator[PairBlock]:
+        for block in self.blocks:
+            assert isinstance(block, PairBlock)
+            yield block
 
     def _members(self, state: TaskState, layer: int) -> Members:
         """Return the support as one layer reads it."""
