@@ -1,16 +1,17 @@
 """The in-context head as a head of tasks: which weights it has, files, faults, graphs."""
 
+from pathlib import Path
+
 import onnxruntime
 import pytest
 import torch
 
+from quickstudy import fitting
 from quickstudy.core import CheckpointError, ConfigError, generator
-from quickstudy.embedders.choose import get_embedder
 from quickstudy.estimators import FewShotClassifier
 from quickstudy.fitting.heads import build_head
 from quickstudy.fitting.incontext import load_incontext, save_incontext, shipped_incontext
 from quickstudy.fitting.prior import TaskPrior
-from quickstudy.fitting.shipped import shipped_prior
 from quickstudy.fitting.task import fit_task
 from quickstudy.learners.heads import InContextHead
 
@@ -25,10 +26,10 @@ def clouds(classes=4, shots=5, seed=0):
 
 @pytest.mark.parametrize("name", ["text", "image", "characters"])
 def test_each_shipped_encoder_has_a_head_of_its_own(name):
-    space = get_embedder(name)
-    own = shipped_incontext(space.fingerprint)
+    prior = TaskPrior.load(Path(fitting.__file__).parent / "priors" / name)
+    own = shipped_incontext(prior.about["fingerprint"])
     assert own is not shipped_incontext(None)
-    assert shipped_prior(space).head("incontext", ways=5, shots=1).head is own
+    assert prior.head("incontext", ways=5, shots=1).head is own
     assert not own.training
     assert not any(p.requires_grad for p in own.parameters())
 
