@@ -37,7 +37,7 @@ from quickstudy.training.overfitting import NOVEL, TRAINING, Curve, find_overfit
 COUNTS = (2, 8, 32, 128, 512, 2048, 4096)
 WIDTH, WAYS, QUERIES, TASKS_PER_STEP = 32, 5, 5, 16
 UNSEEN = 1_000_000  # numbers of the projections that no training sees begin here
-SCORED = 400  # tasks of each list
+SCORED = 200  # tasks of each list
 SILENT = 1e4
 
 
@@ -99,7 +99,7 @@ def trained(data: Projected, count: int, steps: int, seed: int) -> dict[str, Any
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        if step % (steps // 10) == 0:
+        if step % max(1, steps // 10) == 0:
             at.append(step)
             for name, episode in lists.items():
                 scores[name].append(accuracies(head, episode))
@@ -150,13 +150,14 @@ def main() -> None:
     """Train, score, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--tasks", type=int, nargs="+", default=COUNTS, help="numbers of tasks")
     parser.add_argument("--minutes", type=float, default=15, help="no training is begun later")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=None)
     given = parser.parse_args()
     torch.set_num_threads(1)
     data, begun, rows = Projected(), time.monotonic(), []
-    for count in COUNTS:
+    for count in given.tasks:
         if time.monotonic() - begun > 60 * given.minutes:
             print(f"the time is up before {count} tasks", file=sys.stderr)
             break
