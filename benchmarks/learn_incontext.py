@@ -4,8 +4,7 @@
 
 reads EMB/NAME.npz (benchmarks/embed.py --small) and the encoder's shipped prior, and writes
 NAME.safetensors into src/quickstudy/fitting/incontext_weights, or elsewhere with ``--out``, with
-the command, the curve and the time. The classes are those of benchmarks/learn_priors.py. ``any``
-trains on the embeddings of all encoders, EMB/ENCODER/NAME.npz, as they are: no prior is used. With
+the command, the curve and the time. The classes are those of benchmarks/learn_priors.py. With
 ``--without KIND`` data sets of one kind are left out, and the prior is PRIORS/ENCODER-without-KIND:
 with such a head benchmarks/incontext_heads.py scores that kind.
 """
@@ -34,7 +33,6 @@ from quickstudy.learners.heads import CentredHead, InContextHead
 
 WAYS, SHOTS, QUERIES = (2, 3, 5, 5, 8, 12, 20), (1, 1, 1, 2, 3, 5, 5, 10), 4
 PAIRS_PER_STEP = 2_400  # queries times classes, over the tasks of a step
-ANY = "any"
 
 
 class Classes:
@@ -124,12 +122,6 @@ def train(
 
 def gathered(given: argparse.Namespace) -> tuple[list[Classes], dict[str, Any]]:
     """Return the sources to train on, and facts about the encoder."""
-    if given.encoder == ANY:
-        parts = []
-        for encoder in SOURCES:
-            rows = gather(given.embeddings / encoder, encoder, None)
-            parts += sources_of(rows, TaskPrior.plain(rows.z.shape[1]))
-        return parts, {}
     name = given.encoder + (f"-without-{given.without}" if given.without else "")
     folder = given.priors if given.without else ROOT / "src/quickstudy/fitting/priors"
     prior = TaskPrior.load(folder / name)
@@ -140,7 +132,7 @@ def gathered(given: argparse.Namespace) -> tuple[list[Classes], dict[str, Any]]:
 def main() -> None:
     """Train and write the head named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("encoder", choices=[*sorted(SOURCES), ANY])
+    parser.add_argument("encoder", choices=sorted(SOURCES))
     parser.add_argument("--embeddings", type=Path, required=True)
     parser.add_argument("--priors", type=Path, default=None, help="for --without")
     parser.add_argument("--without", default=None, help="a kind of data sets to leave out")

@@ -19,14 +19,16 @@ from quickstudy.storage.tensors import load_tensors, load_weights, save_tensors
 __all__ = ["load_incontext", "save_incontext", "shipped_incontext"]
 
 _FOLDER = Path(__file__).parent / "incontext_weights"
-_ANY = "any"  # name of the head that was trained on embeddings of all encoders
+_OTHERS = "image"  # the head for encoders that have none of their own
 # of the files; it rises when the same weights would give other answers
 _FORMAT = 1
 
 
 @checked
 def shipped_incontext(fingerprint: str | None) -> InContextHead:
-    """Return the head that was trained for an encoder, or one for embeddings of any encoder.
+    """Return the head that was trained for an encoder, or that of images.
+
+    A head reads only how near embeddings are to each other, so it takes those of any encoder.
 
     Every call returns the same object, in evaluation mode: it holds nothing of a task.
 
@@ -37,7 +39,7 @@ def shipped_incontext(fingerprint: str | None) -> InContextHead:
         head, about = _shipped(name)
         if fingerprint is not None and about.get("fingerprint") == fingerprint:
             return head
-    return _shipped(_ANY)[0]
+    return _shipped(_OTHERS)[0]
 
 
 @checked
