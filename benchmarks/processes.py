@@ -74,7 +74,7 @@ def exact(source: GaussianProcessSource, shots: int, n: int) -> dict[str, Any]:
 
 
 def published_maml(shots: int) -> dict[str, Any]:
-    """Return what docs/results/sinusoid.json says of MAML after ten steps, on more of these tasks."""
+    """Return what docs/results/sinusoid.json says of MAML after ten steps, on more tasks."""
     path = ROOT / "docs" / "results" / "sinusoid.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["mean_squared_error"]
     row = next(r for r in rows if (r["k_shot"], r["inner_steps"]) == (shots, 10))

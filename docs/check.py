@@ -18,6 +18,7 @@ from typing import Any
 
 import estimator_tables
 import honesty_tables
+import incontext_tables
 import process_tables
 import result_tables
 import rooms
@@ -32,6 +33,7 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")
 # what stands between <!-- name:begin --> and <!-- name:end -->
 TABLES = result_tables.BLOCKS | estimator_tables.BLOCKS | honesty_tables.BLOCKS | ten_numbers.BLOCKS
 TABLES |= process_tables.BLOCKS
+TABLES |= incontext_tables.BLOCKS
 
 
 def blocks(text: str) -> list[tuple[str, str]]:

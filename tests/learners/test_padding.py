@@ -13,6 +13,7 @@ from quickstudy.learners import (
     IMAML,
     MAML,
     EmbeddingLearner,
+    InContextTransformer,
     MetaSGD,
     NearestNeighbour,
     ProtoMAML,
@@ -26,6 +27,7 @@ from quickstudy.learners.heads import (
     FineTunedHead,
     ForestHead,
     GradientHead,
+    InContextHead,
     LogisticHead,
     NeighbourHead,
     PrototypeHead,
@@ -41,6 +43,12 @@ WIDTH, WAYS = 5, 3
 
 def encoder():
     return MLP((WIDTH,), (6, 4), activation=nn.Tanh)
+
+
+def trained(learner):
+    """Return an in-context learner whose transformer says something, as it starts silent."""
+    nn.init.normal_(getattr(learner, "head", learner).to_logit.weight)
+    return learner
 
 
 HEADS = {
@@ -65,10 +73,13 @@ HEADS = {
     "extra trees": lambda: ForestHead(trees=4),
     "random forest": lambda: ForestHead("random-forest", trees=4),
     "vote": lambda: VoteHead({"a": LogisticHead(), "b": ForestHead(trees=4)}),
+    "in-context": lambda: trained(InContextHead(WIDTH, width=8)),
+    "in-context, by relations": lambda: trained(InContextHead(width=8)),
     "floor": NearestNeighbour,
 }
 NETWORKS = {
     "prototypical": lambda: PrototypicalNetwork(encoder()),
+    "in-context": lambda: trained(InContextTransformer(encoder(), width=8)),
     "matching": lambda: MatchingNetwork(encoder()),
     "matching, full context": lambda: MatchingNetwork(encoder(), full_context=True),
     "ridge on an encoder": lambda: EmbeddingLearner(encoder(), RidgeHead(learn=True)),

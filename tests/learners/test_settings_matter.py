@@ -86,6 +86,13 @@ TEMPERATURE = {
         ({"learn_temperature": False}, {"learn_temperature": True}),
     ],
 }
+IN_CONTEXT = {
+    "width": [({}, {"width": 16})],
+    "layers": [({}, {"layers": 1})],
+    "heads": [({}, {"heads": 2})],
+    "temperature": [({}, {"temperature": 3.0})],
+    "dropout": [({}, {"dropout": 0.5})],
+}
 SHRINKING = {"distance": [({}, {"distance": "cosine"})], "shrinkage": [({}, {"shrinkage": 0.5})]}
 
 CHANGES: dict[str, dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]] = {
@@ -159,6 +166,9 @@ CHANGES: dict[str, dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]] = {
         "kernel_width": [({}, {"kernel_width": 2.0})],
         "learn": [({}, {"learn": True})],
     },
+    "InContextTransformer": IN_CONTEXT | {"distance": [({}, {"distance": "cosine"})]},
+    "InContextHead": IN_CONTEXT
+    | {"distance": [({}, {"distance": "euclidean"})], "features": [({}, {"features": 6})]},
     "NearestNeighbour": {},
     "ConditionalNeuralProcess": PROCESS,
     "AttentiveNeuralProcess": ATTENTIVE,
@@ -296,6 +306,7 @@ def test_every_setting_of_a_recipe_reaches_a_setting_of_its_learner(kind):
         "matching": learners.MatchingNetwork,
         "cnp": learners.ConditionalNeuralProcess,
         "anp": learners.AttentiveNeuralProcess,
+        "incontext": learners.InContextTransformer,
     }.get(kind)
     if built is None:
         pytest.skip("no learner of ours")

@@ -12,6 +12,7 @@ from quickstudy.learners import (
     MAML,
     AttentiveNeuralProcess,
     ConditionalNeuralProcess,
+    InContextTransformer,
     InnerLoop,
     MatchingNetwork,
     MetaSGD,
@@ -24,6 +25,7 @@ from quickstudy.learners.heads import (
     CentredHead,
     FineTunedHead,
     GradientHead,
+    InContextHead,
     LogisticHead,
     NeighbourHead,
     RidgeHead,
@@ -116,6 +118,35 @@ class TestPrototypicalResNetSupport(LearnerConformance):
         return PrototypicalNetwork(
             ResNet12(in_channels=1, image_size=16, widths=(4, 4, 4, 4), norm="support")
         )
+
+
+class TestInContext(LearnerConformance):
+    meta_steps = 20
+
+    def make_learner(self):
+        return InContextTransformer(conv("batch"), width=8)
+
+
+class TestInContextSupport(LearnerConformance):
+    meta_steps = 20
+
+    def make_learner(self):
+        return InContextTransformer(conv("support"), width=8, distance="cosine")
+
+
+class TestInContextOnVectors(OnVectors):
+    def make_learner(self):
+        return InContextTransformer(mlp(), width=8, layers=1)
+
+
+class TestInContextHead(OnVectors):
+    def make_learner(self):
+        return InContextHead(6, width=8, distance="euclidean")
+
+
+class TestInContextHeadByRelations(OnVectors):
+    def make_learner(self):
+        return InContextHead(width=8)
 
 
 class TestMatching(LearnerConformance):

@@ -49,8 +49,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ``nn.Module``, any callable that returns embeddings ``[N, D]``, or an :class:`Embedder`.
         head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"kernel"`` (logistic
             with a Gaussian kernel), ``"neighbours"``, ``"gradient"``, ``"lda"``, ``"extra-trees"``,
-            ``"random-forest"``, ``"vote"`` (of several; ``"auto"`` on tables), ``"class-mean"``,
-            whose scores of a class do not change by a bit if other classes come or go.
+            ``"random-forest"``, ``"vote"`` (of several; ``"auto"`` on tables), ``"incontext"`` (a
+            transformer, not on tables), ``"class-mean"``, whose scores of a class do not change by
+            a bit if other classes come or go.
         unknown: what :meth:`predict` returns for inputs that are too far from every class;
             ``None`` = always the nearest class. No class may have this name, at no time.
         false_rejects: share of the inputs of known classes that may be taken for unknown, from 0
@@ -389,8 +390,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             path: the file.
             support_as_input: whether the graph learns from a support set at each call; the heads
-                ``"prototype"``, ``"class-mean"`` and ``"ridge"`` can. ``False`` = the graph
-                contains this task. ``None`` = ``True`` if the head can.
+                ``"prototype"``, ``"class-mean"``, ``"ridge"`` and ``"incontext"`` can. ``False`` =
+                the graph contains this task. ``None`` = ``True`` if the head can.
 
         Raises:
             ConfigError: if the head cannot learn in a graph, or the encoder cannot be traced.

@@ -28,8 +28,9 @@ __all__ = ["SUPPORT_AS_INPUT", "Exported", "export_onnx"]
 
 _TRACING = threading.Lock()
 
-SUPPORT_AS_INPUT = ("prototype", "class-mean", "ridge")
-"""Heads that learn in closed form, so that a graph can learn from a support set as its input."""
+SUPPORT_AS_INPUT = ("prototype", "class-mean", "ridge", "incontext")
+"""Heads that learn in closed form or in one pass, so that a graph can learn from a support set as
+its input."""
 
 
 @dataclass(frozen=True, slots=True)

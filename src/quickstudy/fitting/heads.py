@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core import ConfigError, Examples, nearest_names
+from quickstudy.fitting.incontext import shipped_incontext
 from quickstudy.learners.base import Learner
 from quickstudy.learners.heads import (
     CentredHead,
@@ -47,6 +48,7 @@ HEADS: dict[str, tuple[dict[str, float], ...]] = {
     "kernel": tuple({"c": c, "kernel_width": 0.5} for c in (3.0, 10.0, 30.0, 100.0)),
     "neighbours": tuple({"temperature": t} for t in (0.05, 0.1, 0.2, 0.4)),
     "class-mean": ({},),
+    "incontext": ({},),
     "gradient": ({"steps": 5, "lr": 0.05, "temperature": 0.1},),
     "lda": tuple({"shrinkage": s} for s in (0.1, 0.3, 0.6)),
     "extra-trees": ({"trees": 100},),
@@ -86,7 +88,13 @@ def usual_settings(name: str, *, columns: bool = False) -> Settings:
 
 
 def build_head(
-    name: str, settings: Settings, *, dim: int, centre_prior: float, columns: bool = False
+    name: str,
+    settings: Settings,
+    *,
+    dim: int,
+    centre_prior: float,
+    columns: bool = False,
+    fingerprint: str | None = None,
 ) -> CentredHead:
     """Return a head behind a :class:`~quickstudy.learners.heads.CentredHead`.
 
@@ -101,13 +109,21 @@ def build_head(
         columns: whether embeddings are columns of a table. Then nothing is scaled to length one,
             and classes count as likely as they are frequent: a table is a sample of rows as a rule,
             and pictures and texts are collected class by class.
+        fingerprint: of the encoder, for ``"incontext"``: that head was trained on its embeddings.
 
     Raises:
-        ConfigError: if there is no such head.
+        ConfigError: if there is no such head, or it does not read columns.
     """
     if name not in HEADS:
         offered = nearest_names(str(name), [*HEADS, "auto"])
         raise ConfigError(f"there is no head {name!r}. {offered}")
+    if name == "incontext":
+        if columns:
+            raise ConfigError(
+                "the head 'incontext' reads directions of embeddings, and columns of a table are "
+                "none. Use 'vote', which is 'auto' on tables."
+            )
+        return CentredHead(shipped_incontext(fingerprint), prior=centre_prior).eval()
     if columns:
         # columns have their mean at zero already; kernels and distances need a unit
         lengths: Lengths = "raw" if name in (*VOTERS, "vote", "class-mean") else "task"

@@ -282,6 +282,7 @@ class TaskPrior:
             dim=self.metric.dim,
             centre_prior=self.centre_prior,
             columns=self.columns,
+            fingerprint=self.about.get("fingerprint"),
         )
 
     def preferred(self, ways: float, shots: float, *, among: tuple[str, ...] = CANDIDATES) -> str:

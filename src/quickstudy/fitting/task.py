@@ -42,8 +42,8 @@ __all__ = ["Estimate", "FittedTask", "fit_task", "held_out_quantile"]
 # were wrong
 _SUSPECT_ODDS = 1.36
 # temperatures of heads at one example per class, the geometric mean over training classes of texts,
-# images and characters; of a table heads return log probabilities
-_USUAL_TEMPERATURES = {"logistic": 0.26, "prototype": 0.11, "ridge": 0.054}
+# images and characters; of a table, and in context, heads return log probabilities
+_USUAL_TEMPERATURES = {"incontext": 1.0, "logistic": 0.26, "prototype": 0.11, "ridge": 0.054}
 
 
 @dataclass(frozen=True, slots=True)

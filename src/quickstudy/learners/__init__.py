@@ -12,7 +12,11 @@ from quickstudy.learners.gradient import (
     ProtoMAML,
     Reptile,
 )
-from quickstudy.learners.incontext import AttentiveNeuralProcess, ConditionalNeuralProcess
+from quickstudy.learners.incontext import (
+    AttentiveNeuralProcess,
+    ConditionalNeuralProcess,
+    InContextTransformer,
+)
 from quickstudy.learners.memory import MANN, SNAIL, LSTMLearner
 from quickstudy.learners.metric import MatchingNetwork, PrototypicalNetwork
 from quickstudy.learners.predictive import Gaussian
@@ -29,6 +33,7 @@ __all__ = [
     "ConditionalNeuralProcess",
     "EmbeddingLearner",
     "Gaussian",
+    "InContextTransformer",
     "InnerLoop",
     "LSTMLearner",
     "Learner",

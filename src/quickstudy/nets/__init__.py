@@ -8,6 +8,7 @@ from quickstudy.nets.norm import BatchNorm, GroupNorm, Norm, NormContext, Suppor
 from quickstudy.nets.plain import ModuleEncoder, as_encoder
 from quickstudy.nets.resnet12 import ResNet12
 from quickstudy.nets.temporal import CausalAttention, DenseBlock, TemporalConvolution
+from quickstudy.nets.transformer import Members, PairBlock
 
 __all__ = [
     "MLP",
@@ -19,9 +20,11 @@ __all__ = [
     "Encoder",
     "GroupNorm",
     "Identity",
+    "Members",
     "ModuleEncoder",
     "Norm",
     "NormContext",
+    "PairBlock",
     "ResNet12",
     "SupportNorm",
     "TemporalConvolution",

@@ -23,6 +23,7 @@ from quickstudy.recipes.gradient import (
     ProtoMAMLConfig,
     ReptileConfig,
 )
+from quickstudy.recipes.incontext import InContextConfig
 from quickstudy.recipes.kinds import LEARNERS, known_learners, learner_config
 from quickstudy.recipes.memory import LSTMConfig, MANNConfig, MemoryConfig, SNAILConfig
 from quickstudy.recipes.metric import MatchingConfig, MetricConfig, ProtoNetConfig
@@ -43,6 +44,7 @@ __all__ = [
     "GradientConfig",
     "IMAMLConfig",
     "ImageData",
+    "InContextConfig",
     "JitterConfig",
     "LSTMConfig",
     "LearnerConfig",

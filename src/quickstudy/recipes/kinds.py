@@ -22,6 +22,7 @@ from quickstudy.recipes.gradient import (
     ProtoMAMLConfig,
     ReptileConfig,
 )
+from quickstudy.recipes.incontext import InContextConfig
 from quickstudy.recipes.memory import LSTMConfig, MANNConfig, SNAILConfig
 from quickstudy.recipes.metric import MatchingConfig, ProtoNetConfig
 from quickstudy.recipes.processes import ANPConfig, CNPConfig
@@ -43,6 +44,7 @@ LEARNERS: dict[str, type[LearnerConfig]] = {
     "mann": MANNConfig,
     "lstm": LSTMConfig,
     "snail": SNAILConfig,
+    "incontext": InContextConfig,
 }
 
 

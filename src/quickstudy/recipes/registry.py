@@ -18,6 +18,7 @@ from quickstudy.recipes.data import (
 )
 from quickstudy.recipes.encoders import EncoderConfig
 from quickstudy.recipes.gradient import ANILConfig, MAMLConfig, ProtoMAMLConfig
+from quickstudy.recipes.incontext import InContextConfig
 from quickstudy.recipes.kinds import learner_config
 from quickstudy.recipes.memory import LSTMConfig, MANNConfig, SNAILConfig
 from quickstudy.recipes.metric import MatchingConfig, ProtoNetConfig
@@ -320,6 +321,25 @@ RECIPES: dict[str, Recipe] = {
         steps=150,
         **_PROTOMAML_TRAINING,
     ).model_copy(update={"data": _OMNIGLOT_VINYALS, "start": "omniglot-start-vinyals"}),
+    "omniglot-incontext": Recipe(
+        name="omniglot-incontext",
+        summary="In-context transformer on Omniglot, from the encoder of omniglot-protonet",
+        data=_OMNIGLOT_VINYALS,
+        learner=InContextConfig(temperature=4),
+        train=_OMNIGLOT_TRAINING.model_copy(
+            update={
+                "steps": 1_500,
+                "n_way": 20,
+                "tasks_per_step": 2,
+                "outer_lr": 1e-3,
+                "ema_decay": 0.99,
+                "checkpoint_every": 250,
+                "log_every": 50,
+                "validation": ValidationConfig(n_way=20, k_shot=1, episodes=600, every=250),
+            }
+        ),
+        start="omniglot-protonet",
+    ),
     "sinusoid-maml": Recipe(
         name="sinusoid-maml",
         summary="MAML on sine waves (Finn et al. 2017, section 5.1): needs no data",

@@ -54,7 +54,7 @@ def check_start(recipe: Recipe, theirs: Recipe, folder: Path) -> None:
 def load_start(learner: Learner, recipe: Recipe, folder: Path) -> dict[str, str]:
     """Give a learner the encoder weights of a finished run.
 
-    Running averages of batch norm are not copied: the learner keeps its own statistics.
+    Running averages of batch norm are copied if the learner uses such averages too.
 
     Args:
         learner: the learner whose encoder gets the weights, in place.
@@ -69,10 +69,11 @@ def load_start(learner: Learner, recipe: Recipe, folder: Path) -> dict[str, str]
     """
     run = load_run(folder)
     check_start(recipe, run.recipe, folder)
+    wanted = encoder_of(learner).state_dict()
     weights = {
         name: value
         for name, value in encoder_of(run.learner).state_dict().items()
-        if not name.rsplit(".", 1)[-1].startswith("running_")
+        if name in wanted or not name.rsplit(".", 1)[-1].startswith("running_")
     }
     load_weights(encoder_of(learner), weights, where=str(folder))
     hasher = hashlib.sha256()

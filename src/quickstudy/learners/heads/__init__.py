@@ -15,6 +15,7 @@ from quickstudy.learners.heads.logistic import LogisticHead
 from quickstudy.learners.heads.neighbours import NeighbourHead
 from quickstudy.learners.heads.ridge import RidgeHead
 from quickstudy.learners.heads.vote import VoteHead
+from quickstudy.learners.incontext import InContextHead
 from quickstudy.learners.metric import PrototypeHead
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FineTunedHead",
     "ForestHead",
     "GradientHead",
+    "InContextHead",
     "LogisticHead",
     "NeighbourHead",
     "PrototypeHead",

@@ -1,4 +1,5 @@
-"""Learners that read a support set in the forward pass: neural processes for regression."""
+"""Learners that read a support set in the forward pass: a transformer over sets for classification,
+neural processes for regression."""
 
 from quickstudy.learners.incontext.attention import AttentionBlock, MultiheadAttention
 from quickstudy.learners.incontext.processes import (
@@ -7,6 +8,7 @@ from quickstudy.learners.incontext.processes import (
     ConditionalNeuralProcess,
     ConditionalProcessHead,
 )
+from quickstudy.learners.incontext.sets import InContextHead, InContextTransformer
 
 __all__ = [
     "AttentionBlock",
@@ -14,5 +16,7 @@ __all__ = [
     "AttentiveProcessHead",
     "ConditionalNeuralProcess",
     "ConditionalProcessHead",
+    "InContextHead",
+    "InContextTransformer",
     "MultiheadAttention",
 ]
