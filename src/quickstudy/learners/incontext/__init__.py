@@ -1,0 +1,5 @@
+"""In-context learners: a network reads the support and answers, without a gradient."""
+
+from quickstudy.learners.incontext.tables import TableInContext
+
+__all__ = ["TableInContext"]
