@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 MOST_CLASSES, MOST_COLUMNS, MOST_ROWS = 10, 100, 1000
-_QUERIES_AT_ONCE = 2000
+_BLOCK, _AT_ONCE = 64, 1024  # queries
 # categories up to so many become a column each
 _SPREAD = 10
 
@@ -128,11 +128,13 @@ class TabularInContextClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         refuse_sparse(X)
         x = self.columns_.numbers(X)
         learner = load_table_learner(self.weights)
+        # in whole blocks: the rounding of a few rows must not depend on how few they are
+        padded = np.concatenate([x, np.zeros((-len(x) % _BLOCK, x.shape[1]), dtype=x.dtype)])
         parts = [
-            self._node.probabilities(learner, x[at : at + _QUERIES_AT_ONCE], self.temperature)
-            for at in range(0, len(x), _QUERIES_AT_ONCE)
+            self._node.probabilities(learner, padded[at : at + _AT_ONCE], self.temperature)
+            for at in range(0, len(x), _AT_ONCE)
         ]
-        found: npt.NDArray[np.float64] = np.concatenate(parts)
+        found: npt.NDArray[np.float64] = np.concatenate(parts)[: len(x)]
         return found / found.sum(1, keepdims=True)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
