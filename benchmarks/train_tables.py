@@ -38,6 +38,9 @@ from quickstudy.storage.tensors import load_tensors, save_tensors
 from quickstudy.tasks.synthetic import Draws, TableMaker
 from quickstudy.training.muon import Muon
 
+# its kernels are built anew for each size of table, which took most of a step
+torch.backends.cuda.enable_cudnn_sdp(False)
+
 WAYS, QUERIES, VERSION = 10, 128, 1
 FADE = 0.5  # share of the time in which the learning rate falls
 
@@ -106,9 +109,9 @@ def judged(learner: TableInContext, held_out: list[Any], amp: Any) -> dict[str, 
 def baselines(held_out: list[Any]) -> dict[str, dict[str, float]]:
     """Return the same of extra trees and logistic regression, missing values as the mean."""
     from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import StandardScaler
 
     found: dict[str, list[tuple[float, float]]] = {"extra trees": [], "logistic regression": []}
@@ -199,10 +202,12 @@ class Training:
             self.average.load_state_dict(self.averaged)
 
     def amp(self) -> Any:
+        """Return the context that the network computes in."""
         cuda = self.device.type == "cuda"
         return torch.autocast("cuda", dtype=torch.bfloat16) if cuda else nullcontext()
 
     def run(self) -> None:
+        """Train until the time or the steps are used up; write the last state."""
         given, start = self.given, time.monotonic()
         first = self.step
         while True:

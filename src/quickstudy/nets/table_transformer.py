@@ -234,7 +234,8 @@ class TableTransformer(nn.Module):
         probe = F.normalize(self.probe(self.norm(h[:, :, 0])), dim=2)
         # in full precision: the sharpness would make much of a rounding error
         with torch.autocast(cells.device.type, enabled=False):
-            near = probe.float() @ context.anchors.float().transpose(1, 2)
+            exact = torch.promote_types(probe.dtype, torch.float32)
+            near = probe.to(exact) @ context.anchors.to(exact).transpose(1, 2)
             return near * torch.exp(self.sharpness)
 
     def cell_features(self, x: Tensor, sorted_support: Tensor, known: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class TableInContext(Learner):
                 f"this network tells at most {self.network.slots} classes apart; got {n_way}. Use "
                 "TabularInContextClassifier(many_classes='hierarchy')."
             )
-        mask, x = support.mask, support.x.to(torch.float32)
+        mask, x = support.mask, _precise(support.x)
         x = x.masked_fill(~mask[..., None], torch.nan)
         # in order, what is missing at the end
         values = x.nan_to_num(torch.inf, torch.inf, -torch.inf).transpose(1, 2)
@@ -93,7 +93,7 @@ class TableInContext(Learner):
         shapes: dict[str, Any] = {"ordered": (x.shape[-1], None), "present": (None,)}
         check_state(state, shapes, learner=type(self).__name__, tasks=len(x), more=True)
         known, members = state["known"], state["members"]
-        cells = self.network.cell_features(x.to(torch.float32), state["ordered"], known)
+        cells = self.network.cell_features(_precise(x), state["ordered"], known)
         context = Context(state["keys"], state["values"], state["anchors"])
         mask = members.any(2)
         near = self.network.answer(context, cells, known > 0, mask)  # [T, Q, S]
@@ -118,3 +118,8 @@ class TableInContext(Learner):
             key = (key * 1e3).frac().abs()
         order = key.masked_fill(~present, torch.inf).argsort(dim=1, stable=True)
         return order.argsort(dim=1, stable=True)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Return numbers in float32 or better: means and places need the precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -122,9 +122,9 @@ class SyntheticTables:
         own = _whole(spec.min_shot, spec.max_shot, draws.uniform(_SHOTS, spec.max_way))
         uneven = draws.chance(_UNEVEN, of=self.uneven)[:, None]
         shots = torch.where(uneven, own, own[:, :1]) * there
-        # queries as frequent as the support: one of each class, the others by share
-        left = way[:, None] * (spec.n_query - 1)
-        queries = (1 + left * shots // shots.sum(1, keepdim=True)) * there
+        # queries as frequent as the support: n_query of the largest class, at least one of each
+        share = spec.n_query * shots // shots.amax(1, keepdim=True)
+        queries = share.clamp(min=1) * there
         return shots, torch.where(uneven, queries, spec.n_query * there)
 
 
