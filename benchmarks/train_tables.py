@@ -32,7 +32,7 @@ from torch import Tensor
 
 from machine import provenance
 from quickstudy.core import Examples, keys, uniforms
-from quickstudy.learners.incontext import TableInContext
+from quickstudy.learners.incontext import TableInContext, load_table_learner
 from quickstudy.nets.table_transformer import TableTransformer
 from quickstudy.storage.tensors import load_tensors, save_tensors
 from quickstudy.tasks.synthetic import Draws, TableMaker
@@ -179,6 +179,8 @@ def main() -> None:
     curve = json.loads(curve_path.read_text()) if curve_path.exists() else {"points": []}
     if given.baselines:
         curve["baselines"] = baselines(held_out)
+        ours = load_table_learner(given.out / "tables.safetensors").to(device)
+        curve["baselines"]["the kept weights"] = judged(ours, held_out, nullcontext)
         curve_path.write_text(json.dumps(curve, indent=1) + "\n")
         print(curve["baselines"])
         return

@@ -92,7 +92,8 @@ class _Layer(nn.Module):
             mask = mask[:, None].expand(-1, rows, -1).flatten(0, 1)[:, None, None]
         if last:
             h, flat = h[:, :, :1], flat[:, :1]
-        return h + self.along_row(flat, key, value, mask).unflatten(0, (tasks, rows))
+        read: Tensor = self.along_row(flat, key, value, mask)
+        return h + read.unflatten(0, (tasks, rows))
 
     def context(self, h: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values ``[T, K, H, R, W / H]`` of support rows ``[T, R, K, W]``."""
@@ -201,7 +202,7 @@ class TableTransformer(nn.Module):
         told = F.pad(slots, (self.thinking, 0), value=self.slots)
         columns, rows = self._masks(there, mask)
         keys, values = [], []
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self._layers()):
             h = layer.row(h, columns, last=number == len(self.layers) - 1)
             key, value = layer.context(h, told)
             h = layer.column(h, key, value, rows)
@@ -224,7 +225,7 @@ class TableTransformer(nn.Module):
         unknown = torch.full(cells.shape[:2], self.slots, device=cells.device)
         h = self._tokens(cells, unknown)
         columns, rows = self._masks(there, mask)
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self._layers()):
             last = number == len(self.layers) - 1
             h = layer.row(h, columns, last=last)
             key, value = context.keys[:, number], context.values[:, number]
@@ -269,6 +270,9 @@ class TableTransformer(nn.Module):
         place = (low + high).to(x.dtype).transpose(1, 2) / count[:, None] - 1.0
         features = torch.stack([z, 1.7 * place, torch.zeros_like(z)], 3)
         return torch.where(missing[..., None], features.new_tensor([0.0, 0.0, 1.0]), features)
+
+    def _layers(self) -> list[_Layer]:
+        return [layer for layer in self.layers if isinstance(layer, _Layer)]
 
     def _tokens(self, cells: Tensor, slots: Tensor) -> Tensor:
         """Return the tokens of rows ``[T, N, K, W]``."""

@@ -35,7 +35,8 @@ def orthogonalised(matrices: Tensor, *, iterations: int = 5) -> Tensor:
         square = x @ x.transpose(1, 2)
         x = _A * x + (_B * square + _C * square @ square) @ x
     x = x.transpose(1, 2) if tall else x
-    return x.to(matrices.dtype)
+    made: Tensor = x.to(matrices.dtype)
+    return made
 
 
 @checked
@@ -84,7 +85,7 @@ class Muon(torch.optim.Optimizer):
                     )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step along the orthogonalised momentum."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
