@@ -142,7 +142,7 @@ class TableTransformer(nn.Module):
 
     Example::
 
-        from quickstudy.nets import TableTransformer
+        from quickstudy.nets.table_transformer import TableTransformer
         net = TableTransformer(width=32, depth=2, heads=4, hidden=32)
         cells, there = torch.randn(1, 6, 4, 3), torch.ones(1, 4, dtype=torch.bool)
         slots, mask = torch.tensor([[0, 1, 0, 1, 0, 1]]), torch.ones(1, 6, dtype=torch.bool)

@@ -39,6 +39,7 @@ class TableInContext(Learner):
     Example::
 
         from quickstudy.learners.incontext import TableInContext
+        from quickstudy.nets.table_transformer import TableTransformer
         learner = TableInContext(TableTransformer(width=32, depth=2, heads=4, hidden=32))
         support = Examples.full(torch.randn(1, 6, 4), torch.tensor([[0, 1, 0, 1, 0, 1]]))
         state = learner.adapt(support, n_way=2)
