@@ -139,9 +139,10 @@ def main() -> None:
     for name, svg in pictures().items():
         (given.images / f"synthetic-{name}.svg").write_text(svg, encoding="utf-8")
     document = {
+        "name": "synthetic-tables",
+        **provenance(seeds=[0]),
         "tables_a_minute_of_one_core": round(rate(given.batches)),
         "batches": given.batches,
-        "measured": provenance(seeds=[0]),
     }
     write_result("synthetic-tables", document, given.out)
 

@@ -148,7 +148,9 @@ def main() -> None:
     names = [p.stem for p in sorted(folder.glob("*.parquet"))]
     names = [n for n in names if (n in TUNING) == (given.tables == "tuning")]
     methods = {**FEW, **(MORE if given.all_methods else {})}
-    document: dict[str, Any] = {"tables": names, "episodes": given.episodes}
+    document: dict[str, Any] = {"name": f"tables-incontext-{given.tables}"}
+    document |= provenance(seeds=list(range(given.episodes)))
+    document |= {"tables": names, "episodes_of_a_table": given.episodes}
     for shots in given.shots:
         found: dict[str, dict[str, list[list[float]]]] = {}
         slowest = 0.0
@@ -178,7 +180,6 @@ def main() -> None:
             },
         }
         print(shots, document[str(shots)]["methods"], flush=True)
-    document["measured"] = provenance(seeds=list(range(given.episodes)))
     write_result(f"tables-incontext-{given.tables}", document, given.out)
 
 

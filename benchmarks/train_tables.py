@@ -262,7 +262,8 @@ class Training:
             }
             save_tensors(self.given.out / "tables.safetensors", small, about)
         with suppress(OSError):  # no git on the machine
-            self.curve["measured"] = provenance(seeds=[self.given.seed])
+            self.curve |= {"name": "tables-incontext-training"}
+            self.curve |= provenance(seeds=[self.given.seed])
         (self.given.out / "curve.json").write_text(json.dumps(self.curve, indent=1) + "\n")
 
     def _save(self) -> None:

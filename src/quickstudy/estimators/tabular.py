@@ -135,7 +135,8 @@ class TabularInContextClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
             for at in range(0, len(x), _AT_ONCE)
         ]
         found: npt.NDArray[np.float64] = np.concatenate(parts)[: len(x)]
-        return found / found.sum(1, keepdims=True)
+        total: npt.NDArray[np.float64] = found.sum(1, keepdims=True)
+        return np.divide(found, total)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return the label of each row ``[Q]``."""

@@ -93,7 +93,8 @@ class _Layer(nn.Module):
         if last:
             h, flat = h[:, :, :1], flat[:, :1]
         read: Tensor = self.along_row(flat, key, value, mask)
-        return h + read.unflatten(0, (tasks, rows))
+        out: Tensor = h + read.unflatten(0, (tasks, rows))
+        return out
 
     def context(self, h: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values ``[T, K, H, R, W / H]`` of support rows ``[T, R, K, W]``."""
