@@ -80,11 +80,19 @@ def drawn(y: Array, shots: int, rng: np.random.Generator, *, natural: bool) -> A
     return rng.permutation(len(y))[: len(rows)] if natural else rows
 
 
-def task_of(columns: list[Array], y: Array, support: Array, rng: np.random.Generator) -> Task:
+def task_of(
+    columns: list[Array],
+    y: Array,
+    support: Array,
+    rng: np.random.Generator,
+    *,
+    queries: Array | None = None,
+) -> Task:
     """Return the task of some rows: others of the same classes are queries."""
     classes = np.unique(y[support])
-    others = np.setdiff1d(np.arange(len(y)), support)
-    queries = rng.permutation(others[np.isin(y[others], classes)])[:MOST_QUERIES]
+    if queries is None:
+        others = np.setdiff1d(np.arange(len(y)), support)
+        queries = rng.permutation(others[np.isin(y[others], classes)])[:MOST_QUERIES]
     embedder = get_embedder("table")
 
     def items(rows: Array) -> Any:

@@ -44,6 +44,7 @@ UNCHECKED = {
     "EpisodeSpec": "for every episode: checks itself",
     "Examples": "for every episode: checks itself",
     "FewShotClassifier": "scikit-learn wants no check before fit",
+    "TabularInContextClassifier": "scikit-learn wants no check before fit",
     "predict_files": "checks itself, in words of its own",
 }
 

@@ -5,6 +5,7 @@ from quickstudy.embedders.cache import EmbeddingCache
 from quickstudy.embedders.choose import ENCODERS, get_embedder
 from quickstudy.embedders.modules import module_embedder
 from quickstudy.estimators.classifier import FewShotClassifier
+from quickstudy.estimators.tabular import TabularInContextClassifier
 from quickstudy.estimators.version import TaskVersion
 from quickstudy.fitting.learn import learn_prior
 from quickstudy.fitting.prior import TaskPrior
@@ -17,6 +18,7 @@ __all__ = [
     "FewShotClassifier",
     "FittedTask",
     "Item",
+    "TabularInContextClassifier",
     "TaskPrior",
     "TaskVersion",
     "fit_task",

@@ -6,6 +6,7 @@ from quickstudy.tasks.pool import Pool
 from quickstudy.tasks.sampling import EpisodeIndex, sample_index
 from quickstudy.tasks.sinusoid import SinusoidSource
 from quickstudy.tasks.source import AugmentedSource, MixtureSource, PoolSource, TaskSource
+from quickstudy.tasks.synthetic import SyntheticTables
 
 __all__ = [
     "AffineJitter",
@@ -16,6 +17,7 @@ __all__ = [
     "Pool",
     "PoolSource",
     "SinusoidSource",
+    "SyntheticTables",
     "TaskSource",
     "sample_index",
 ]

@@ -1,5 +1,5 @@
-"""Learners that read a support set in the forward pass: a transformer over sets for classification,
-neural processes for regression."""
+"""Learners that read a support set in the forward pass: transformers over sets and over tables for
+classification, neural processes for regression."""
 
 from quickstudy.learners.incontext.attention import AttentionBlock, MultiheadAttention
 from quickstudy.learners.incontext.processes import (
@@ -9,6 +9,8 @@ from quickstudy.learners.incontext.processes import (
     ConditionalProcessHead,
 )
 from quickstudy.learners.incontext.sets import InContextHead, InContextTransformer
+from quickstudy.learners.incontext.table_weights import load_table_learner
+from quickstudy.learners.incontext.tables import TableInContext
 
 __all__ = [
     "AttentionBlock",
@@ -19,4 +21,6 @@ __all__ = [
     "InContextHead",
     "InContextTransformer",
     "MultiheadAttention",
+    "TableInContext",
+    "load_table_learner",
 ]
