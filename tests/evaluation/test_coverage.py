@@ -21,7 +21,7 @@ REPEATS = 400
 def test_the_interval_over_episodes_of_a_fixed_pool(spec, episodes):
     source = PoolSource(gaussian_pool(20, 20, separation=0.7))
     learner = PrototypeHead()
-    truth = evaluate(learner, source, spec, episodes=20_000, seed=10_000).mean
+    truth = evaluate(learner, source, spec, episodes=8_000, seed=10_000).mean
     reports = [evaluate(learner, source, spec, episodes=episodes, seed=s) for s in range(REPEATS)]
     held = np.mean([abs(r.mean - truth) <= r.ci95 for r in reports])
     # 400 repeats put a true 95 % within 2.2 points in 95 of 100 seeds; these are fixed
@@ -32,7 +32,7 @@ def test_an_interval_over_queries_would_not_do():
     """The fault that the interval over episodes is for: queries share their support."""
     source, spec = PoolSource(gaussian_pool(20, 20, separation=0.7)), EpisodeSpec(5, 1, 15)
     learner = PrototypeHead()
-    truth = evaluate(learner, source, spec, episodes=40_000, seed=10_000).mean
+    truth = evaluate(learner, source, spec, episodes=10_000, seed=10_000).mean
     held = []
     for seed in range(REPEATS):
         report = evaluate(learner, source, spec, episodes=60, seed=seed)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_novelty import by_hand
 
-from quickstudy.core import Examples, TaskError, generator
+from quickstudy.core import ConfigError, Examples, TaskError, generator
 from quickstudy.estimators import FewShotClassifier
 from quickstudy.estimators.file_edits import add_files
 from quickstudy.estimators.files import fit_files
@@ -176,7 +176,40 @@ def test_a_table_names_its_films_in_a_column(tmp_path) -> None:
     add_files(tmp_path / "t.task", [str(tmp_path / "more.csv")], group="film")
     groups_now = FewShotClassifier.load(tmp_path / "t.task").fitted_task.groups.tolist()
     assert groups_now[-2:] == [groups_now[0]] * 2
-    said: list[str] = []
-    add_files(tmp_path / "t.task", [str(tmp_path / "blind.csv")], say=said.append)
-    assert any("each new one counts as its own" in note for note in said)
+    edited = add_files(tmp_path / "t.task", [str(tmp_path / "blind.csv")])
+    assert "each a group of its own" in edited.edit.what
     json.dumps(told.to_dict())
+
+
+def test_a_group_is_one_however_its_name_is_written() -> None:
+    z, y, groups, _ = films(6)
+    labels = [f"class {c}" for c in y.tolist()]
+    spelled = [groups.numpy(), groups.double().numpy(), [f" {g} " for g in groups.tolist()]]
+    said = [
+        FewShotClassifier("array").fit(z.numpy(), labels, groups=one).fitted_task.groups.tolist()
+        for one in (*spelled, [[str, float, int][i % 3](g) for i, g in enumerate(groups.tolist())])
+    ]
+    assert all(one == groups.tolist() for one in said)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {str(i): i for i in range(36)},
+        np.zeros((36, 2)),
+        [object()] * 36,
+        [math.inf] * 36,
+        [[1]] * 36,
+    ],
+)
+def test_what_cannot_name_a_group_is_refused(groups) -> None:
+    z, y, *_ = films(6)
+    with pytest.raises(TaskError, match="group"):
+        FewShotClassifier("array").fit(z.numpy(), y.numpy(), groups=groups)
+
+
+def test_a_column_cannot_be_groups_and_labels(tmp_path) -> None:
+    frame = pd.DataFrame({"n": range(8), "kind": ["a", "b"] * 4, "text": ["x y", "z w"] * 4})
+    for group, column in (("kind", None), ("text", "text")):
+        with pytest.raises(ConfigError, match="cannot tell what belongs together"):
+            fit_files(frame, tmp_path / "t.task", label="kind", column=column, group=group)

@@ -15,6 +15,7 @@ from quickstudy.learners import gradient, heads, incontext, metric
 from quickstudy.learners.base import EmbeddingLearner, Learner
 from quickstudy.learners.gradient.options import GradientOptions, NetOptions, StartOptions
 from quickstudy.nets import MLP, Conv4
+from quickstudy.nets.table_transformer import TableTransformer
 from quickstudy.recipes import LEARNERS
 from quickstudy.tasks import PoolSource
 from quickstudy.testing import gaussian_pool
@@ -93,6 +94,23 @@ IN_CONTEXT = {
     "temperature": [({}, {"temperature": 3.0})],
     "dropout": [({}, {"dropout": 0.5})],
 }
+MEMORY = {
+    "n_way": [({}, {"n_way": 4})],
+    "hidden_size": [({}, {"hidden_size": 9})],
+    "protocol": [({}, {"protocol": "episode"})],
+}
+MACHINE = MEMORY | {
+    "slots": [({}, {"slots": 9})],
+    "width": [({}, {"width": 5})],
+    "heads": [({}, {"heads": 2})],
+    "decay": [({"slots": 5}, {"slots": 5, "decay": 0.1})],
+    "key_strength": [({}, {"key_strength": True})],
+}
+CONVOLUTIONS = {
+    "n_way": [({}, {"n_way": 4})],
+    "length": [({}, {"length": 40})],
+    "filters": [({}, {"filters": 16})],
+}
 SHRINKING = {"distance": [({}, {"distance": "cosine"})], "shrinkage": [({}, {"shrinkage": 0.5})]}
 
 CHANGES: dict[str, dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]] = {
@@ -170,6 +188,10 @@ CHANGES: dict[str, dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]] = {
     "InContextHead": IN_CONTEXT
     | {"distance": [({}, {"distance": "euclidean"})], "features": [({}, {"features": 6})]},
     "NearestNeighbour": {},
+    "LSTMLearner": MEMORY,
+    "MANN": MACHINE,
+    "SNAIL": CONVOLUTIONS,
+    "TableInContext": {"network": [({}, {"network": TableTransformer(width=20, depth=2)})]},
     "ConditionalNeuralProcess": PROCESS,
     "AttentiveNeuralProcess": ATTENTIVE,
     "ConditionalProcessHead": PROCESS | {"features": [({}, {"features": 5})]},
@@ -217,6 +239,8 @@ def make(name: str, options: dict[str, Any]) -> Learner:
         if name != "ProtoMAML":
             options = {"n_way": 3} | options
         return kind(options.pop("net", net)(), **options).double()
+    if name in ("MANN", "SNAIL", "LSTMLearner"):
+        options = {"n_way": 3} | options
     if issubclass(kind, EmbeddingLearner):
         return kind(net(), **options).double()
     if name == "CentredHead":

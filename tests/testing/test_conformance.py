@@ -437,8 +437,8 @@ class TestIMAML(OnVectors):
     meta_steps = 3
 
     def make_learner(self):
-        loop = InnerLoop(steps=400, lr=0.1)
-        return IMAML(mlp(), head="shared", inner=loop, solver_steps=80)
+        loop = InnerLoop(steps=120, lr=0.3)
+        return IMAML(mlp(), head="shared", inner=loop, solver_steps=40)
 
 
 # ------------------------------------------------------------------------------ fakes

@@ -32,7 +32,7 @@ Head = Annotated[
     str,
     typer.Option(
         help="What learns the task: auto, prototype, ridge, logistic, kernel, neighbours, "
-        "gradient, class-mean, lda, extra-trees, random-forest, vote."
+        "gradient, class-mean, incontext, lda, extra-trees, random-forest, vote."
     ),
 ]
 Label = Annotated[

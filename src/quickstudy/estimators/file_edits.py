@@ -137,8 +137,6 @@ def add_files(
         if modality not in (read.kind, "array"):
             raise ConfigError(f"the task is one of {modality}s; got {read.kind}s.")
         read, groups = grouped(read, group)
-        if groups is None and any(item.group is not None for item in saved.version.support.items):
-            say("note: examples of this task belong to groups; each new one counts as its own.")
         labels: Any = read.y if name is None else name
         return saved.version.add_examples(read.x, labels, names=read.names, groups=groups)
 

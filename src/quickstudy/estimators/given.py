@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -24,6 +25,7 @@ from quickstudy.estimators.labels import (
     counted,
     match_labels,
 )
+from quickstudy.estimators.spelling import name_of
 from quickstudy.estimators.support import Floats, Support
 
 __all__ = [
@@ -147,6 +149,8 @@ def with_groups(items: list[Item], groups: Any) -> list[Item]:
         return items
     if isinstance(groups, (str, bytes)) or not hasattr(groups, "__iter__"):
         raise TaskError(f"groups must be a list, one for each example; got {groups!r}.")
+    if isinstance(groups, dict | set | frozenset) or np.ndim(groups) > 1:
+        raise TaskError(f"groups must be a list in the order of the examples; got {groups!r:.60}.")
     names = list(groups.tolist() if hasattr(groups, "tolist") else groups)
     if len(names) != len(items):
         raise TaskError(
@@ -154,9 +158,15 @@ def with_groups(items: list[Item], groups: Any) -> list[Item]:
             "group for each."
         )
     for row, name in enumerate(names):
-        if is_missing(name) or name == "":
+        if is_missing(name) or (isinstance(name, str) and not name.strip()):
             raise TaskError(f"row {row} has no group. Give each example one, or leave groups out.")
-    return [replace(item, group=str(name)) for item, name in zip(items, names, strict=True)]
+        dated = isinstance(name, datetime.date | np.datetime64)
+        if (not dated and not isinstance(name, str | bool | Real)) or name in (np.inf, -np.inf):
+            raise TaskError(
+                f"row {row}: {name!r:.60} cannot name a group. Give a text, a number or a date."
+            )
+    # 3, 3.0 and "3" are one group: a column that once held a gap comes as floats
+    return [replace(item, group=name_of(name)) for item, name in zip(items, names, strict=True)]
 
 
 def group_numbers(items: Sequence[Item]) -> Tensor | None:

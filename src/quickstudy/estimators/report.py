@@ -86,9 +86,10 @@ def _basis(task: FittedTask) -> str:
         together = "" if task.groups is None else " together with its group"
         return f"{what} rest on {n} of the task's own examples, each held out in turn{together}."
     if not task.prior.learned:
+        needed = "different examples" if task.groups is None else "groups"
         return (
             f"{what} rest on nothing: too little can be held out. Every class is in every set; "
-            "give at least two different examples per class."
+            f"give at least two {needed} per class."
         )
     return f"{what} rest on other tasks alone: too little can be held out here."
 

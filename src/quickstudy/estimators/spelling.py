@@ -13,7 +13,7 @@ import numpy as np
 
 from quickstudy.core import TaskError
 
-__all__ = ["KnownLabels", "check_spellings", "value_of"]
+__all__ = ["KnownLabels", "check_spellings", "name_of", "value_of"]
 
 # as programs write numbers; no thousands separators, as "1,000" may be 1 or 1000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?")
@@ -107,6 +107,14 @@ def value_of(label: Any) -> tuple[Hashable, ...]:
             except ValueError:  # the 31st of a short month
                 pass
     return "text", text
+
+
+def name_of(label: Any) -> str:
+    """Return one text for all spellings of a value: ``"3"`` of 3, 3.0 and ``" 3 "``."""
+    kind, value = value_of(label)
+    if kind == "number":
+        return format(Decimal(str(value)).normalize(), "f")
+    return str(value).lower() if kind == "truth" else str(value)
 
 
 def _moment(moment: datetime.datetime) -> str:

@@ -15,8 +15,6 @@ from quickstudy.tables.cells import CATEGORY
 
 __all__ = ["TableColumns"]
 
-Floats = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
 class TableColumns:
@@ -59,8 +57,8 @@ class TableColumns:
         )
         return cls(grid.names, grid.named, kinds, known, spread)
 
-    def numbers(self, X: Any) -> Floats:
-        """Return the cells ``[N, F]``; NaN where one is missing, or a category is not known.
+    def numbers(self, X: Any) -> npt.NDArray[np.float64]:
+        """Return the cells ``[N, F]`` in float64, NaN where one is missing or not a known category.
 
         Raises:
             DataError: if a column lacks, or a value is infinite or of another kind; row and column
@@ -77,7 +75,7 @@ class TableColumns:
         parts = [
             self._column(column, known) for column, known in zip(read, self.categories, strict=True)
         ]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        return np.concatenate(parts, axis=1)
 
     def _column(self, column: ReadColumn, known: tuple[str, ...] | None) -> npt.NDArray[np.float64]:
         if known is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from quickstudy.core import ConfigError, DataError, Examples, TaskState
 from quickstudy.estimators.given import refuse_sparse, whole_number
 from quickstudy.estimators.labels import as_labels, label_array, sorted_classes
+from quickstudy.estimators.spelling import check_spellings
 from quickstudy.estimators.table_columns import TableColumns
 from quickstudy.learners.incontext import TableInContext, load_table_learner
 
@@ -25,6 +27,7 @@ Ints = npt.NDArray[np.int64]
 
 MOST_CLASSES, MOST_COLUMNS, MOST_ROWS = 10, 100, 1000
 _BLOCK, _AT_ONCE = 64, 1024  # queries
+_MOST_MEMBERS = 256
 # categories up to so many become a column each
 _SPREAD = 10
 
@@ -104,6 +107,7 @@ class TabularInContextClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         if y is None:
             raise ConfigError("requires y to be passed, but the target y is None. Give labels.")
         labels = as_labels(y)
+        check_spellings(labels)
         if len(labels) != len(x):
             raise DataError(
                 f"found inconsistent numbers of samples: {len(x)} rows and {len(labels)} labels. "
@@ -113,20 +117,24 @@ class TabularInContextClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         self._refuse_size(len(classes), x.shape[1], len(x))
         number = {label: i for i, label in enumerate(classes)}
         codes = np.array([number[label] for label in labels], dtype=np.int64)
+        self._centre = _middle(x)
+        centred: Floats = (x - self._centre).astype(np.float32)
         self.columns_ = columns
         self.n_features_in_ = len(columns.names)
         if columns.named:
             self.feature_names_in_ = np.array(columns.names, dtype=object)
         self.classes_ = label_array(classes)
         learner = load_table_learner(self.weights)
-        self._node = _Node.read(learner, x, codes, self, np.random.default_rng(self.random_state))
+        self._node = _Node.read(
+            learner, centred, codes, self, np.random.default_rng(self.random_state)
+        )
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """Return the probability of each class ``[Q, C]``."""
         check_is_fitted(self)
         refuse_sparse(X)
-        x = self.columns_.numbers(X)
+        x = (self.columns_.numbers(X) - self._centre).astype(np.float32)
         learner = load_table_learner(self.weights)
         # in whole blocks: the rounding of a few rows must not depend on how few they are
         padded = np.concatenate([x, np.zeros((-len(x) % _BLOCK, x.shape[1]), dtype=x.dtype)])
@@ -145,7 +153,15 @@ class TabularInContextClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         return found
 
     def _check_settings(self) -> None:
-        whole_number(self.members, "members")
+        if whole_number(self.members, "members") > _MOST_MEMBERS:
+            raise ConfigError(
+                f"members must be at most {_MOST_MEMBERS}, as each reads the table anew; got "
+                f"{self.members:,}."
+            )
+        if isinstance(self.random_state, bool) or not isinstance(self.random_state, Integral):
+            raise ConfigError(f"random_state must be a whole number; got {self.random_state!r}.")
+        if self.random_state < 0:
+            raise ConfigError(f"random_state must be 0 or more; got {self.random_state}.")
         for name, options in (
             ("many_classes", ("refuse", "hierarchy")),
             ("many_columns", ("refuse", "sample")),
@@ -280,4 +296,15 @@ def _parts(
         parts = -(-len(y) // MOST_ROWS)
         chosen = range(parts) if settings.many_rows == "chunks" else [number % parts]
         found += [(np.sort(by_class[part::parts]), order) for part in chosen]
+    return found
+
+
+def _middle(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the mean of each column's known cells ``[F]``, 0 where there is none.
+
+    It is taken away before numbers become float32, which would round away differences that are
+    small beside it: seconds of a date are.
+    """
+    known = ~np.isnan(x)
+    found: npt.NDArray[np.float64] = np.where(known, x, 0).sum(0) / np.maximum(known.sum(0), 1)
     return found

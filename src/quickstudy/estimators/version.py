@@ -178,8 +178,7 @@ class TaskVersion:
 
     def features(self, rows: Ints) -> Floats:
         """Return support embeddings in the space in which the head works, ``[len(rows), D']``."""
-        features: Floats = self._seen.numpy()[rows]
-        return features
+        return np.asarray(self._seen.numpy()[rows])
 
     def __repr__(self) -> str:
         s = self.support
@@ -225,8 +224,7 @@ class TaskVersion:
             DataError: if an input cannot be used; the row is named.
         """
         start = time.perf_counter()
-        label = class_of(label, self.classes)
-        if label in self.support:
+        if (label := class_of(label, self.classes)) in self.support:
             raise ConfigError(
                 f"there is a class {label!r} already. Use add_examples to give it more examples, "
                 "or remove_class first."
@@ -238,6 +236,8 @@ class TaskVersion:
         z, items = embed_support(self.embedder, items)
         support = self.support.with_examples(labels, items, z)
         what = f"{what} {counted(len(items), 'example')} of {named(dict.fromkeys(labels))}"
+        if group_numbers(self.support.items) is not None and group_numbers(items) is None:
+            what += ", each a group of its own"
         return self._edited(support, what, start)
 
     @checked
@@ -260,9 +260,9 @@ class TaskVersion:
             ConfigError: if there is no class ``old``, or ``new`` is taken.
         """
         start = time.perf_counter()
-        old, rest = self.classes[self.support.index(old)], self.classes
+        old = self.classes[self.support.index(old)]
         # 1 may become "1": the old name does not stand against the new one
-        new = class_of(new, [label for label in rest if label != old])
+        new = class_of(new, [label for label in self.classes if label != old])
         support = self.support.renamed(old, new)
         # heads do not use names: both versions share what was learned
         renamed = replace(self, support=support)

@@ -263,6 +263,8 @@ class FittedTask:
             "nothing: with one example each, nothing can be held out"
             if one_each
             else "nothing: too few examples that differ enough could be held out"
+            if self.groups is None
+            else "nothing: too few groups could be held out"
         )
         return Estimate(1 / classes if classes > 1 else 1.0, 0.0, 1.0, 0.9, method)
 
@@ -400,12 +402,12 @@ def fit_task(
     counts = counts[counts > 0]
     # harmonic mean: the classes with few examples decide how hard a task is
     shots = len(counts) / float((1 / counts).sum())
+    x = _class_by_class(prior, z, y) if head == "class-mean" else prior.transform(z.float())
     familiar = familiar_source(prior.known, z, y)
-    if head == "class-mean":  # further examples must not move other classes: always one space
-        x = _class_by_class(prior, z, y)
-    else:
-        prior = prior.for_task(familiar, shots)
-        x = prior.transform(z.float())
+    if head != "class-mean":  # whose scores further examples must not move: always one space
+        used = prior.for_task(familiar, shots)
+        x = x if used is prior else used.transform(z.float())
+        prior = used
     support = replace(support, x=x[None])
 
     def judge(made: CentredHead) -> Evidence:

@@ -41,6 +41,10 @@ class Members:
         kept: ``False`` = padding ``[T, S]``.
         keys: from :meth:`PairBlock.cache` ``[T, S, W]``; ``None`` = not cached.
         values: likewise.
+
+    Example::
+
+        Members(torch.arange(5).repeat(2)[None], torch.ones(1, 10, dtype=torch.bool))
     """
 
     labels: Tensor
@@ -82,7 +86,7 @@ class PairBlock(nn.Module):
         support = Members(labels, kept, *block.cache(torch.randn(1, 10, 32)))
         relations, between = torch.randn(1, 3, 10, 8), torch.randn(1, 5, 5, 1)
         pairs = block(torch.randn(1, 3, 5, 32), support, relations, between, present)
-        pairs.shape  # [1, 3, 5, 32]
+        pairs  # [1, 3, 5, 32]
     """
 
     def __init__(

@@ -251,7 +251,7 @@ def judge(
     if report.likelihood is None and loaded.recipe.data.regression:
         note(
             f"note: {loaded.recipe.name} gives a mean only, and its support examples are too few "
-            "to estimate a deviation, so there is no likelihood: it takes --k-shot 3 or more."
+            "to estimate a deviation, so there is no likelihood: it takes 3 of them or more."
         )
     steps = learner.inner_steps_at_test()
     inner = {} if steps is None else {"inner_steps": steps}

@@ -89,6 +89,12 @@ def read_examples(
     note = ""
     if not every_part:
         table, note = _training_part(table)
+    if group is not None and group in (wanted, column):
+        what = "labels" if group == wanted else "inputs"
+        raise ConfigError(
+            f"the column {group!r} holds the {what}, so it cannot tell what belongs together. Name "
+            "another column for the groups, or none."
+        )
     roles = find_roles(table, label=wanted, column=column, group=group)
     y = labels_in(table, wanted)
     read = by_roles(table, roles, y)

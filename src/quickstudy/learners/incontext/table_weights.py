@@ -33,7 +33,7 @@ def load_table_learner(path: str | Path | None = None) -> TableInContext:
         from quickstudy.learners.incontext import load_table_learner
         learner = load_table_learner()
         support = Examples.full(torch.randn(1, 6, 4), torch.tensor([[0, 1, 0, 1, 0, 1]]))
-        learner.predict(learner.adapt(support, n_way=2), torch.randn(1, 9, 4)).shape  # [1, 9, 2]
+        learner.predict(learner.adapt(support, n_way=2), torch.randn(1, 9, 4))  # [1, 9, 2]
     """
     where = TABLE_WEIGHTS if path is None else Path(path)
     return _loaded(where, where.stat().st_mtime_ns if where.exists() else 0)
