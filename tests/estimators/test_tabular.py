@@ -129,3 +129,31 @@ def test_faults_of_the_table_are_told_by_row_and_column(tmp_path):
         quick(weights=tmp_path / "none.safetensors").fit(np.eye(2), [0, 1])
     with pytest.raises(NotFittedError):
         quick().predict(np.ones((1, 2)))
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e8, 1e12])
+def test_what_all_rows_share_does_not_round_away_their_differences(offset):
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    x = np.c_[y, -y] + 0.1 * rng.normal(size=(40, 2))
+    here = TabularInContextClassifier(members=1).fit(x[:20], y[:20])
+    there = TabularInContextClassifier(members=1).fit(x[:20] + offset, y[:20])
+    assert (there.predict(x[20:] + offset) == here.predict(x[20:])).all()
+    seconds = pd.to_datetime("2024-01-01") + pd.to_timedelta(60 * y + np.arange(40) % 7, unit="s")
+    frame = pd.DataFrame({"when": seconds})
+    dated = TabularInContextClassifier(members=1).fit(frame[:20], y[:20])
+    assert (dated.predict(frame[20:]) == y[20:]).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"members": 10**9}, "members"), ({"random_state": "x"}, "random_state")],
+)
+def test_settings_without_sense_are_refused_at_once(settings, word):
+    with pytest.raises(ConfigError, match=word):
+        TabularInContextClassifier(**settings).fit([[1.0], [2.0]], ["a", "b"])
+
+
+def test_labels_in_two_spellings_are_refused():
+    with pytest.raises(TaskError, match="one value in two types"):
+        TabularInContextClassifier().fit([[1.0], [2.0], [3.0]], [1, "1", 2])

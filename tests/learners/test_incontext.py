@@ -326,3 +326,14 @@ def test_an_encoder_may_be_any_module():
     assert learner.head.features == 5
     assert learner.family == "in-context"
     assert PairBlock(8, heads=2, relations=3, hidden=8).cached
+
+
+@pytest.mark.parametrize("wrong", [{"n_way": 6.5}, {"n_way": True}, {"more": torch.ones(1, 2, 3)}])
+def test_what_extend_cannot_take_is_named(wrong):
+    head, g = InContextHead(), generator(0)
+    support = Examples.full(torch.randn(1, 4, 3, generator=g), torch.tensor([[0, 1, 0, 1]]))
+    given = {"more": support, "n_way": None} | wrong
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        head.extend(head.adapt(support, n_way=2), given["more"], n_way=given["n_way"])
+    with pytest.raises(TaskError, match="another learner"):
+        head.extend({}, support)

@@ -204,6 +204,11 @@ def grouped(read: LabelledFiles, group: str | None) -> tuple[LabelledFiles, list
         columns |= table.columns
         if group in table.columns:
             read = replace(read, x=table.without([group]))
+    if not columns:
+        raise ConfigError(
+            f"there is no column {group!r} to group by: only rows of a table have columns. Give a "
+            "table that names the inputs and their groups."
+        )
     if group not in columns:
         raise ConfigError(
             f"there is no column {group!r} to group by. {nearest_names(group, columns)}"

@@ -169,6 +169,7 @@ class InContextHead(Learner):
             "tokens": class_means(tokens, y, mask, n_way),
         }
 
+    @checked
     def extend(self, state: TaskState, more: Examples, *, n_way: int | None = None) -> TaskState:
         """Return the state after further examples, without reading the earlier ones again.
 
@@ -184,13 +185,14 @@ class InContextHead(Learner):
             TaskError: if the tasks are not as many, or a label lies outside ``[0, n_way)``.
             ConfigError: if classes would be lost.
         """
+        self._check_state(state, len(more.y))
         before = state["counts"].shape[1]
         n_way = before if n_way is None else n_way
+        check_size(n_way=n_way)
         if n_way < before:
             raise ConfigError(
                 f"the state holds {before} classes; n_way={n_way} would lose some. Adapt afresh."
             )
-        self._check_state(state, len(more.y))
         self._check_width(more.x)
         some = more.mask.any(1)  # a task may get no further example
         if bool(some.any()):
@@ -377,6 +379,7 @@ class InContextTransformer(EmbeddingLearner):
         )
         super().__init__(encoder, head)
 
+    @checked
     def extend(self, state: TaskState, more: Examples, *, n_way: int | None = None) -> TaskState:
         """Return the state after further examples, see :meth:`InContextHead.extend`.
 
