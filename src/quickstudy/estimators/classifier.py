@@ -49,9 +49,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ``nn.Module``, any callable that returns embeddings ``[N, D]``, or an :class:`Embedder`.
         head: ``"auto"``, ``"prototype"``, ``"ridge"``, ``"logistic"``, ``"kernel"`` (logistic
             with a Gaussian kernel), ``"neighbours"``, ``"gradient"``, ``"lda"``, ``"extra-trees"``,
-            ``"random-forest"``, ``"vote"`` (of several; ``"auto"`` on tables), ``"incontext"`` (a
-            transformer, not on tables), ``"class-mean"``, whose scores of a class do not change by
-            a bit if other classes come or go.
+            ``"random-forest"``, ``"vote"`` (``"auto"`` on tables), ``"incontext"`` (not on tables),
+            ``"class-mean"``, whose scores do not change by a bit if other classes come or go.
         unknown: what :meth:`predict` returns for inputs that are too far from every class;
             ``None`` = always the nearest class. No class may have this name, at no time.
         false_rejects: share of the inputs of known classes that may be taken for unknown, from 0

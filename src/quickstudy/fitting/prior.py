@@ -234,11 +234,8 @@ class TaskPrior:
             for name, head in self.heads.items()
             if name in HEADS
         }
-        return replace(self.plain(self.metric.dim), **self._about_answers() | {"heads": heads})
-
-    def _about_answers(self) -> dict[str, Any]:
-        names = ("open_set", "known", "about", "columns")
-        return {name: getattr(self, name) for name in names}
+        plain = self.plain(self.metric.dim)
+        return replace(self, metric=plain.metric, centre_prior=plain.centre_prior, heads=heads)
 
     @property
     def learned(self) -> bool:
@@ -294,7 +291,7 @@ class TaskPrior:
             among: the heads to choose from.
         """
         known = {name: self.heads[name].expected for name in among if name in self.heads}
-        if not all(known.values()) or not known:
+        if not known or not all(known.values()):
             return "logistic" if "logistic" in among else "prototype"
         sizes = set.intersection(*(set(one) for one in known.values()))
         size = nearest_size(ways, shots, sorted(sizes))
